@@ -1,0 +1,66 @@
+//! What a model runtime must offer: read an artifact, make instances of it, run a batch.
+
+use std::path::PathBuf;
+
+use crate::error::{LoadError, RunError};
+use crate::tensor::{DType, Signature, Tensor};
+
+/// A version of a model on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    pub model: String,
+    pub version: u64,
+    /// The model file, for example `models/iris/1/model.onnx`.
+    pub path: PathBuf,
+    /// Threads that one instance may use inside one run (at least 1).
+    pub threads: usize,
+}
+
+/// A runtime, with its settings for one model.
+pub trait Backend: Send + Sync {
+    /// Reads the artifact's signature and prepares for instances. Slow: called off the request path.
+    ///
+    /// # Errors
+    /// The file is missing, is not a model, or asks for what the runtime lacks.
+    fn load(&self, artifact: &Artifact) -> Result<Box<dyn Model>, LoadError>;
+}
+
+/// A loaded artifact: makes the instances that workers own.
+pub trait Model: Send + Sync {
+    fn signature(&self) -> &Signature;
+
+    /// Triton's platform string, for example `onnxruntime_onnx`.
+    fn platform(&self) -> &str;
+
+    /// What was chosen and why, one fact an entry, for people: runtime and version, execution
+    /// provider in use, each provider that was refused with its reason.
+    fn notes(&self) -> Vec<String>;
+
+    /// Builds one more independent copy. Called on the thread that will own it.
+    ///
+    /// # Errors
+    /// The runtime cannot build the session (memory, provider, corrupt file).
+    fn instance(&self) -> Result<Box<dyn Instance>, LoadError>;
+}
+
+/// One copy of a model. `&mut` and not `Sync`: exactly one worker thread makes, runs and drops it,
+/// so implementations need not be `Send`.
+pub trait Instance {
+    /// Runs once. `inputs[i]` is signature input `i`, or `None` where an optional input is left out.
+    /// With a batch axis every shape begins with the same number of rows.
+    ///
+    /// Returns one tensor for each output of the signature, in its order.
+    ///
+    /// # Errors
+    /// What the runtime reports. A panic is allowed: it fails this batch and replaces the instance.
+    fn run(&mut self, inputs: &[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError>;
+}
+
+/// One gathered input of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct InputView<'a> {
+    pub dtype: DType,
+    pub shape: &'a [usize],
+    /// Row-major little-endian elements, aligned to 64 bytes; `BYTES` in the encoding of [`Tensor`].
+    pub data: &'a [u8],
+}

@@ -1,0 +1,63 @@
+//! What can go wrong, sorted by what the caller should do about it.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Why a request got no answer. A closed list: each variant is one thing that a client can do next,
+/// and every dialect maps all of them to codes in one place (`status.rs` of the server).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InferError {
+    /// Fix the name or the version.
+    #[error("{0}")]
+    NotFound(String),
+    /// Fix the request; the text names the tensor, what was expected and what came.
+    #[error("{0}")]
+    InvalidInput(String),
+    /// Send less; the text names the limit, the size and the setting.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Come back later.
+    #[error("{message}")]
+    Overloaded { message: String, retry_after: Duration },
+    /// Give more time, or less load.
+    #[error("deadline exceeded while the request was in the {stage} stage")]
+    DeadlineExceeded { stage: Stage },
+    /// Try another replica: this one is loading or shutting down.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Report it: the model or its runtime failed.
+    #[error("{0}")]
+    Backend(String),
+}
+
+/// Where a request was when its deadline passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Queue,
+    Run,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Queue => "queue",
+            Stage::Run => "run",
+        })
+    }
+}
+
+/// Why a model could not be made ready. The text names the file or the tensor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LoadError(pub String);
+
+/// Why one run of a batch failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// The runtime says that the input's values or sizes are at fault.
+    #[error("{0}")]
+    Input(String),
+    /// Anything else that the runtime reports; the instance can go on.
+    #[error("{0}")]
+    Failed(String),
+}

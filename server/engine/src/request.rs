@@ -1,0 +1,311 @@
+//! `Query` is what a client said; `Request` is what passed `Request::new(&Signature, query)`; there is no other way to make one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use crate::error::InferError;
+use crate::tensor::{Dim, ShapeText, Signature, Tensor, TensorSpec};
+
+/// What a client said, in any dialect, decoded and not yet checked against a model.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    pub model: String,
+    /// `None` asks for the version that the model serves by default.
+    pub version: Option<u64>,
+    pub inputs: Vec<NamedTensor>,
+    /// Outputs to answer with, in this order; empty asks for all.
+    pub outputs: Vec<String>,
+    /// When the caller stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+pub struct NamedTensor {
+    pub name: String,
+    pub tensor: Tensor,
+}
+
+/// A query that agrees with a signature.
+#[derive(Debug)]
+pub struct Request {
+    inputs: Inputs,
+    rows: usize,
+    bytes: usize,
+    shape_key: ShapeKey,
+    outputs: Selection,
+    deadline: Option<Instant>,
+}
+
+/// A request's tensors in signature order; `None` where an optional input is left out.
+pub(crate) type Inputs = SmallVec<[Option<Tensor>; 2]>;
+
+/// Dimensions that must be equal for two requests to share a batch: every dynamic one but the batch
+/// axis, and which optional inputs are there. Empty for a model whose rows all look alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct ShapeKey(SmallVec<[usize; 4]>);
+
+/// Which outputs a caller wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Selection {
+    All,
+    Listed(SmallVec<[usize; 4]>),
+}
+
+/// What is known of a version that serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelInfo {
+    pub name: String,
+    pub version: u64,
+    pub signature: Signature,
+    /// Triton's platform string, for example `onnxruntime_onnx`.
+    pub platform: String,
+    /// Most rows that run together; 1 without a batch axis.
+    pub batch_rows_max: usize,
+    /// How long a batch may wait for more rows.
+    pub batch_delay: Duration,
+    pub instances: usize,
+    /// Threads inside one run of one instance.
+    pub threads: usize,
+    /// What was derived and why, one fact an entry, for people.
+    pub notes: Vec<String>,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// Who answered.
+    pub model: Arc<ModelInfo>,
+    /// Index into `model.signature.outputs` and the tensor, in the order asked for.
+    pub outputs: SmallVec<[(usize, Tensor); 2]>,
+    pub timing: Timing,
+}
+
+/// Where a request's time went, from admission to the end of its run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    pub queue: Duration,
+    pub run: Duration,
+    /// Rows of the batch that this request ran in.
+    pub batch_rows: usize,
+}
+
+// === impl Request ===
+
+impl Request {
+    /// Checks `query` against `signature` and puts its inputs in signature order.
+    ///
+    /// # Errors
+    /// `InvalidInput` that names the tensor, what was expected and what came.
+    pub fn new(signature: &Signature, query: Query) -> Result<Request, InferError> {
+        let outputs = select_outputs(signature, &query.outputs)?;
+        let deadline = query.deadline;
+        let inputs = order_inputs(signature, query.inputs)?;
+
+        let batched = signature.is_batched();
+        let mut rows: Option<(usize, &str)> = None;
+        let mut bytes = 0;
+        let mut shape_key = SmallVec::new();
+        let mut symbols: SmallVec<[(&str, usize); 4]> = SmallVec::new();
+        for (spec, input) in signature.inputs.iter().zip(&inputs) {
+            let Some(tensor) = input else {
+                if !spec.optional {
+                    return Err(missing_input(signature, spec));
+                }
+                // A marker that no dimension can equal: requests with and without the input differ.
+                shape_key.push(usize::MAX);
+                continue;
+            };
+            check_tensor(spec, tensor)?;
+            bytes += tensor.data().len();
+            let shape = tensor.shape();
+            if batched {
+                match rows {
+                    None => rows = Some((shape[0], &spec.name)),
+                    Some((expected, first)) if expected != shape[0] => {
+                        return Err(InferError::InvalidInput(format!(
+                            "inputs disagree on the number of rows: '{first}' has {expected}, '{}' has {}",
+                            spec.name, shape[0]
+                        )));
+                    }
+                    Some(_) => {}
+                }
+            }
+            let skip = usize::from(batched);
+            match &spec.shape {
+                None => {
+                    shape_key.push(shape.len());
+                    shape_key.extend_from_slice(&shape[skip.min(shape.len())..]);
+                }
+                Some(dims) => {
+                    for (dim, &size) in dims.iter().zip(shape).skip(skip) {
+                        let Dim::Dynamic(symbol) = dim else { continue };
+                        shape_key.push(size);
+                        if let Some(symbol) = symbol {
+                            check_symbol(&mut symbols, symbol, size, spec, shape)?;
+                        }
+                    }
+                }
+            }
+        }
+        let rows = rows.map_or(1, |(rows, _)| rows);
+        if rows == 0 {
+            return Err(InferError::InvalidInput("the request has no rows: dimension 0 is 0".into()));
+        }
+        Ok(Request { inputs, rows, bytes, shape_key: ShapeKey(shape_key), outputs, deadline })
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of all input tensors together.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    pub(crate) fn inputs(&self) -> &Inputs {
+        &self.inputs
+    }
+
+    pub(crate) fn shape_key(&self) -> &ShapeKey {
+        &self.shape_key
+    }
+
+    pub(crate) fn outputs(&self) -> &Selection {
+        &self.outputs
+    }
+
+    /// Cuts a batched request into parts of at most `rows_max` rows, sharing its memory.
+    pub(crate) fn split(self, rows_max: usize) -> Vec<Request> {
+        let mut parts = Vec::with_capacity(self.rows.div_ceil(rows_max));
+        let mut start = 0;
+        while start < self.rows {
+            let end = self.rows.min(start + rows_max);
+            let inputs: Inputs =
+                self.inputs.iter().map(|input| input.as_ref().map(|tensor| tensor.rows(start..end))).collect();
+            let bytes = inputs.iter().flatten().map(|tensor| tensor.data().len()).sum();
+            parts.push(Request {
+                inputs,
+                rows: end - start,
+                bytes,
+                shape_key: self.shape_key.clone(),
+                outputs: self.outputs.clone(),
+                deadline: self.deadline,
+            });
+            start = end;
+        }
+        parts
+    }
+}
+
+impl Selection {
+    pub(crate) fn pick(&self, outputs: Vec<Tensor>) -> SmallVec<[(usize, Tensor); 2]> {
+        match self {
+            Selection::All => outputs.into_iter().enumerate().collect(),
+            Selection::Listed(indices) => indices.iter().map(|&index| (index, outputs[index].clone())).collect(),
+        }
+    }
+}
+
+fn select_outputs(signature: &Signature, names: &[String]) -> Result<Selection, InferError> {
+    if names.is_empty() {
+        return Ok(Selection::All);
+    }
+    let mut indices = SmallVec::new();
+    for name in names {
+        let Some(index) = signature.outputs.iter().position(|spec| spec.name == *name) else {
+            return Err(InferError::InvalidInput(format!(
+                "unexpected output '{name}': the model gives {}",
+                names_of(&signature.outputs)
+            )));
+        };
+        if indices.contains(&index) {
+            return Err(InferError::InvalidInput(format!("output '{name}' is requested twice")));
+        }
+        indices.push(index);
+    }
+    Ok(Selection::Listed(indices))
+}
+
+fn order_inputs(signature: &Signature, given: Vec<NamedTensor>) -> Result<Inputs, InferError> {
+    let mut ordered: Inputs = smallvec::smallvec![None; signature.inputs.len()];
+    for NamedTensor { name, tensor } in given {
+        let Some(index) = signature.inputs.iter().position(|spec| spec.name == name) else {
+            return Err(InferError::InvalidInput(format!(
+                "unexpected input '{name}': the model takes {}",
+                names_of(&signature.inputs)
+            )));
+        };
+        if ordered[index].replace(tensor).is_some() {
+            return Err(InferError::InvalidInput(format!("input '{name}' is given twice")));
+        }
+    }
+    Ok(ordered)
+}
+
+fn check_tensor(spec: &TensorSpec, tensor: &Tensor) -> Result<(), InferError> {
+    if tensor.dtype() != spec.dtype {
+        return Err(InferError::InvalidInput(format!(
+            "input '{}': expected datatype {}, got {}",
+            spec.name,
+            spec.dtype,
+            tensor.dtype()
+        )));
+    }
+    let Some(dims) = &spec.shape else { return Ok(()) };
+    let agrees = dims.len() == tensor.shape().len()
+        && dims.iter().zip(tensor.shape()).all(|(dim, size)| match dim {
+            Dim::Fixed(expected) => expected == size,
+            Dim::Dynamic(_) => true,
+        });
+    if agrees {
+        return Ok(());
+    }
+    Err(InferError::InvalidInput(format!(
+        "input '{}': expected shape {:?}, got {}",
+        spec.name,
+        spec.protocol_shape(),
+        ShapeText(tensor.shape())
+    )))
+}
+
+fn check_symbol<'a>(
+    symbols: &mut SmallVec<[(&'a str, usize); 4]>,
+    symbol: &'a str,
+    size: usize,
+    spec: &TensorSpec,
+    shape: &[usize],
+) -> Result<(), InferError> {
+    match symbols.iter().find(|(known, _)| *known == symbol) {
+        Some(&(_, expected)) if expected != size => Err(InferError::InvalidInput(format!(
+            "input '{}': dimension '{symbol}' is {expected} in another place of the request, got {size} in {}",
+            spec.name,
+            ShapeText(shape)
+        ))),
+        Some(_) => Ok(()),
+        None => {
+            symbols.push((symbol, size));
+            Ok(())
+        }
+    }
+}
+
+fn missing_input(signature: &Signature, spec: &TensorSpec) -> InferError {
+    InferError::InvalidInput(format!(
+        "missing input '{}' ({} {:?}): the model takes {}",
+        spec.name,
+        spec.dtype,
+        spec.protocol_shape(),
+        names_of(&signature.inputs)
+    ))
+}
+
+fn names_of(specs: &[TensorSpec]) -> String {
+    specs.iter().map(|spec| format!("'{}'", spec.name)).collect::<Vec<_>>().join(", ")
+}
