@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The front doors of the server, its configuration and its wiring.
+
+pub mod status;

@@ -1,0 +1,107 @@
+//! The one table from what went wrong (`InferError`) to the code that each protocol answers with.
+
+use std::time::Duration;
+
+use gristmill_engine::error::InferError;
+use http::StatusCode;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+/// The HTTP status for `error`.
+pub fn http_status(error: &InferError) -> StatusCode {
+    codes(error).1
+}
+
+/// The gRPC code for `error`.
+pub fn grpc_code(error: &InferError) -> Code {
+    codes(error).0
+}
+
+/// The gRPC status for `error`, with its text and, where the client should come back later,
+/// `retry-after` (whole seconds, at least 1) and `grpc-retry-pushback-ms` as metadata.
+pub fn grpc_status(error: InferError) -> Status {
+    let retry_after = retry_after(&error);
+    let mut status = Status::new(grpc_code(&error), error.to_string());
+    if let Some(delay) = retry_after {
+        let milliseconds = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        status.metadata_mut().insert("retry-after", MetadataValue::from(retry_after_s(delay)));
+        status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(milliseconds));
+    }
+    status
+}
+
+/// How long the client should wait before it tries again, where the error says so.
+pub fn retry_after(error: &InferError) -> Option<Duration> {
+    match error {
+        InferError::Overloaded { retry_after, .. } => Some(*retry_after),
+        _ => None,
+    }
+}
+
+/// `delay` as the value of a `Retry-After` header: whole seconds, rounded up, at least 1.
+pub fn retry_after_s(delay: Duration) -> u64 {
+    (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).max(1)
+}
+
+fn codes(error: &InferError) -> (Code, StatusCode) {
+    match error {
+        InferError::NotFound(_) => (Code::NotFound, StatusCode::NOT_FOUND),
+        InferError::InvalidInput(_) => (Code::InvalidArgument, StatusCode::BAD_REQUEST),
+        InferError::TooLarge(_) => (Code::ResourceExhausted, StatusCode::PAYLOAD_TOO_LARGE),
+        InferError::Overloaded { .. } => (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS),
+        InferError::DeadlineExceeded { .. } => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
+        InferError::Unavailable(_) => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
+        InferError::Backend(_) => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use expect_test::expect;
+    use gristmill_engine::error::Stage;
+
+    use super::*;
+
+    #[test]
+    fn the_table() {
+        let errors = [
+            InferError::NotFound("no model 'a'".into()),
+            InferError::InvalidInput("input 'x': expected FP32".into()),
+            InferError::TooLarge("message of 65 MiB".into()),
+            InferError::Overloaded { message: "queue is full".into(), retry_after: Duration::from_millis(250) },
+            InferError::DeadlineExceeded { stage: Stage::Queue },
+            InferError::Unavailable("shutting down".into()),
+            InferError::Backend("session failed".into()),
+        ];
+        let mut table = String::new();
+        for error in errors {
+            let http = http_status(&error).as_u16();
+            let status = grpc_status(error);
+            write!(table, "{http} {:?}: {}", status.code(), status.message()).unwrap();
+            for name in ["retry-after", "grpc-retry-pushback-ms"] {
+                if let Some(value) = status.metadata().get(name) {
+                    write!(table, ", {name} {}", value.to_str().unwrap()).unwrap();
+                }
+            }
+            table.push('\n');
+        }
+        expect![[r#"
+            404 NotFound: no model 'a'
+            400 InvalidArgument: input 'x': expected FP32
+            413 ResourceExhausted: message of 65 MiB
+            429 ResourceExhausted: queue is full, retry-after 1, grpc-retry-pushback-ms 250
+            504 DeadlineExceeded: deadline exceeded while the request was in the queue stage
+            503 Unavailable: shutting down
+            500 Internal: session failed
+        "#]]
+        .assert_eq(&table);
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up() {
+        let seconds = |milliseconds| retry_after_s(Duration::from_millis(milliseconds));
+        assert_eq!([seconds(0), seconds(1), seconds(1000), seconds(1001)], [1, 1, 1, 2]);
+    }
+}
