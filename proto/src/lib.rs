@@ -1,1 +1,14 @@
-//! Placeholder.
+//! The messages and services of the protocols that the server speaks, generated from the .proto files beside.
+
+/// The Open Inference Protocol v2 with Triton's extensions: package `inference`.
+#[expect(
+    clippy::all,
+    clippy::allow_attributes,
+    reason = "generated code: its generator answers for its style"
+)]
+pub mod inference {
+    tonic::include_proto!("inference");
+}
+
+/// The encoded `FileDescriptorSet` of every service in this crate, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("inference");

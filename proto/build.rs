@@ -1,0 +1,23 @@
+//! Compiles the .proto files with protox, so that no `protoc` is needed.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use prost::Message;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=inference");
+    let files = protox::compile(["inference/grpc_service.proto"], ["."])?;
+
+    // Reflection serves names and types; comments would only make the binary larger.
+    let mut descriptors = files.clone();
+    for file in &mut descriptors.file {
+        file.source_code_info = None;
+    }
+    let path = PathBuf::from(std::env::var("OUT_DIR")?).join("inference.bin");
+    std::fs::write(path, descriptors.encode_to_vec())?;
+
+    // Tensors become slices of the buffer that their message came in, not copies.
+    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    Ok(())
+}
