@@ -1,29 +1,25 @@
 //! The face of the crate: one async `infer`, and what there is to know about what is served.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::error::InferError;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::answer::Ticket;
+use crate::catalog::Published;
+pub use crate::catalog::{IndexEntry, VersionState};
+use crate::deployment::Refused;
+use crate::error::{InferError, Stage};
+use crate::reconcile::Reconciler;
 use crate::request::{ModelInfo, Query, Response};
 use crate::statistics::Statistics;
 
-pub struct Engine {}
-
-/// One version in the repository index, serving or not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IndexEntry {
-    pub model: String,
-    pub version: u64,
-    pub state: VersionState,
-    /// Why the version is in that state; empty when it serves.
-    pub reason: String,
-}
-
-/// Triton's names for what a version is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VersionState {
-    Loading,
-    Ready,
-    Unavailable,
+/// What front doors call. Cheap to share; holds no thread of its own.
+pub struct Engine {
+    published: Arc<Published>,
+    /// An empty repository counts as ready.
+    allow_empty: bool,
 }
 
 /// Whether the server as a whole may be sent traffic.
@@ -34,24 +30,51 @@ pub struct Readiness {
     pub reasons: Vec<String>,
 }
 
-impl VersionState {
-    /// `LOADING`, `READY` or `UNAVAILABLE`.
-    pub fn name(self) -> &'static str {
-        match self {
-            VersionState::Loading => "LOADING",
-            VersionState::Ready => "READY",
-            VersionState::Unavailable => "UNAVAILABLE",
-        }
-    }
-}
+// === impl Engine ===
 
 impl Engine {
+    /// An engine that serves nothing yet, and the reconciler that will change that.
+    pub fn new(allow_empty: bool) -> (Engine, Reconciler) {
+        let published = Arc::new(Published::default());
+        let reconciler = Reconciler::new(Arc::clone(&published));
+        (Engine { published, allow_empty }, reconciler)
+    }
+
     /// Answers one query with its own rows, exactly once. Dropping the future abandons the request.
     ///
     /// # Errors
     /// See [`InferError`].
     pub async fn infer(&self, query: Query) -> Result<Response, InferError> {
-        todo!("{query:?}")
+        let deadline = query.deadline;
+        let (model, mut ticket) = self.submit(query)?;
+        let answer = match deadline {
+            None => (&mut ticket.answer).await,
+            Some(deadline) => match timeout_at(Instant::from_std(deadline), &mut ticket.answer).await {
+                Ok(answer) => answer,
+                Err(_elapsed) => return Err(InferError::DeadlineExceeded { stage: ticket.stage() }),
+            },
+        };
+        match answer {
+            Ok(Ok(answer)) => Ok(Response { model, outputs: answer.outputs, timing: answer.timing }),
+            Ok(Err(error)) => Err(error),
+            Err(_dropped) => {
+                Err(InferError::Backend("the worker of this request ended without an answer".into()))
+            }
+        }
+    }
+
+    /// The catalog guard lives in here only: nothing of it is held while the caller waits.
+    fn submit(&self, query: Query) -> Result<(Arc<ModelInfo>, Ticket), InferError> {
+        if query.deadline.is_some_and(|deadline| deadline <= std::time::Instant::now()) {
+            return Err(InferError::DeadlineExceeded { stage: Stage::Queue });
+        }
+        let catalog = self.published.catalog.load();
+        let deployment = catalog.find(&query.model, query.version)?;
+        match deployment.submit(query) {
+            Ok(ticket) => Ok((Arc::clone(&deployment.info), ticket)),
+            Err(Refused::Error(error)) => Err(error),
+            Err(Refused::Closed) => Err(InferError::Unavailable("the server is shutting down".into())),
+        }
     }
 
     /// What serves under `name` (its default version when `version` is `None`).
@@ -60,18 +83,19 @@ impl Engine {
     /// `NotFound` for a name or version that is not in the repository, `Unavailable` for one that
     /// is there and does not serve now.
     pub fn model(&self, name: &str, version: Option<u64>) -> Result<Arc<ModelInfo>, InferError> {
-        todo!("{name} {version:?}")
+        self.published.catalog.load().find(name, version).map(|deployment| Arc::clone(&deployment.info))
     }
 
     /// All versions that serve, by name and then version.
     pub fn models(&self) -> Vec<Arc<ModelInfo>> {
-        todo!()
+        let catalog = self.published.catalog.load();
+        catalog.deployments().into_iter().map(|deployment| Arc::clone(&deployment.info)).collect()
     }
 
     /// All versions in the repository, serving or not, by name and then version. A model without
     /// any usable version has one entry with version 0.
     pub fn index(&self) -> Vec<IndexEntry> {
-        todo!()
+        self.published.catalog.load().index()
     }
 
     /// Statistics of one version (`name` and `version`), of all serving versions of a model, or of all.
@@ -83,16 +107,49 @@ impl Engine {
         name: Option<&str>,
         version: Option<u64>,
     ) -> Result<Vec<(Arc<ModelInfo>, Statistics)>, InferError> {
-        todo!("{name:?} {version:?}")
+        let catalog = self.published.catalog.load();
+        let deployments = match (name, version) {
+            (None, _) => catalog.deployments(),
+            (Some(name), None) => catalog.versions(name)?.iter().collect(),
+            (Some(name), version) => vec![catalog.find(name, version)?],
+        };
+        let pairs =
+            deployments.into_iter().map(|deployment| (Arc::clone(&deployment.info), deployment.statistics()));
+        Ok(pairs.collect())
     }
 
     /// Ready means: every model in the repository has a servable version, and no shutdown has begun.
     pub fn ready(&self) -> Readiness {
-        todo!()
+        let catalog = self.published.catalog.load();
+        let mut reasons = catalog.unserved();
+        if !self.published.listed.load(Ordering::Acquire) {
+            reasons.push("the model repository has not been read yet".into());
+        } else if catalog.is_empty() && !self.allow_empty {
+            reasons
+                .push("the model repository is empty; --allow-empty-repository counts that as ready".into());
+        }
+        if self.published.is_shutting_down() {
+            reasons.push("the server is shutting down".into());
+        }
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+
+    /// Reports not ready from now on. Requests are still served until the reconciler shuts down.
+    pub fn begin_shutdown(&self) {
+        self.published.begin_shutdown();
     }
 
     /// Bumped after every change of what [`Engine::models`] or [`Engine::ready`] answer.
-    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        todo!()
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
+    /// Sets the gauges that describe a moment. Called before each scrape.
+    pub fn refresh_gauges(&self) {
+        for deployment in self.published.catalog.load().deployments() {
+            let depth = deployment.depth();
+            deployment.metrics.queue_rows.set(depth.rows as f64);
+            deployment.metrics.queue_bytes.set(depth.bytes as f64);
+        }
     }
 }

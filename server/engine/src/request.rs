@@ -187,8 +187,11 @@ impl Request {
         let mut start = 0;
         while start < self.rows {
             let end = self.rows.min(start + rows_max);
-            let inputs: Inputs =
-                self.inputs.iter().map(|input| input.as_ref().map(|tensor| tensor.rows(start..end))).collect();
+            let inputs: Inputs = self
+                .inputs
+                .iter()
+                .map(|input| input.as_ref().map(|tensor| tensor.rows(start..end)))
+                .collect();
             let bytes = inputs.iter().flatten().map(|tensor| tensor.data().len()).sum();
             parts.push(Request {
                 inputs,
@@ -208,7 +211,9 @@ impl Selection {
     pub(crate) fn pick(&self, outputs: Vec<Tensor>) -> SmallVec<[(usize, Tensor); 2]> {
         match self {
             Selection::All => outputs.into_iter().enumerate().collect(),
-            Selection::Listed(indices) => indices.iter().map(|&index| (index, outputs[index].clone())).collect(),
+            Selection::Listed(indices) => {
+                indices.iter().map(|&index| (index, outputs[index].clone())).collect()
+            }
         }
     }
 }

@@ -235,6 +235,27 @@ impl Tensor {
         Tensor { dtype: self.dtype, shape, data: self.data.slice(bytes) }
     }
 
+    /// Cuts the tensor along axis 0 into consecutive parts of `counts` rows, sharing its memory, in one pass.
+    ///
+    /// # Panics
+    /// On a scalar, or when the counts exceed the rows: callers have checked both.
+    pub fn split_rows<'a>(&'a self, counts: &'a [usize]) -> impl Iterator<Item = Tensor> + 'a {
+        assert!(counts.iter().sum::<usize>() <= self.shape[0], "parts hold the tensor's rows; this is a bug");
+        let row_elements: usize = self.shape[1..].iter().product();
+        let mut offset = 0;
+        counts.iter().map(move |&count| {
+            let length = match self.dtype.size() {
+                Some(size) => count * row_elements * size,
+                None => bytes_prefix(&self.data[offset..], count * row_elements),
+            };
+            let data = self.data.slice(offset..offset + length);
+            offset += length;
+            let mut shape = self.shape.clone();
+            shape[0] = count;
+            Tensor { dtype: self.dtype, shape, data }
+        })
+    }
+
     /// Stacks `parts` along axis 0 into one new tensor.
     ///
     /// # Errors
@@ -429,11 +450,14 @@ mod tests {
     #[test]
     fn bytes_encoding_is_checked() {
         let check = |data: &'static [u8], elements: usize| {
-            Tensor::new(DType::Bytes, [elements].as_slice(), Bytes::from_static(data)).map_err(|e| e.to_string())
+            Tensor::new(DType::Bytes, [elements].as_slice(), Bytes::from_static(data))
+                .map_err(|e| e.to_string())
         };
         assert!(check(b"\x01\0\0\0a\0\0\0\0", 2).is_ok());
         assert_eq!(check(b"\x01\0\0\0a", 2).unwrap_err(), "expected 2 BYTES elements for shape [2], got 1");
-        assert!(check(b"\x01\0\0", 1).unwrap_err().contains("a 4-byte length was expected, 3 bytes are left"));
+        assert!(
+            check(b"\x01\0\0", 1).unwrap_err().contains("a 4-byte length was expected, 3 bytes are left")
+        );
         assert!(check(b"\x05\0\0\0ab", 1).unwrap_err().contains("says 5 bytes, 2 are left"));
     }
 
@@ -447,6 +471,8 @@ mod tests {
 
         let texts = Tensor::from_elements([3usize, 1].as_slice(), ["a", "", "ccc"]).unwrap();
         let parts = [texts.rows(0..2), texts.rows(2..3)];
+        assert_eq!(texts.split_rows(&[2, 1]).collect::<Vec<_>>(), parts);
+        assert_eq!(whole.split_rows(&[1, 2]).collect::<Vec<_>>(), [whole.rows(0..1), whole.rows(1..3)]);
         assert_eq!(parts[1].bytes_elements().collect::<Vec<_>>(), [b"ccc"]);
         assert_eq!(Tensor::stack_rows(&parts).unwrap(), texts);
         assert!(Tensor::stack_rows(&[whole, texts]).is_err());

@@ -1,0 +1,155 @@
+//! How an answer travels from a worker to its caller: exactly once, whole, also when the request was cut into parts.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use crate::error::{InferError, Stage};
+use crate::request::Timing;
+use crate::tensor::Tensor;
+
+/// Output index and tensor, in the order asked for, with the request's timing.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) outputs: SmallVec<[(usize, Tensor); 2]>,
+    pub(crate) timing: Timing,
+}
+
+pub(crate) type Outcome = Result<Answer, InferError>;
+
+/// The caller's end.
+pub(crate) struct Ticket {
+    pub(crate) answer: oneshot::Receiver<Outcome>,
+    progress: Option<Progress>,
+}
+
+/// Whether a worker has taken the request; kept only where a deadline may ask.
+#[derive(Clone)]
+pub(crate) struct Progress(Arc<AtomicBool>);
+
+/// The worker's end.
+pub(crate) enum Reply {
+    Whole(oneshot::Sender<Outcome>),
+    Part { join: Arc<Join>, index: usize },
+}
+
+/// Collects the parts of one request. The first failure answers at once and abandons the rest.
+pub(crate) struct Join {
+    state: Mutex<JoinState>,
+}
+
+struct JoinState {
+    reply: Option<oneshot::Sender<Outcome>>,
+    parts: Vec<Option<Answer>>,
+    missing: usize,
+}
+
+/// Both ends of a request that runs whole.
+pub(crate) fn whole(progress: Option<Progress>) -> (Reply, Ticket) {
+    let (reply, answer) = oneshot::channel();
+    (Reply::Whole(reply), Ticket { answer, progress })
+}
+
+/// The ends of a request that runs in `parts` parts.
+pub(crate) fn parts(parts: usize, progress: Option<Progress>) -> (Vec<Reply>, Ticket) {
+    let (reply, answer) = oneshot::channel();
+    let state = JoinState { reply: Some(reply), parts: (0..parts).map(|_| None).collect(), missing: parts };
+    let join = Arc::new(Join { state: Mutex::new(state) });
+    let replies = (0..parts).map(|index| Reply::Part { join: Arc::clone(&join), index }).collect();
+    (replies, Ticket { answer, progress })
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    /// Where the request is now, for the message of a deadline that has passed.
+    pub(crate) fn stage(&self) -> Stage {
+        match &self.progress {
+            Some(progress) if progress.0.load(Ordering::Relaxed) => Stage::Run,
+            _ => Stage::Queue,
+        }
+    }
+}
+
+// === impl Progress ===
+
+impl Progress {
+    pub(crate) fn new() -> Progress {
+        Progress(Arc::new(AtomicBool::new(false)))
+    }
+
+    pub(crate) fn mark_taken(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+// === impl Reply ===
+
+impl Reply {
+    /// Whether the caller has gone or has its answer already.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        match self {
+            Reply::Whole(reply) => reply.is_closed(),
+            Reply::Part { join, .. } => join.lock().reply.as_ref().is_none_or(oneshot::Sender::is_closed),
+        }
+    }
+
+    /// Sends the outcome; false when nobody was there to take it.
+    pub(crate) fn send(self, outcome: Outcome) -> bool {
+        match self {
+            Reply::Whole(reply) => reply.send(outcome).is_ok(),
+            Reply::Part { join, index } => join.settle(index, outcome),
+        }
+    }
+}
+
+// === impl Join ===
+
+impl Join {
+    fn settle(&self, index: usize, outcome: Outcome) -> bool {
+        let mut state = self.lock();
+        match outcome {
+            Err(error) => state.reply.take().is_some_and(|reply| reply.send(Err(error)).is_ok()),
+            Ok(answer) => {
+                state.parts[index] = Some(answer);
+                state.missing -= 1;
+                if state.missing > 0 {
+                    return state.reply.as_ref().is_some_and(|reply| !reply.is_closed());
+                }
+                let parts = std::mem::take(&mut state.parts);
+                let reply = state.reply.take();
+                drop(state);
+                let whole = stack(parts.into_iter().flatten().collect());
+                reply.is_some_and(|reply| reply.send(whole).is_ok())
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, JoinState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Stacks the parts' rows. The longest waits are the request's: its parts ran side by side or in turn.
+fn stack(parts: Vec<Answer>) -> Outcome {
+    let mut timing = Timing::default();
+    for part in &parts {
+        timing.queue = timing.queue.max(part.timing.queue);
+        timing.run = timing.run.max(part.timing.run);
+        timing.batch_rows = timing.batch_rows.max(part.timing.batch_rows);
+    }
+    let count = parts.first().map_or(0, |part| part.outputs.len());
+    let mut outputs = SmallVec::new();
+    for position in 0..count {
+        let pieces: Vec<Tensor> = parts.iter().map(|part| part.outputs[position].1.clone()).collect();
+        let stacked = Tensor::stack_rows(&pieces).map_err(|why| {
+            InferError::Backend(format!(
+                "the model answered the parts of one request with outputs that do not fit together: {why}"
+            ))
+        })?;
+        outputs.push((parts[0].outputs[position].0, stacked));
+    }
+    Ok(Answer { outputs, timing })
+}

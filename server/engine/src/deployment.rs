@@ -1,0 +1,203 @@
+//! One loaded version as the catalog holds it: checks and queues queries, and keeps its own statistics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::answer::{self, Progress, Ticket};
+use crate::error::InferError;
+use crate::former::{Policy, Refusal};
+use crate::job::Job;
+use crate::metrics::{DeploymentMetrics, Outcome};
+use crate::queue::{Depth, Queue};
+use crate::request::{ModelInfo, Query, Request};
+use crate::statistics::{BatchStatistics, Counted, Statistics};
+
+/// A version that can serve.
+pub(crate) struct Deployment {
+    pub(crate) info: Arc<ModelInfo>,
+    policy: Policy,
+    pub(crate) queue: Queue<Job>,
+    pub(crate) metrics: DeploymentMetrics,
+    statistics: Mutex<Statistics>,
+    /// Moving average of run time per row, in nanoseconds; for the retry delay.
+    row_nanos: AtomicU64,
+}
+
+/// Why a query was not admitted.
+pub(crate) enum Refused {
+    Error(InferError),
+    /// The version was retired meanwhile; the query may try its successor.
+    Closed,
+}
+
+/// What one run of the model did, for the statistics.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ran {
+    pub(crate) requests: usize,
+    pub(crate) rows: usize,
+    /// Over all requests of the batch.
+    pub(crate) queue_total: Duration,
+    pub(crate) request_total: Duration,
+    pub(crate) timing: RunTiming,
+}
+
+/// Durations of one run, in the order in which they happen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RunTiming {
+    pub(crate) gather: Duration,
+    pub(crate) run: Duration,
+    pub(crate) scatter: Duration,
+}
+
+// === impl Deployment ===
+
+impl Deployment {
+    pub(crate) fn new(info: ModelInfo, policy: Policy) -> Deployment {
+        let metrics = DeploymentMetrics::new(&info.name, info.version);
+        Deployment {
+            info: Arc::new(info),
+            policy,
+            queue: Queue::new(policy),
+            metrics,
+            statistics: Mutex::new(Statistics::default()),
+            row_nanos: AtomicU64::new(0),
+        }
+    }
+
+    /// Checks a query and queues it. Never blocks.
+    pub(crate) fn submit(&self, query: Query) -> Result<Ticket, Refused> {
+        let result = self.admit(query);
+        if let Err(Refused::Error(error)) = &result {
+            self.metrics.count(Outcome::of(error));
+            self.record_failure(Duration::ZERO);
+        }
+        result
+    }
+
+    fn admit(&self, query: Query) -> Result<Ticket, Refused> {
+        let request = Request::new(&self.info.signature, query).map_err(Refused::Error)?;
+        self.check_size(&request).map_err(Refused::Error)?;
+        let arrived = Instant::now();
+        let progress = request.deadline().is_some().then(Progress::new);
+        let (refusal, ticket) = if request.rows() <= self.policy.batch_rows_max {
+            let (reply, ticket) = answer::whole(progress.clone());
+            let job = Job { request, arrived, reply: Some(reply), progress };
+            (self.queue.push(job).err().map(|(refusal, _)| refusal), ticket)
+        } else {
+            let parts = request.split(self.policy.batch_rows_max);
+            let (replies, ticket) = answer::parts(parts.len(), progress.clone());
+            let jobs = parts
+                .into_iter()
+                .zip(replies)
+                .map(|(request, reply)| Job {
+                    request,
+                    arrived,
+                    reply: Some(reply),
+                    progress: progress.clone(),
+                })
+                .collect();
+            (self.queue.push_all(jobs).err().map(|(refusal, _)| refusal), ticket)
+        };
+        match refusal {
+            None => Ok(ticket),
+            Some(Refusal::Closed) => Err(Refused::Closed),
+            Some(refusal) => Err(Refused::Error(self.overloaded(refusal))),
+        }
+    }
+
+    fn check_size(&self, request: &Request) -> Result<(), InferError> {
+        let name = &self.info.name;
+        if request.rows() > self.policy.queue_rows_max {
+            return Err(InferError::TooLarge(format!(
+                "the request has {} rows; model '{name}' takes at most {} at once: send fewer, or raise \
+                 queue.rows_max in its model.toml",
+                request.rows(),
+                self.policy.queue_rows_max
+            )));
+        }
+        if request.bytes() > self.policy.queue_bytes_max {
+            return Err(InferError::TooLarge(format!(
+                "the request has {} bytes of tensors; model '{name}' takes at most {} at once: send fewer, or \
+                 raise queue.bytes_max in its model.toml",
+                request.bytes(),
+                self.policy.queue_bytes_max
+            )));
+        }
+        Ok(())
+    }
+
+    fn overloaded(&self, refusal: Refusal) -> InferError {
+        let retry_after = self.drain_time();
+        let what = match refusal {
+            Refusal::Rows { waiting } => format!("{waiting} of {} rows wait", self.policy.queue_rows_max),
+            Refusal::Bytes { waiting } => format!("{waiting} of {} bytes wait", self.policy.queue_bytes_max),
+            Refusal::Closed => "it is closed".to_owned(),
+        };
+        let message = format!(
+            "the queue of model '{}' is full: {what}; retry in {} ms",
+            self.info.name,
+            retry_after.as_millis()
+        );
+        InferError::Overloaded { message, retry_after }
+    }
+
+    /// When half of what waits now should be done: by then a retry has a fair chance.
+    fn drain_time(&self) -> Duration {
+        let nanos = self.row_nanos.load(Ordering::Relaxed) * self.queue.depth().rows as u64
+            / (2 * self.info.instances as u64);
+        Duration::from_nanos(nanos).clamp(Duration::from_millis(1), Duration::from_secs(10))
+    }
+
+    pub(crate) fn depth(&self) -> Depth {
+        self.queue.depth()
+    }
+
+    pub(crate) fn statistics(&self) -> Statistics {
+        self.lock_statistics().clone()
+    }
+
+    pub(crate) fn record_run(&self, ran: &Ran) {
+        let row_nanos = ran.timing.run.as_nanos() as u64 / ran.rows as u64;
+        let average = self.row_nanos.load(Ordering::Relaxed);
+        // A racing worker may overwrite this sample; the average does not need every one.
+        let next = if average == 0 { row_nanos } else { (average * 7 + row_nanos) / 8 };
+        self.row_nanos.store(next, Ordering::Relaxed);
+
+        let requests = ran.requests as u32;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut statistics = self.lock_statistics();
+        statistics.last_inference_ms = now.as_millis() as u64;
+        statistics.inference_count += ran.rows as u64;
+        statistics.execution_count += 1;
+        statistics.success.add(requests, ran.request_total);
+        statistics.queue.add(requests, ran.queue_total);
+        statistics.compute_input.add(requests, ran.timing.gather * requests);
+        statistics.compute_infer.add(requests, ran.timing.run * requests);
+        statistics.compute_output.add(requests, ran.timing.scatter * requests);
+        let batches = &mut statistics.batches;
+        let position = batches.partition_point(|batch| batch.rows < ran.rows);
+        if batches.get(position).is_none_or(|batch| batch.rows != ran.rows) {
+            batches.insert(position, BatchStatistics { rows: ran.rows, ..BatchStatistics::default() });
+        }
+        let batch = &mut batches[position];
+        batch.compute_input.add(1, ran.timing.gather);
+        batch.compute_infer.add(1, ran.timing.run);
+        batch.compute_output.add(1, ran.timing.scatter);
+    }
+
+    pub(crate) fn record_failure(&self, total: Duration) {
+        self.lock_statistics().fail.add(1, total);
+    }
+
+    fn lock_statistics(&self) -> std::sync::MutexGuard<'_, Statistics> {
+        self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counted {
+    fn add(&mut self, count: u32, total: Duration) {
+        self.count += u64::from(count);
+        self.total += total;
+    }
+}

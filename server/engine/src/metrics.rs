@@ -1,0 +1,299 @@
+//! Every metric's name, help text, unit and buckets, and the handles that the request path records with.
+
+#![expect(clippy::disallowed_macros, reason = "this is the one place where handles are resolved by name")]
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, SharedString, Unit};
+
+use crate::error::InferError;
+use crate::former::CloseReason;
+
+/// What kind of series a metric is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// With the upper bounds of its buckets.
+    Histogram(&'static [f64]),
+}
+
+/// One metric as `/metrics` shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: Unit,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+/// 50 µs to 10 s, five to seven a decade: fine enough to read a p99 off a dashboard.
+pub const SECONDS_BUCKETS: &[f64] = &[
+    50e-6, 75e-6, 100e-6, 150e-6, 200e-6, 300e-6, 500e-6, 750e-6, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 7.5e-3,
+    10e-3, 15e-3, 20e-3, 30e-3, 50e-3, 75e-3, 100e-3, 150e-3, 200e-3, 300e-3, 500e-3, 750e-3, 1.0, 1.5, 2.0,
+    3.0, 5.0, 7.5, 10.0,
+];
+
+/// Powers of two: batch limits are usually one of them.
+pub const ROWS_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+const VERSION_LABELS: &[&str] = &["model", "version"];
+
+pub const REQUESTS: Metric = Metric {
+    name: "gristmill_requests_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["model", "version", "outcome"],
+    help: "Requests by how they ended",
+};
+pub const REQUEST_SECONDS: Metric = Metric {
+    name: "gristmill_request_seconds",
+    kind: Kind::Histogram(SECONDS_BUCKETS),
+    unit: Unit::Seconds,
+    labels: VERSION_LABELS,
+    help: "Time from admission to the answer, of answered requests",
+};
+pub const QUEUE_SECONDS: Metric = Metric {
+    name: "gristmill_queue_seconds",
+    kind: Kind::Histogram(SECONDS_BUCKETS),
+    unit: Unit::Seconds,
+    labels: VERSION_LABELS,
+    help: "Time from admission until a worker took the request",
+};
+pub const ASSEMBLY_SECONDS: Metric = Metric {
+    name: "gristmill_batch_assembly_seconds",
+    kind: Kind::Histogram(SECONDS_BUCKETS),
+    unit: Unit::Seconds,
+    labels: VERSION_LABELS,
+    help: "Time to gather a batch's inputs",
+};
+pub const RUN_SECONDS: Metric = Metric {
+    name: "gristmill_run_seconds",
+    kind: Kind::Histogram(SECONDS_BUCKETS),
+    unit: Unit::Seconds,
+    labels: VERSION_LABELS,
+    help: "Time of one run of the model, by batch",
+};
+pub const BATCH_ROWS: Metric = Metric {
+    name: "gristmill_batch_rows",
+    kind: Kind::Histogram(ROWS_BUCKETS),
+    unit: Unit::Count,
+    labels: VERSION_LABELS,
+    help: "Rows that ran together",
+};
+pub const BATCHES: Metric = Metric {
+    name: "gristmill_batches_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["model", "version", "reason"],
+    help: "Batches by why they closed: full, drained, shape, delay, closing",
+};
+pub const QUEUE_ROWS: Metric = Metric {
+    name: "gristmill_queue_rows",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: VERSION_LABELS,
+    help: "Rows waiting at the time of the scrape",
+};
+pub const QUEUE_BYTES: Metric = Metric {
+    name: "gristmill_queue_bytes",
+    kind: Kind::Gauge,
+    unit: Unit::Bytes,
+    labels: VERSION_LABELS,
+    help: "Bytes of input tensors waiting at the time of the scrape",
+};
+pub const INSTANCES: Metric = Metric {
+    name: "gristmill_instances",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: VERSION_LABELS,
+    help: "Workers, each with its own session",
+};
+pub const INSTANCE_REPLACEMENTS: Metric = Metric {
+    name: "gristmill_instance_replacements_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: VERSION_LABELS,
+    help: "Sessions replaced after a panic in a run",
+};
+pub const LOAD_SECONDS: Metric = Metric {
+    name: "gristmill_model_load_seconds",
+    kind: Kind::Gauge,
+    unit: Unit::Seconds,
+    labels: VERSION_LABELS,
+    help: "Time to load, prove and warm the version",
+};
+pub const LOAD_RESIDENT_BYTES: Metric = Metric {
+    name: "gristmill_model_load_resident_bytes",
+    kind: Kind::Gauge,
+    unit: Unit::Bytes,
+    labels: VERSION_LABELS,
+    help: "Growth of the process's resident memory while the version was loaded",
+};
+pub const MODEL_READY: Metric = Metric {
+    name: "gristmill_model_ready",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: VERSION_LABELS,
+    help: "1 when the version serves, 0 when it is in the repository and does not",
+};
+
+/// The metrics of this crate, in the order of `/metrics`' documentation.
+pub const METRICS: &[Metric] = &[
+    REQUESTS,
+    REQUEST_SECONDS,
+    QUEUE_SECONDS,
+    ASSEMBLY_SECONDS,
+    RUN_SECONDS,
+    BATCH_ROWS,
+    BATCHES,
+    QUEUE_ROWS,
+    QUEUE_BYTES,
+    INSTANCES,
+    INSTANCE_REPLACEMENTS,
+    LOAD_SECONDS,
+    LOAD_RESIDENT_BYTES,
+    MODEL_READY,
+];
+
+/// How a request ended: the values of the label `outcome`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Ok,
+    InvalidInput,
+    TooLarge,
+    Overloaded,
+    DeadlineExceeded,
+    Cancelled,
+    Unavailable,
+    BackendError,
+}
+
+/// Handles of one version, resolved once when it is deployed.
+pub(crate) struct DeploymentMetrics {
+    outcomes: [Counter; Outcome::ALL.len()],
+    pub(crate) request_seconds: Histogram,
+    pub(crate) queue_seconds: Histogram,
+    pub(crate) assembly_seconds: Histogram,
+    pub(crate) run_seconds: Histogram,
+    pub(crate) batch_rows: Histogram,
+    closed: [Counter; CloseReason::ALL.len()],
+    pub(crate) queue_rows: Gauge,
+    pub(crate) queue_bytes: Gauge,
+    pub(crate) instances: Gauge,
+    pub(crate) instance_replacements: Counter,
+}
+
+/// Announces names, help texts and units to the installed recorder.
+pub fn describe() {
+    for metric in METRICS {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
+            Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
+        }
+    }
+}
+
+/// A version's gauges that are set when its state changes.
+pub(crate) struct VersionGauges {
+    pub(crate) ready: Gauge,
+    pub(crate) load_seconds: Gauge,
+    pub(crate) load_resident_bytes: Gauge,
+}
+
+impl VersionGauges {
+    pub(crate) fn new(model: &str, version: u64) -> VersionGauges {
+        let labels = version_labels(model, version);
+        VersionGauges {
+            ready: metrics::gauge!(MODEL_READY.name, &labels),
+            load_seconds: metrics::gauge!(LOAD_SECONDS.name, &labels),
+            load_resident_bytes: metrics::gauge!(LOAD_RESIDENT_BYTES.name, &labels),
+        }
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    const ALL: [Outcome; 8] = [
+        Outcome::Ok,
+        Outcome::InvalidInput,
+        Outcome::TooLarge,
+        Outcome::Overloaded,
+        Outcome::DeadlineExceeded,
+        Outcome::Cancelled,
+        Outcome::Unavailable,
+        Outcome::BackendError,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::InvalidInput => "invalid_input",
+            Outcome::TooLarge => "too_large",
+            Outcome::Overloaded => "overloaded",
+            Outcome::DeadlineExceeded => "deadline_exceeded",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Unavailable => "unavailable",
+            Outcome::BackendError => "backend_error",
+        }
+    }
+
+    pub(crate) fn of(error: &InferError) -> Outcome {
+        match error {
+            InferError::NotFound(_) | InferError::InvalidInput(_) => Outcome::InvalidInput,
+            InferError::TooLarge(_) => Outcome::TooLarge,
+            InferError::Overloaded { .. } => Outcome::Overloaded,
+            InferError::DeadlineExceeded { .. } => Outcome::DeadlineExceeded,
+            InferError::Unavailable(_) => Outcome::Unavailable,
+            InferError::Backend(_) => Outcome::BackendError,
+        }
+    }
+}
+
+// === impl DeploymentMetrics ===
+
+impl DeploymentMetrics {
+    pub(crate) fn new(model: &str, version: u64) -> DeploymentMetrics {
+        let labels = version_labels(model, version);
+        let labels_and = |key: &'static str, value: &'static str| {
+            let [model, version] = labels.clone();
+            [model, version, (key, SharedString::const_str(value))]
+        };
+        DeploymentMetrics {
+            outcomes: Outcome::ALL
+                .map(|outcome| metrics::counter!(REQUESTS.name, &labels_and("outcome", outcome.label()))),
+            request_seconds: metrics::histogram!(REQUEST_SECONDS.name, &labels),
+            queue_seconds: metrics::histogram!(QUEUE_SECONDS.name, &labels),
+            assembly_seconds: metrics::histogram!(ASSEMBLY_SECONDS.name, &labels),
+            run_seconds: metrics::histogram!(RUN_SECONDS.name, &labels),
+            batch_rows: metrics::histogram!(BATCH_ROWS.name, &labels),
+            closed: CloseReason::ALL
+                .map(|reason| metrics::counter!(BATCHES.name, &labels_and("reason", reason.label()))),
+            queue_rows: metrics::gauge!(QUEUE_ROWS.name, &labels),
+            queue_bytes: metrics::gauge!(QUEUE_BYTES.name, &labels),
+            instances: metrics::gauge!(INSTANCES.name, &labels),
+            instance_replacements: metrics::counter!(INSTANCE_REPLACEMENTS.name, &labels),
+        }
+    }
+
+    pub(crate) fn count(&self, outcome: Outcome) {
+        self.outcomes[outcome as usize].increment(1);
+    }
+
+    pub(crate) fn count_closed(&self, reason: CloseReason) {
+        self.closed[reason as usize].increment(1);
+    }
+
+    pub(crate) fn record_answer(&self, queue: Duration, total: Duration) {
+        self.count(Outcome::Ok);
+        self.queue_seconds.record(queue);
+        self.request_seconds.record(total);
+    }
+}
+
+fn version_labels(model: &str, version: u64) -> [(&'static str, SharedString); 2] {
+    [("model", model.to_owned().into()), ("version", version.to_string().into())]
+}

@@ -1,0 +1,188 @@
+//! A scripted runtime and small builders, for tests of this crate and of the front doors.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::backend::{Artifact, Backend, InputView, Instance, Model};
+use crate::engine::Engine;
+use crate::error::{LoadError, RunError};
+use crate::reconcile::Reconciler;
+use crate::registry::{Desired, DesiredModel, ModelSettings};
+use crate::tensor::{BatchAxis, DType, Dim, Signature, Tensor, TensorSpec};
+use crate::workers::Tuning;
+
+/// What a fake model computes.
+pub type Script = dyn Fn(&[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError> + Send + Sync;
+
+/// A runtime whose models are Rust functions.
+#[derive(Clone)]
+pub struct FakeBackend {
+    signature: Signature,
+    script: Arc<Script>,
+}
+
+/// Holds runs back until it is opened, so that tests decide what waits in a queue.
+#[derive(Default)]
+pub struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    closed: bool,
+    waiting: usize,
+}
+
+// === impl FakeBackend ===
+
+impl FakeBackend {
+    pub fn new(
+        signature: Signature,
+        script: impl Fn(&[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError> + Send + Sync + 'static,
+    ) -> FakeBackend {
+        FakeBackend { signature, script: Arc::new(script) }
+    }
+
+    /// Takes `x` and gives it back as `y`: `dtype`, one dynamic batch axis, then `row`.
+    pub fn identity(dtype: DType, row: &[usize]) -> FakeBackend {
+        FakeBackend::new(batched_signature(dtype, row), |inputs| Ok(vec![copy(&inputs[0])]))
+    }
+
+    /// The same, with `check` called on the stacked input before.
+    pub fn checked_identity(
+        dtype: DType,
+        row: &[usize],
+        check: impl Fn(&InputView<'_>) -> Result<(), RunError> + Send + Sync + 'static,
+    ) -> FakeBackend {
+        FakeBackend::new(batched_signature(dtype, row), move |inputs| {
+            if let Some(input) = &inputs[0] {
+                check(input)?;
+            }
+            Ok(vec![copy(&inputs[0])])
+        })
+    }
+}
+
+/// `x` in and `y` out with a batch axis.
+pub fn batched_signature(dtype: DType, row: &[usize]) -> Signature {
+    let mut shape = vec![Dim::Dynamic(Some("batch".into()))];
+    shape.extend(row.iter().map(|&size| Dim::Fixed(size)));
+    let spec = |name: &str| TensorSpec {
+        name: name.into(),
+        dtype,
+        shape: Some(shape.clone()),
+        optional: false,
+        labels: Vec::new(),
+    };
+    Signature { inputs: vec![spec("x")], outputs: vec![spec("y")], batch: BatchAxis::Rows }
+}
+
+/// An owned tensor with an input's contents.
+pub fn copy(input: &Option<InputView<'_>>) -> Tensor {
+    let input = input.as_ref().expect("the fake model's inputs are required");
+    Tensor::new(input.dtype, input.shape, Bytes::copy_from_slice(input.data))
+        .expect("an input's data agrees with its shape")
+}
+
+/// An engine that serves `models` (name, version, runtime, tuning), each loaded and proved.
+///
+/// # Panics
+/// When one does not load.
+pub fn engine(
+    models: impl IntoIterator<Item = (&'static str, u64, FakeBackend, Tuning)>,
+) -> (Engine, Reconciler) {
+    let mut desired = Desired::default();
+    for (name, version, backend, tuning) in models {
+        let settings = ModelSettings { backend: Arc::new(backend), tuning };
+        let path = PathBuf::from(format!("{name}/{version}/model.onnx"));
+        match desired.models.get_mut(name) {
+            Some(DesiredModel::Sound { versions, .. }) => {
+                versions.insert(version, path);
+            }
+            _ => {
+                let model = DesiredModel::Sound { versions: BTreeMap::from([(version, path)]), settings };
+                desired.models.insert(name.into(), model);
+            }
+        }
+    }
+    let (engine, mut reconciler) = Engine::new(false);
+    for report in reconciler.load(desired) {
+        report.result.expect("the fake model loads");
+    }
+    (engine, reconciler)
+}
+
+impl Backend for FakeBackend {
+    fn load(&self, _artifact: &Artifact) -> Result<Box<dyn Model>, LoadError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Model for FakeBackend {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn platform(&self) -> &str {
+        "fake"
+    }
+
+    fn notes(&self) -> Vec<String> {
+        vec!["a fake runtime".into()]
+    }
+
+    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+        Ok(Box::new(FakeInstance { script: Arc::clone(&self.script) }))
+    }
+}
+
+struct FakeInstance {
+    script: Arc<Script>,
+}
+
+impl Instance for FakeInstance {
+    fn run(&mut self, inputs: &[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError> {
+        (self.script)(inputs)
+    }
+}
+
+// === impl Gate ===
+
+impl Gate {
+    /// From now on runs wait in [`Gate::pass`].
+    pub fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    pub fn open(&self) {
+        self.lock().closed = false;
+        self.changed.notify_all();
+    }
+
+    /// Called by a fake model's script.
+    pub fn pass(&self) {
+        let mut state = self.lock();
+        state.waiting += 1;
+        self.changed.notify_all();
+        while state.closed {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting -= 1;
+    }
+
+    /// Blocks until `runs` runs wait at the closed gate.
+    pub fn wait_for(&self, runs: usize) {
+        let mut state = self.lock();
+        while state.waiting < runs {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, GateState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
