@@ -70,7 +70,10 @@ mod tests {
             InferError::NotFound("no model 'a'".into()),
             InferError::InvalidInput("input 'x': expected FP32".into()),
             InferError::TooLarge("message of 65 MiB".into()),
-            InferError::Overloaded { message: "queue is full".into(), retry_after: Duration::from_millis(250) },
+            InferError::Overloaded {
+                message: "queue is full".into(),
+                retry_after: Duration::from_millis(250),
+            },
             InferError::DeadlineExceeded { stage: Stage::Queue },
             InferError::Unavailable("shutting down".into()),
             InferError::Backend("session failed".into()),

@@ -1,0 +1,5 @@
+//! Between the messages of each dialect and the engine's tensors.
+
+pub mod binary;
+pub mod json;
+pub mod proto;

@@ -1,0 +1,211 @@
+//! Tensors in protobuf: what a `ModelInferRequest` says, and what a `ModelInferResponse` is made of.
+//!
+//! Raw tensors keep the memory that their message came in, and typed ones the memory that prost
+//! decoded them into, so decoding copies only what changes its layout (narrow integers, `BYTES`).
+
+mod contents;
+mod parameters;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use gristmill_engine::error::InferError;
+use gristmill_engine::request::{NamedTensor, Query, Response};
+use gristmill_engine::tensor::{DType, Shape, Tensor};
+use gristmill_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use gristmill_proto::inference::model_infer_response::InferOutputTensor;
+use gristmill_proto::inference::{InferTensorContents, ModelInferRequest, ModelInferResponse};
+use prost::Message;
+
+/// A decoded `ModelInferRequest`.
+#[derive(Clone, Debug)]
+pub struct InferCall {
+    /// Its deadline is not set: only the caller knows when the request arrived.
+    pub query: Query,
+    /// To be echoed in the answer.
+    pub id: String,
+    /// How long after its arrival the client stops waiting (the `timeout` parameter).
+    pub timeout: Option<Duration>,
+    /// How the client reads outputs.
+    pub form: Form,
+}
+
+/// Where a message carries its tensors' elements. One of the two for a whole message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// `raw_input_contents` and `raw_output_contents`: little-endian bytes.
+    #[default]
+    Raw,
+    /// `contents` of each tensor, in the field for its datatype. FP16 and BF16 have none.
+    Typed,
+}
+
+/// Decodes one serialised `ModelInferRequest`.
+///
+/// # Errors
+/// `InvalidInput` when `message` is not valid protobuf, and as [`decode`].
+pub fn decode_infer(message: &[u8]) -> Result<InferCall, InferError> {
+    let request = ModelInferRequest::decode(Bytes::copy_from_slice(message))
+        .map_err(|error| InferError::InvalidInput(format!("malformed ModelInferRequest: {error}")))?;
+    decode(request)
+}
+
+/// Takes a request apart. Outputs will be written as its inputs came (raw unless some input has
+/// typed contents), or as its `binary_data_output` parameter says.
+///
+/// # Errors
+/// `InvalidInput` that names the tensor or parameter, what was expected and what came.
+pub fn decode(request: ModelInferRequest) -> Result<InferCall, InferError> {
+    let parameters = parameters::read_request(&request.parameters)?;
+    let version = parse_version(&request.model_version)?;
+    let (inputs, form) = decode_inputs(request.inputs, request.raw_input_contents)?;
+    let form = match parameters.binary_data_output {
+        Some(true) => Form::Raw,
+        Some(false) => Form::Typed,
+        None => form,
+    };
+    let outputs = request.outputs.into_iter().map(decode_output).collect::<Result<_, _>>()?;
+    let query = Query { model: request.model_name, version, inputs, outputs, ..Query::default() };
+    Ok(InferCall { query, id: request.id, timeout: parameters.timeout, form })
+}
+
+/// The version that a request names; `None` for the empty string, which asks for the default one.
+///
+/// # Errors
+/// `InvalidInput` when it is not a whole number.
+pub(crate) fn parse_version(version: &str) -> Result<Option<u64>, InferError> {
+    if version.is_empty() {
+        return Ok(None);
+    }
+    version.parse().map(Some).map_err(|_| {
+        InferError::InvalidInput(format!(
+            "model version '{version}' is not a whole number: name one such as '1', or leave it empty for the default"
+        ))
+    })
+}
+
+/// Puts an answer into a message, moving its tensors. Falls back to [`Form::Raw`] when an output
+/// has a datatype without typed contents.
+pub fn encode(response: Response, id: String, form: Form) -> ModelInferResponse {
+    let Response { model, outputs, .. } = response;
+    let typed =
+        form == Form::Typed && outputs.iter().all(|(_, tensor)| contents::field(tensor.dtype()).is_some());
+    let mut message = ModelInferResponse {
+        model_name: model.name.clone(),
+        model_version: model.version.to_string(),
+        id,
+        outputs: Vec::with_capacity(outputs.len()),
+        ..ModelInferResponse::default()
+    };
+    if !typed {
+        message.raw_output_contents.reserve_exact(outputs.len());
+    }
+    for (index, tensor) in outputs {
+        message.outputs.push(InferOutputTensor {
+            name: model.signature.outputs[index].name.clone(),
+            datatype: tensor.dtype().name().to_owned(),
+            shape: tensor.shape().iter().map(|&size| size as i64).collect(),
+            contents: typed.then(|| contents::write(&tensor)),
+            ..InferOutputTensor::default()
+        });
+        if !typed {
+            message.raw_output_contents.push(tensor.into_data());
+        }
+    }
+    message
+}
+
+fn decode_inputs(
+    inputs: Vec<InferInputTensor>,
+    raw: Vec<Bytes>,
+) -> Result<(Vec<NamedTensor>, Form), InferError> {
+    if !raw.is_empty() && raw.len() != inputs.len() {
+        return Err(InferError::InvalidInput(format!(
+            "raw_input_contents has {} for {}: expected one entry for each input, in the order of the inputs",
+            counted(raw.len(), "entry", "entries"),
+            counted(inputs.len(), "input", "inputs")
+        )));
+    }
+    let has_raw = !raw.is_empty();
+    let mut raw = raw.into_iter();
+    let mut form = Form::Raw;
+    let mut tensors = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let header = read_header(&input)?;
+        let InferInputTensor { name, contents, .. } = input;
+        let contents = contents.filter(|contents| !contents::is_empty(contents));
+        let tensor = match (raw.next(), contents) {
+            (Some(data), None) => {
+                Tensor::new(header.dtype, header.shape, data).map_err(|error| input_error(&name, error))?
+            }
+            (Some(_), Some(_)) => {
+                return Err(input_error(
+                    &name,
+                    "has contents in a request with raw_input_contents: use one of the two for all inputs",
+                ));
+            }
+            (None, contents) => {
+                debug_assert!(!has_raw, "as many raw entries as inputs");
+                form = Form::Typed;
+                decode_typed(&name, header, contents.unwrap_or_default())?
+            }
+        };
+        tensors.push(NamedTensor { name, tensor });
+    }
+    Ok((tensors, form))
+}
+
+fn decode_typed(name: &str, header: Header, contents: InferTensorContents) -> Result<Tensor, InferError> {
+    let values = contents::read(name, header.dtype, &header.shape, contents)?;
+    match values {
+        contents::Values::Numbers(data) => Tensor::new(header.dtype, header.shape, data),
+        contents::Values::Elements(elements) => Tensor::from_elements(header.shape, elements),
+    }
+    .map_err(|error| input_error(name, error))
+}
+
+struct Header {
+    dtype: DType,
+    shape: Shape,
+}
+
+fn read_header(input: &InferInputTensor) -> Result<Header, InferError> {
+    parameters::check_input(&input.name, &input.parameters)?;
+    let Some(dtype) = DType::parse(&input.datatype) else {
+        let known = DType::ALL.map(DType::name).join(", ");
+        return Err(input_error(
+            &input.name,
+            format_args!("unknown datatype '{}', expected one of {known}", input.datatype),
+        ));
+    };
+    let mut shape = Shape::with_capacity(input.shape.len());
+    for &size in &input.shape {
+        let Ok(size) = usize::try_from(size) else {
+            return Err(input_error(
+                &input.name,
+                format_args!(
+                    "shape {:?} has a negative dimension: send the sizes of this tensor",
+                    input.shape
+                ),
+            ));
+        };
+        shape.push(size);
+    }
+    Ok(Header { dtype, shape })
+}
+
+fn decode_output(output: InferRequestedOutputTensor) -> Result<String, InferError> {
+    parameters::check_output(&output.name, &output.parameters)?;
+    Ok(output.name)
+}
+
+fn input_error(name: &str, problem: impl std::fmt::Display) -> InferError {
+    InferError::InvalidInput(format!("input '{name}': {problem}"))
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests;

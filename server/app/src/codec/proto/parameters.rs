@@ -1,0 +1,143 @@
+//! The `parameters` maps of a request: which mean something here, which are refused, which are ignored.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use gristmill_engine::error::InferError;
+use gristmill_proto::inference::InferParameter;
+use gristmill_proto::inference::infer_parameter::ParameterChoice;
+
+/// What a request's parameters ask for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct RequestParameters {
+    /// `timeout`, in microseconds on the wire; 0 means none.
+    pub(super) timeout: Option<Duration>,
+    /// `binary_data_output`: true for raw outputs, false for typed ones.
+    pub(super) binary_data_output: Option<bool>,
+}
+
+/// Names that no model may use for its own parameters.
+const RESERVED_PREFIX: &str = "triton_";
+
+/// Reads the parameters of a request. Unknown ones are the client's own business and are ignored.
+///
+/// # Errors
+/// `InvalidInput` for a value of the wrong type, for a sequence (no model here keeps state between
+/// requests) and for an unknown name with the reserved prefix.
+pub(super) fn read_request(
+    parameters: &HashMap<String, InferParameter>,
+) -> Result<RequestParameters, InferError> {
+    let mut read = RequestParameters::default();
+    for (name, parameter) in parameters {
+        let value = parameter.parameter_choice.as_ref();
+        match name.as_str() {
+            "timeout" => {
+                let microseconds = whole_number(name, value)?;
+                read.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
+            }
+            // Checked so that a client learns of a wrong type; all requests have one priority yet.
+            "priority" => {
+                whole_number(name, value)?;
+            }
+            "binary_data_output" => read.binary_data_output = Some(truth(name, value)?),
+            // Every answer of a stream is final here and says so, with or without this parameter.
+            "triton_enable_empty_final_response" => {
+                truth(name, value)?;
+            }
+            "sequence_id" if is_no_sequence(value) => {}
+            "sequence_start" | "sequence_end" if !truth(name, value)? => {}
+            "sequence_id" | "sequence_start" | "sequence_end" => {
+                return Err(InferError::InvalidInput(format!(
+                    "parameter '{name}': sequences are not supported, every request is answered by itself"
+                )));
+            }
+            _ if name.starts_with(RESERVED_PREFIX) => {
+                return Err(InferError::InvalidInput(format!(
+                    "parameter '{name}': names that begin with '{RESERVED_PREFIX}' are reserved; \
+                     the only one known is 'triton_enable_empty_final_response'"
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(read)
+}
+
+/// Refuses what an input's parameters may ask for and is not implemented.
+///
+/// # Errors
+/// `InvalidInput` for tensors in shared memory.
+pub(super) fn check_input(
+    name: &str,
+    parameters: &HashMap<String, InferParameter>,
+) -> Result<(), InferError> {
+    match parameters.keys().find(|key| key.starts_with("shared_memory_")) {
+        None => Ok(()),
+        Some(key) => Err(InferError::InvalidInput(format!(
+            "input '{name}': parameter '{key}': shared memory is not supported, send the tensor in raw_input_contents"
+        ))),
+    }
+}
+
+/// Refuses what a requested output's parameters may ask for and is not implemented.
+///
+/// # Errors
+/// `InvalidInput` for the classification extension and for tensors in shared memory.
+pub(super) fn check_output(
+    name: &str,
+    parameters: &HashMap<String, InferParameter>,
+) -> Result<(), InferError> {
+    for key in parameters.keys() {
+        if key == "classification" {
+            return Err(InferError::InvalidInput(format!(
+                "output '{name}': parameter 'classification' is not supported, ask for the whole output"
+            )));
+        }
+        if key.starts_with("shared_memory_") {
+            return Err(InferError::InvalidInput(format!(
+                "output '{name}': parameter '{key}': shared memory is not supported, leave it out"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn whole_number(name: &str, value: Option<&ParameterChoice>) -> Result<u64, InferError> {
+    match value {
+        Some(ParameterChoice::Uint64Param(value)) => Ok(*value),
+        Some(ParameterChoice::Int64Param(value)) => u64::try_from(*value).map_err(|_| {
+            InferError::InvalidInput(format!("parameter '{name}': expected 0 or more, got {value}"))
+        }),
+        other => Err(wrong_type(name, "int64_param or uint64_param", other)),
+    }
+}
+
+fn truth(name: &str, value: Option<&ParameterChoice>) -> Result<bool, InferError> {
+    match value {
+        Some(ParameterChoice::BoolParam(value)) => Ok(*value),
+        other => Err(wrong_type(name, "bool_param", other)),
+    }
+}
+
+/// 0 and the empty string are how clients say that a request belongs to no sequence.
+fn is_no_sequence(value: Option<&ParameterChoice>) -> bool {
+    match value {
+        None => true,
+        Some(ParameterChoice::Int64Param(id)) => *id == 0,
+        Some(ParameterChoice::Uint64Param(id)) => *id == 0,
+        Some(ParameterChoice::StringParam(id)) => id.is_empty(),
+        Some(ParameterChoice::BoolParam(_) | ParameterChoice::DoubleParam(_)) => false,
+    }
+}
+
+fn wrong_type(name: &str, expected: &str, got: Option<&ParameterChoice>) -> InferError {
+    let got = match got {
+        None => "no value",
+        Some(ParameterChoice::BoolParam(_)) => "bool_param",
+        Some(ParameterChoice::Int64Param(_)) => "int64_param",
+        Some(ParameterChoice::StringParam(_)) => "string_param",
+        Some(ParameterChoice::DoubleParam(_)) => "double_param",
+        Some(ParameterChoice::Uint64Param(_)) => "uint64_param",
+    };
+    InferError::InvalidInput(format!("parameter '{name}': expected {expected}, got {got}"))
+}
