@@ -1,0 +1,469 @@
+//! How one JSON value becomes one element of each dtype, and lists of them a tensor's bytes.
+
+use gristmill_engine::tensor::{DType, ShapeText, element_count};
+use half::{bf16, f16};
+
+use super::scan::{JsonError, Scanner, is_number_start, non_finite, number_length};
+
+/// Integers up to here are exact as `f64`: 2⁵³.
+const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// Reads one element and appends its bytes; on an error the scanner is still at the value and the text
+/// says what is wrong with it.
+pub(crate) type ElementReader = fn(&mut Scanner<'_>, &mut Vec<u8>) -> Result<(), String>;
+
+/// A Rust type that stands for a dtype.
+trait Element {
+    fn read(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), String>;
+}
+
+/// Stands for `BYTES`: JSON strings, stored as their UTF-8.
+struct Text;
+
+macro_rules! with_element {
+    ($dtype:expr, $element:ident => $body:expr) => {
+        match $dtype {
+            DType::Bool => {
+                type $element = bool;
+                $body
+            }
+            DType::Int8 => {
+                type $element = i8;
+                $body
+            }
+            DType::Int16 => {
+                type $element = i16;
+                $body
+            }
+            DType::Int32 => {
+                type $element = i32;
+                $body
+            }
+            DType::Int64 => {
+                type $element = i64;
+                $body
+            }
+            DType::Uint8 => {
+                type $element = u8;
+                $body
+            }
+            DType::Uint16 => {
+                type $element = u16;
+                $body
+            }
+            DType::Uint32 => {
+                type $element = u32;
+                $body
+            }
+            DType::Uint64 => {
+                type $element = u64;
+                $body
+            }
+            DType::Fp16 => {
+                type $element = f16;
+                $body
+            }
+            DType::Bf16 => {
+                type $element = bf16;
+                $body
+            }
+            DType::Fp32 => {
+                type $element = f32;
+                $body
+            }
+            DType::Fp64 => {
+                type $element = f64;
+                $body
+            }
+            DType::Bytes => {
+                type $element = Text;
+                $body
+            }
+        }
+    };
+}
+
+/// The reader for elements of `dtype`.
+pub(crate) fn element_reader(dtype: DType) -> ElementReader {
+    with_element!(dtype, E => E::read)
+}
+
+/// Reads the `data` of tensor `name`: a flat list of its elements in row-major order, or lists nested
+/// as `shape` says. A scalar may be a bare value.
+///
+/// # Errors
+/// The number of elements or the nesting differs from `shape`, or an element does not fit `dtype`;
+/// the text names the tensor, the element's index and its value.
+pub(crate) fn read_data(
+    scanner: &mut Scanner<'_>,
+    name: &str,
+    dtype: DType,
+    shape: &[usize],
+) -> Result<Vec<u8>, JsonError> {
+    let elements = element_count(shape).ok_or_else(|| {
+        JsonError::meaning(format!("input '{name}': shape {} has too many elements", ShapeText(shape)))
+    })?;
+    // Two bytes of text per element, digit and comma, is the least: a shape cannot make us allocate more
+    // than the text can fill.
+    let capacity = elements.min(scanner.remaining() / 2 + 1) * dtype.size().unwrap_or(8);
+    let mut list = DataList { name, dtype, shape, elements, count: 0, data: Vec::with_capacity(capacity) };
+    with_element!(dtype, E => list.read::<E>(scanner))?;
+    Ok(list.data)
+}
+
+/// A tensor's elements while they are read.
+struct DataList<'a> {
+    name: &'a str,
+    dtype: DType,
+    shape: &'a [usize],
+    elements: usize,
+    count: usize,
+    data: Vec<u8>,
+}
+
+impl DataList<'_> {
+    fn read<E: Element>(&mut self, scanner: &mut Scanner<'_>) -> Result<(), JsonError> {
+        if scanner.peek() != Some(b'[') {
+            if self.shape.is_empty() {
+                return self.element::<E>(scanner);
+            }
+            return Err(scanner.unexpected(&format!("input '{}': 'data' must be a list", self.name)));
+        }
+        let start = scanner.clone();
+        let mut ahead = scanner.clone();
+        ahead.open()?;
+        if ahead.peek() == Some(b'[') {
+            return self.nested::<E>(scanner, 0);
+        }
+        let surplus = !self.run::<E>(scanner, self.elements)?;
+        if surplus || self.count != self.elements {
+            return Err(self.wrong_count(start));
+        }
+        Ok(())
+    }
+
+    /// Reads the list for axis `axis`.
+    fn nested<E: Element>(&mut self, scanner: &mut Scanner<'_>, axis: usize) -> Result<(), JsonError> {
+        if scanner.peek() != Some(b'[') || axis == self.shape.len() {
+            return Err(self.wrong_nesting(scanner, axis));
+        }
+        let size = self.shape[axis];
+        let start = scanner.clone();
+        if axis + 1 == self.shape.len() {
+            let before = self.count;
+            let complete = self.run::<E>(scanner, size)?;
+            if !complete || self.count - before != size {
+                return Err(self.wrong_length(start, axis));
+            }
+            return Ok(());
+        }
+        scanner.open()?;
+        for index in 0..size {
+            if index > 0 && !scanner.take(b',') {
+                return Err(self.wrong_length(start, axis));
+            }
+            if scanner.peek() == Some(b']') {
+                return Err(self.wrong_length(start, axis));
+            }
+            self.nested::<E>(scanner, axis + 1)?;
+        }
+        if !scanner.take(b']') {
+            return Err(self.wrong_length(start, axis));
+        }
+        scanner.close();
+        Ok(())
+    }
+
+    /// Reads a list of at most `limit` elements. False means that there are more.
+    #[inline]
+    fn run<E: Element>(&mut self, scanner: &mut Scanner<'_>, limit: usize) -> Result<bool, JsonError> {
+        scanner.open()?;
+        if !scanner.take(b']') {
+            let end = self.count + limit;
+            loop {
+                if self.count == end {
+                    return Ok(false);
+                }
+                self.element::<E>(scanner)?;
+                if scanner.take(b',') {
+                    continue;
+                }
+                if scanner.take(b']') {
+                    break;
+                }
+                return Err(scanner.syntax("',' or ']'"));
+            }
+        }
+        scanner.close();
+        Ok(true)
+    }
+
+    #[inline]
+    fn element<E: Element>(&mut self, scanner: &mut Scanner<'_>) -> Result<(), JsonError> {
+        match E::read(scanner, &mut self.data) {
+            Ok(()) => {
+                self.count += 1;
+                Ok(())
+            }
+            Err(problem) => Err(self.bad_element(scanner, &problem)),
+        }
+    }
+
+    #[cold]
+    fn bad_element(&self, scanner: &mut Scanner<'_>, problem: &str) -> JsonError {
+        if let Err(error) = scanner.clone().skip() {
+            return error;
+        }
+        let (name, count) = (self.name, self.count);
+        JsonError::Meaning(match scanner.peek() {
+            Some(b'[') => format!(
+                "input '{name}': element {count} is a list: 'data' must be flat, or nested as shape {} says",
+                ShapeText(self.shape)
+            ),
+            _ => format!("input '{name}': element {count}: {problem}"),
+        })
+    }
+
+    #[cold]
+    fn wrong_count(&self, mut list: Scanner<'_>) -> JsonError {
+        match list.list("", |scanner, _| scanner.skip()) {
+            Ok(found) => JsonError::Meaning(format!(
+                "input '{}': expected {} elements for {} {}, got {found}",
+                self.name,
+                self.elements,
+                self.dtype,
+                ShapeText(self.shape)
+            )),
+            Err(error) => error,
+        }
+    }
+
+    #[cold]
+    fn wrong_length(&self, mut list: Scanner<'_>, axis: usize) -> JsonError {
+        match list.list("", |scanner, _| scanner.skip()) {
+            Ok(found) => JsonError::Meaning(format!(
+                "input '{}': 'data' is not nested as shape {} says: a list for dimension {axis} has {found} \
+                 entries, expected {}",
+                self.name,
+                ShapeText(self.shape),
+                self.shape[axis]
+            )),
+            Err(error) => error,
+        }
+    }
+
+    #[cold]
+    fn wrong_nesting(&self, scanner: &mut Scanner<'_>, axis: usize) -> JsonError {
+        scanner.unexpected(&if self.shape.is_empty() {
+            format!("input '{}': 'data' for the scalar shape [] must be one value", self.name)
+        } else {
+            format!(
+                "input '{}': 'data' is not nested as shape {} says: expected a list at depth {}",
+                self.name,
+                ShapeText(self.shape),
+                axis + 1
+            )
+        })
+    }
+}
+
+// === impl Element ===
+
+macro_rules! impl_integer {
+    ($($integer:ty),*) => {$(
+        impl Element for $integer {
+            #[inline]
+            fn read(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), String> {
+                let rest = scanner.rest();
+                let sign = usize::from(rest.first() == Some(&b'-'));
+                let digits = rest[sign..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+                let length = sign + digits;
+                let plain = digits > 0
+                    && (digits == 1 || rest[sign] != b'0')
+                    && !matches!(rest.get(length), Some(b'.' | b'e' | b'E'));
+                if plain
+                    && let Ok(text) = std::str::from_utf8(&rest[..length])
+                    && let Ok(value) = text.parse::<$integer>()
+                {
+                    scanner.advance(length);
+                    data.extend_from_slice(&value.to_le_bytes());
+                    return Ok(());
+                }
+                let limits = (<$integer>::MIN as f64, <$integer>::MAX as f64);
+                let value = whole_number(scanner, limits).map_err(|problem| match problem {
+                    Unfit::NotInteger(got) => format!("expected an integer, got {got}"),
+                    Unfit::OutOfRange(got) => format!(
+                        "{got} is out of range for {}{} ({} to {})",
+                        if <$integer>::MIN == 0 { "UINT" } else { "INT" },
+                        <$integer>::BITS,
+                        <$integer>::MIN,
+                        <$integer>::MAX,
+                    ),
+                })?;
+                data.extend_from_slice(&(value as $integer).to_le_bytes());
+                Ok(())
+            }
+        }
+    )*};
+}
+
+impl_integer!(i8, i16, i32, i64, u8, u16, u32, u64);
+
+enum Unfit {
+    NotInteger(String),
+    OutOfRange(String),
+}
+
+/// Reads an integer that is written with a point or an exponent, such as `1.0` or `2e3`.
+#[cold]
+fn whole_number(scanner: &mut Scanner<'_>, (min, max): (f64, f64)) -> Result<f64, Unfit> {
+    let got = scanner.excerpt();
+    let rest = scanner.rest();
+    let Some(length) = number_length(rest) else { return Err(Unfit::NotInteger(got)) };
+    let value: f64 = fast_float2::parse(&rest[..length]).map_err(|_| Unfit::NotInteger(got.clone()))?;
+    if value.is_nan() || value.fract() != 0.0 {
+        return Err(Unfit::NotInteger(got));
+    }
+    if value < min || value > max || value.abs() > EXACT_INTEGER_MAX {
+        return Err(Unfit::OutOfRange(got));
+    }
+    scanner.advance(length);
+    Ok(value)
+}
+
+impl Element for f32 {
+    #[inline]
+    fn read(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), String> {
+        let value: f32 = float(scanner, "FP32")?;
+        data.extend_from_slice(&value.to_le_bytes());
+        Ok(())
+    }
+}
+
+impl Element for f64 {
+    #[inline]
+    fn read(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), String> {
+        let value: f64 = float(scanner, "FP64")?;
+        data.extend_from_slice(&value.to_le_bytes());
+        Ok(())
+    }
+}
+
+impl Element for f16 {
+    fn read(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), String> {
+        let half = narrow(scanner, "FP16", f16::from_f64, f16::is_infinite)?;
+        data.extend_from_slice(&half.to_le_bytes());
+        Ok(())
+    }
+}
+
+impl Element for bf16 {
+    fn read(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), String> {
+        let half = narrow(scanner, "BF16", bf16::from_f64, bf16::is_infinite)?;
+        data.extend_from_slice(&half.to_le_bytes());
+        Ok(())
+    }
+}
+
+/// A float type that `fast-float2` parses, correctly rounded in one step.
+trait Parsed: fast_float2::FastFloat {
+    fn from_non_finite(value: f64) -> Self;
+    fn is_infinite(self) -> bool;
+}
+
+impl Parsed for f32 {
+    fn from_non_finite(value: f64) -> f32 {
+        value as f32
+    }
+
+    #[inline]
+    fn is_infinite(self) -> bool {
+        self.is_infinite()
+    }
+}
+
+impl Parsed for f64 {
+    fn from_non_finite(value: f64) -> f64 {
+        value
+    }
+
+    #[inline]
+    fn is_infinite(self) -> bool {
+        self.is_infinite()
+    }
+}
+
+#[inline]
+fn float<F: Parsed + Copy>(scanner: &mut Scanner<'_>, dtype: &str) -> Result<F, String> {
+    let rest = scanner.rest();
+    if is_number_start(rest)
+        && let Ok((value, length)) = fast_float2::parse_partial::<F, _>(rest)
+    {
+        if value.is_infinite() {
+            return Err(format!("{} is out of range for {dtype}", scanner.excerpt()));
+        }
+        scanner.advance(length);
+        return Ok(value);
+    }
+    let Some((length, value)) = non_finite(rest) else {
+        return Err(format!("expected a number, got {}", scanner.excerpt()));
+    };
+    scanner.advance(length);
+    Ok(F::from_non_finite(value))
+}
+
+fn narrow<H: Copy>(
+    scanner: &mut Scanner<'_>,
+    dtype: &str,
+    convert: impl Fn(f64) -> H,
+    is_infinite: impl Fn(H) -> bool,
+) -> Result<H, String> {
+    let mut ahead = scanner.clone();
+    let value: f64 = float(&mut ahead, dtype)?;
+    let half = convert(value);
+    if is_infinite(half) && value.is_finite() {
+        return Err(format!("{} is out of range for {dtype}", scanner.excerpt()));
+    }
+    *scanner = ahead;
+    Ok(half)
+}
+
+impl Element for bool {
+    fn read(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), String> {
+        let rest = scanner.rest();
+        let (length, value) = match rest {
+            [b't', b'r', b'u', b'e', ..] => (4, 1),
+            [b'f', b'a', b'l', b's', b'e', ..] => (5, 0),
+            [b'1', ..] if number_length(rest) == Some(1) => (1, 1),
+            [b'0', ..] if number_length(rest) == Some(1) => (1, 0),
+            _ => return Err(format!("expected true, false, 1 or 0, got {}", scanner.excerpt())),
+        };
+        scanner.advance(length);
+        data.push(value);
+        Ok(())
+    }
+}
+
+impl Element for Text {
+    fn read(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), String> {
+        let got = scanner.clone();
+        let text = match scanner.peek() {
+            Some(b'"') => scanner.string(),
+            _ => return Err(format!("expected a string, got {}", scanner.excerpt())),
+        };
+        match text.map(|text| u32::try_from(text.len()).map(|length| (length, text))) {
+            Ok(Ok((length, text))) => {
+                data.extend_from_slice(&length.to_le_bytes());
+                data.extend_from_slice(text.as_bytes());
+                Ok(())
+            }
+            problem => {
+                *scanner = got;
+                Err(match problem {
+                    Err(JsonError::Syntax { offset, message }) => format!("{message} (byte {offset})"),
+                    _ => "a string of 4 GiB or more".into(),
+                })
+            }
+        }
+    }
+}
