@@ -3,17 +3,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use crate::error::{InferError, Stage};
-use crate::request::Timing;
+use crate::request::{Outputs, Timing};
 use crate::tensor::Tensor;
 
-/// Output index and tensor, in the order asked for, with the request's timing.
+/// The outputs that the caller asked for, with the request's timing.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) outputs: SmallVec<[(usize, Tensor); 2]>,
+    pub(crate) outputs: Outputs,
     pub(crate) timing: Timing,
 }
 
@@ -141,7 +140,7 @@ fn stack(parts: Vec<Answer>) -> Outcome {
         timing.batch_rows = timing.batch_rows.max(part.timing.batch_rows);
     }
     let count = parts.first().map_or(0, |part| part.outputs.len());
-    let mut outputs = SmallVec::new();
+    let mut outputs = Outputs::new();
     for position in 0..count {
         let pieces: Vec<Tensor> = parts.iter().map(|part| part.outputs[position].1.clone()).collect();
         let stacked = Tensor::stack_rows(&pieces).map_err(|why| {

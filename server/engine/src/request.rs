@@ -72,13 +72,15 @@ pub struct ModelInfo {
     pub notes: Vec<String>,
 }
 
+/// Output tensors, each with its index into `signature.outputs`, in the order asked for.
+pub type Outputs = SmallVec<[(usize, Tensor); 2]>;
+
 /// The answer to a request.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// Who answered.
     pub model: Arc<ModelInfo>,
-    /// Index into `model.signature.outputs` and the tensor, in the order asked for.
-    pub outputs: SmallVec<[(usize, Tensor); 2]>,
+    pub outputs: Outputs,
     pub timing: Timing,
 }
 
@@ -208,7 +210,7 @@ impl Request {
 }
 
 impl Selection {
-    pub(crate) fn pick(&self, outputs: Vec<Tensor>) -> SmallVec<[(usize, Tensor); 2]> {
+    pub(crate) fn pick(&self, outputs: Vec<Tensor>) -> Outputs {
         match self {
             Selection::All => outputs.into_iter().enumerate().collect(),
             Selection::Listed(indices) => {

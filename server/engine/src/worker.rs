@@ -13,7 +13,7 @@ use crate::former::Item;
 use crate::gather::Gather;
 use crate::job::Job;
 use crate::metrics::Outcome;
-use crate::request::Timing;
+use crate::request::{Outputs, Timing};
 use crate::tensor::{ShapeText, Signature, Tensor};
 
 /// One worker's state between batches.
@@ -150,7 +150,7 @@ impl<'a> Worker<'a> {
         let start = Instant::now();
         let counts: SmallVec<[usize; 64]> = jobs.iter().map(Item::rows).collect();
         let rows = counts.iter().sum();
-        let mut answers: SmallVec<[SmallVec<[(usize, Tensor); 2]>; 64]> = SmallVec::new();
+        let mut answers: SmallVec<[Outputs; 64]> = SmallVec::new();
         if let [job] = jobs {
             answers.push(job.request.outputs().pick(outputs));
         } else {
