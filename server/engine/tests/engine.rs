@@ -1,0 +1,410 @@
+//! What callers of the engine rely on: their own rows or their own error, once, under every kind of trouble.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use expect_test::{Expect, expect};
+use gristmill_engine::engine::{Engine, VersionState};
+use gristmill_engine::error::{InferError, RunError, Stage};
+use gristmill_engine::reconcile::Reconciler;
+use gristmill_engine::request::{NamedTensor, Query, Response};
+use gristmill_engine::tensor::{BatchAxis, DType, Dim, Tensor, TensorSpec};
+use gristmill_engine::testing::{FakeBackend, Gate, batched_signature, copy, engine};
+use gristmill_engine::workers::Tuning;
+
+fn one_worker() -> Tuning {
+    Tuning { instances: Some(1), batch_rows_max: Some(8), ..Tuning::default() }
+}
+
+fn query(rows: &[i32]) -> Query {
+    let data: Vec<u8> = rows.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let tensor = Tensor::new(DType::Int32, [rows.len(), 1].as_slice(), data.into()).unwrap();
+    let inputs = vec![NamedTensor { name: "x".into(), tensor }];
+    Query { model: "m".into(), inputs, ..Query::default() }
+}
+
+fn values(response: &Response) -> Vec<i32> {
+    response.outputs[0].1.data().as_chunks().0.iter().map(|&bytes| i32::from_le_bytes(bytes)).collect()
+}
+
+/// An identity model on one worker whose runs wait at a gate.
+fn gated(tuning: Tuning) -> (Arc<Engine>, Reconciler, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    let passed = Arc::clone(&gate);
+    let backend = FakeBackend::checked_identity(DType::Int32, &[1], move |_| {
+        passed.pass();
+        Ok(())
+    });
+    let (engine, reconciler) = engine([("m", 1, backend, tuning)]);
+    (Arc::new(engine), reconciler, gate)
+}
+
+/// Starts one query that is being run and stays at the gate.
+async fn occupy(
+    engine: &Arc<Engine>,
+    gate: &Arc<Gate>,
+) -> tokio::task::JoinHandle<Result<Response, InferError>> {
+    gate.close();
+    let task = spawn(engine, query(&[-1]));
+    let gate = Arc::clone(gate);
+    blocking(move || gate.wait_for(1)).await;
+    task
+}
+
+/// Waits on a thread of its own: a test's gate must not hold up the runtime.
+async fn blocking(wait: impl FnOnce() + Send + 'static) {
+    let (done, waited) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        wait();
+        done.send(()).unwrap();
+    });
+    waited.await.unwrap();
+}
+
+fn spawn(engine: &Arc<Engine>, query: Query) -> tokio::task::JoinHandle<Result<Response, InferError>> {
+    let engine = Arc::clone(engine);
+    tokio::spawn(async move { engine.infer(query).await })
+}
+
+/// Lets spawned queries reach the queue: on a current-thread runtime each runs until it waits.
+async fn all_queued() {
+    for _ in 0..64 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn everybody_gets_their_own_rows() {
+    let (engine, _reconciler) =
+        engine([("m", 1, FakeBackend::identity(DType::Int32, &[1]), Tuning::default())]);
+    let engine = Arc::new(engine);
+    let tasks: Vec<_> = (0..500).map(|n| spawn(&engine, query(&[n, -n, n * 7]))).collect();
+    for (n, task) in (0..500).zip(tasks) {
+        assert_eq!(values(&task.await.unwrap().unwrap()), [n, -n, n * 7]);
+    }
+    let statistics = engine.statistics(Some("m"), None).unwrap().remove(0).1;
+    assert_eq!((statistics.success.count, statistics.inference_count), (500, 1500));
+    let ran: u64 = statistics.batches.iter().map(|batch| batch.rows as u64 * batch.compute_infer.count).sum();
+    assert_eq!(ran, 1500);
+}
+
+#[tokio::test]
+async fn what_waits_runs_together() {
+    let (engine, _reconciler, gate) = gated(one_worker());
+    let first = occupy(&engine, &gate).await;
+    let tasks: Vec<_> =
+        [&[1, 2][..], &[3], &[4, 5, 6], &[7, 8, 9]].map(|rows| spawn(&engine, query(rows))).into();
+    all_queued().await;
+    gate.open();
+    assert_eq!(values(&first.await.unwrap().unwrap()), [-1]);
+    let mut batches = Vec::new();
+    for task in tasks {
+        batches.push(task.await.unwrap().unwrap().timing.batch_rows);
+    }
+    assert_eq!(batches, [6, 6, 6, 3], "the fourth would have made nine rows of eight");
+}
+
+#[tokio::test]
+async fn a_request_beyond_the_largest_batch_is_split_and_joined() {
+    let (engine, _reconciler, _gate) = gated(one_worker());
+    let rows: Vec<i32> = (0..100).collect();
+    let response = engine.infer(query(&rows)).await.unwrap();
+    assert_eq!(values(&response), rows);
+    assert_eq!(response.outputs[0].1.shape(), [100, 1]);
+    assert_eq!(response.timing.batch_rows, 8);
+}
+
+#[tokio::test]
+async fn only_the_guilty_request_of_a_batch_errs() {
+    let gate = Arc::new(Gate::default());
+    let passed = Arc::clone(&gate);
+    let backend = FakeBackend::checked_identity(DType::Int32, &[1], move |input| {
+        passed.pass();
+        let bad = input.data.as_chunks::<4>().0.iter().any(|&bytes| i32::from_le_bytes(bytes) == 13);
+        if bad { Err(RunError::Input("13 is not allowed".into())) } else { Ok(()) }
+    });
+    let (engine, _reconciler) = engine([("m", 1, backend, one_worker())]);
+    let engine = Arc::new(engine);
+    let first = occupy(&engine, &gate).await;
+    let tasks: Vec<_> = (10..18).map(|n| spawn(&engine, query(&[n]))).collect();
+    all_queued().await;
+    gate.open();
+    first.await.unwrap().unwrap();
+    for (n, task) in (10..18).zip(tasks) {
+        match task.await.unwrap() {
+            Ok(response) => assert_eq!(values(&response), [n]),
+            Err(error) => {
+                assert_eq!((n, error), (13, InferError::InvalidInput("13 is not allowed".into())));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_panic_fails_its_batch_and_the_worker_lives_on() {
+    let backend = FakeBackend::checked_identity(DType::Int32, &[1], |input| {
+        assert_ne!(input.data[..4], 666i32.to_le_bytes(), "the beast");
+        Ok(())
+    });
+    let (engine, _reconciler) = engine([("m", 1, backend, one_worker())]);
+    let error = engine.infer(query(&[666])).await.unwrap_err();
+    let InferError::Backend(text) = error else { panic!("{error:?}") };
+    assert!(
+        text.starts_with("the model's run panicked: assertion `left != right` failed: the beast"),
+        "{text}"
+    );
+    assert_eq!(values(&engine.infer(query(&[5])).await.unwrap()), [5]);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once_and_says_when_to_return() {
+    let tuning = Tuning { queue_rows_max: Some(8), ..one_worker() };
+    let (engine, _reconciler, gate) = gated(tuning);
+    let first = occupy(&engine, &gate).await;
+    let waiting = spawn(&engine, query(&[1, 2, 3, 4, 5, 6]));
+    all_queued().await;
+    let error = engine.infer(query(&[7, 8, 9])).await.unwrap_err();
+    let InferError::Overloaded { message, retry_after } = error else { panic!("{error:?}") };
+    assert!(message.starts_with("the queue of model 'm' is full: 6 of 8 rows wait; retry in "), "{message}");
+    assert!(retry_after >= Duration::from_millis(1));
+    let error = engine.infer(query(&[0; 9])).await.unwrap_err();
+    let text = "the request has 9 rows; model 'm' takes at most 8 at once: send fewer, or raise queue.rows_max \
+                in its model.toml";
+    assert_eq!(error, InferError::TooLarge(text.into()));
+    gate.open();
+    first.await.unwrap().unwrap();
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_wait_in_the_queue_and_in_the_run() {
+    let (engine, _reconciler, gate) = gated(one_worker());
+    let running = occupy(&engine, &gate).await;
+    let mut late = query(&[1]);
+    late.deadline = Some(Instant::now() + Duration::from_millis(5));
+    let error = engine.infer(late).await.unwrap_err();
+    assert_eq!(error, InferError::DeadlineExceeded { stage: Stage::Queue });
+    gate.open();
+    running.await.unwrap().unwrap();
+
+    gate.close();
+    let mut late = query(&[2]);
+    late.deadline = Some(Instant::now() + Duration::from_millis(200));
+    let late = spawn(&engine, late);
+    all_queued().await;
+    let waiting = Arc::clone(&gate);
+    blocking(move || waiting.wait_for(1)).await;
+    assert_eq!(late.await.unwrap().unwrap_err(), InferError::DeadlineExceeded { stage: Stage::Run });
+    gate.open();
+
+    let mut dead = query(&[3]);
+    dead.deadline = Some(Instant::now());
+    let error = engine.infer(dead).await.unwrap_err();
+    assert_eq!(error, InferError::DeadlineExceeded { stage: Stage::Queue });
+}
+
+#[tokio::test]
+async fn the_abandoned_are_not_run() {
+    let ran = Arc::new(AtomicUsize::new(0));
+    let (gate, counter) = (Arc::new(Gate::default()), Arc::clone(&ran));
+    let passed = Arc::clone(&gate);
+    let backend = FakeBackend::checked_identity(DType::Int32, &[1], move |input| {
+        passed.pass();
+        counter.fetch_add(input.shape[0], Ordering::Relaxed);
+        Ok(())
+    });
+    let (engine, reconciler) = engine([("m", 1, backend, one_worker())]);
+    let engine = Arc::new(engine);
+    let proof_rows = ran.swap(0, Ordering::Relaxed);
+    assert!(proof_rows > 0, "the proof ran samples");
+    let first = occupy(&engine, &gate).await;
+    let kept = spawn(&engine, query(&[1]));
+    let dropped: Vec<_> = (0..20).map(|n| spawn(&engine, query(&[n, n]))).collect();
+    all_queued().await;
+    for task in dropped {
+        task.abort();
+    }
+    all_queued().await;
+    gate.open();
+    first.await.unwrap().unwrap();
+    assert_eq!(values(&kept.await.unwrap().unwrap()), [1]);
+    blocking(move || reconciler.shut_down()).await;
+    assert_eq!(ran.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_shutdown_answers_what_was_admitted_and_refuses_the_rest() {
+    let (engine, reconciler, gate) = gated(one_worker());
+    assert!(engine.ready().ready);
+    let first = occupy(&engine, &gate).await;
+    let waiting: Vec<_> = (0..20).map(|n| spawn(&engine, query(&[n, n + 1]))).collect();
+    all_queued().await;
+    let mut changes = engine.changes();
+    changes.mark_unchanged();
+    let (closing, shut_down) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        reconciler.shut_down();
+        closing.send(()).unwrap();
+    });
+    changes.changed().await.unwrap();
+    assert_eq!(engine.ready().reasons, ["the server is shutting down"]);
+    gate.open();
+    assert_eq!(values(&first.await.unwrap().unwrap()), [-1]);
+    for (n, task) in (0..20).zip(waiting) {
+        assert_eq!(values(&task.await.unwrap().unwrap()), [n, n + 1]);
+    }
+    shut_down.await.unwrap();
+    let error = engine.infer(query(&[1])).await.unwrap_err();
+    assert_eq!(error, InferError::Unavailable("the server is shutting down".into()));
+}
+
+#[tokio::test]
+async fn shapes_share_no_batch_and_block_none() {
+    let mut signature = batched_signature(DType::Int32, &[1]);
+    for spec in signature.inputs.iter_mut().chain(&mut signature.outputs) {
+        spec.shape = Some(vec![Dim::Dynamic(None), Dim::Dynamic(Some("width".into()))]);
+    }
+    let backend = FakeBackend::new(signature, |inputs| Ok(vec![copy(&inputs[0])]));
+    let (engine, _reconciler) = engine([("m", 1, backend, Tuning::default())]);
+    let engine = Arc::new(engine);
+    let wide = |n: i32, width: usize| {
+        let data: Vec<u8> = (0..width).flat_map(|_| n.to_le_bytes()).collect();
+        let tensor = Tensor::new(DType::Int32, [1, width].as_slice(), data.into()).unwrap();
+        let inputs = vec![NamedTensor { name: "x".into(), tensor }];
+        Query { model: "m".into(), inputs, ..Query::default() }
+    };
+    let tasks: Vec<_> = (0..200).map(|n| spawn(&engine, wide(n, 1 + n as usize % 5))).collect();
+    for (n, task) in (0..200).zip(tasks) {
+        let response = task.await.unwrap().unwrap();
+        assert_eq!(response.outputs[0].1.shape(), [1, 1 + n as usize % 5]);
+        assert_eq!(values(&response), vec![n; 1 + n as usize % 5]);
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_mixes_rows_is_served_without_batching() {
+    let mean = FakeBackend::new(batched_signature(DType::Fp32, &[1]), |inputs| {
+        let input = inputs[0].as_ref().unwrap();
+        let values: Vec<f32> =
+            input.data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        let mean = values.iter().sum::<f32>() / values.len() as f32;
+        let data: Vec<u8> = values.iter().flat_map(|value| (value - mean).to_le_bytes()).collect();
+        Ok(vec![Tensor::new(DType::Fp32, input.shape, data.into()).unwrap()])
+    });
+    let (engine, _reconciler) = engine([("m", 1, mean, Tuning::default())]);
+    let info = engine.model("m", None).unwrap();
+    assert_eq!(info.batch_rows_max, 1);
+    let BatchAxis::None { reason } = &info.signature.batch else { panic!("batched") };
+    assert!(reason.starts_with("output 'y' of row 0 depends on the other rows of its batch: "), "{reason}");
+    let text = Tensor::new(DType::Fp32, [3, 1].as_slice(), vec![0; 12].into()).unwrap();
+    let inputs = vec![NamedTensor { name: "x".into(), tensor: text }];
+    let response = engine.infer(Query { model: "m".into(), inputs, ..Query::default() }).await.unwrap();
+    assert_eq!(response.outputs[0].1.shape(), [3, 1], "the caller's own batch is the caller's business");
+}
+
+#[tokio::test]
+async fn a_runtime_that_loses_rows_hands_out_none() {
+    let rows_seen = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&rows_seen);
+    let backend = FakeBackend::new(batched_signature(DType::Int32, &[1]), move |inputs| {
+        let whole = copy(&inputs[0]);
+        let poisoned = whole.data()[..4] == 99i32.to_le_bytes();
+        counter.fetch_add(whole.shape()[0], Ordering::Relaxed);
+        Ok(vec![if poisoned { whole.rows(0..1) } else { whole }])
+    });
+    let (engine, _reconciler) = engine([("m", 1, backend, one_worker())]);
+    let error = engine.infer(query(&[99, 1])).await.unwrap_err();
+    let text = "output 'y' has shape [1, 1] for a batch of 2 rows: its first dimension must be the rows";
+    assert_eq!(error, InferError::Backend(text.into()));
+}
+
+#[tokio::test]
+async fn names_and_versions_are_explained() {
+    let (engine, _reconciler) = engine([
+        ("m", 1, FakeBackend::identity(DType::Int32, &[1]), Tuning::default()),
+        ("m", 3, FakeBackend::identity(DType::Int32, &[1]), Tuning::default()),
+    ]);
+    assert_eq!(engine.model("m", None).unwrap().version, 3);
+    assert_eq!(engine.model("m", Some(1)).unwrap().version, 1);
+    let states: Vec<_> = engine.index().into_iter().map(|entry| (entry.version, entry.state)).collect();
+    assert_eq!(states, [(1, VersionState::Ready), (3, VersionState::Ready)]);
+    let check = |name: &str, version, expected: Expect| {
+        expected.assert_eq(&engine.model(name, version).unwrap_err().to_string());
+    };
+    check("n", None, expect!["model 'n' is not in the repository: GET /v2/models lists what is"]);
+    check("m", Some(2), expect!["model 'm' has no version 2: its versions are 1, 3"]);
+}
+
+#[tokio::test]
+async fn a_wrong_request_is_told_what_was_expected() {
+    let spec = |name: &str, optional| TensorSpec {
+        name: name.into(),
+        dtype: DType::Int32,
+        shape: Some(vec![Dim::Dynamic(None), Dim::Fixed(1)]),
+        optional,
+        labels: vec![],
+    };
+    let mut signature = batched_signature(DType::Int32, &[1]);
+    signature.inputs.push(spec("z", false));
+    signature.inputs.push(spec("bias", true));
+    let backend = FakeBackend::new(signature, |inputs| Ok(vec![copy(&inputs[0])]));
+    let (engine, _reconciler) = engine([("m", 1, backend, Tuning::default())]);
+    let tensor = |name: &str, dtype: DType, shape: &[usize]| {
+        let bytes = shape.iter().product::<usize>() * dtype.size().unwrap();
+        NamedTensor { name: name.into(), tensor: Tensor::new(dtype, shape, vec![0; bytes].into()).unwrap() }
+    };
+    let good = || vec![tensor("x", DType::Int32, &[2, 1]), tensor("z", DType::Int32, &[2, 1])];
+    let check = async |inputs: Vec<NamedTensor>, outputs: &[&str], expected: Expect| {
+        let outputs = outputs.iter().map(|&name| name.to_owned()).collect();
+        let query = Query { model: "m".into(), inputs, outputs, ..Query::default() };
+        let text = match engine.infer(query).await {
+            Ok(_) => "ok".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        expected.assert_eq(&text);
+    };
+    check(good(), &["y"], expect!["ok"]).await;
+    check(
+        good()[..1].to_vec(),
+        &[],
+        expect!["missing input 'z' (INT32 [-1, 1]): the model takes 'x', 'z', 'bias'"],
+    )
+    .await;
+    check([good(), good()].concat(), &[], expect!["input 'x' is given twice"]).await;
+    check(
+        [good(), vec![tensor("w", DType::Int32, &[2, 1])]].concat(),
+        &[],
+        expect!["unexpected input 'w': the model takes 'x', 'z', 'bias'"],
+    )
+    .await;
+    check(good(), &["q"], expect!["unexpected output 'q': the model gives 'y'"]).await;
+    check(good(), &["y", "y"], expect!["output 'y' is requested twice"]).await;
+    check(
+        vec![tensor("x", DType::Fp64, &[2, 1])],
+        &[],
+        expect!["input 'x': expected datatype INT32, got FP64"],
+    )
+    .await;
+    check(
+        vec![tensor("x", DType::Int32, &[2, 2])],
+        &[],
+        expect!["input 'x': expected shape [-1, 1], got [2, 2]"],
+    )
+    .await;
+    check(vec![tensor("x", DType::Int32, &[2])], &[], expect!["input 'x': expected shape [-1, 1], got [2]"])
+        .await;
+    check(
+        vec![tensor("x", DType::Int32, &[2, 1]), tensor("z", DType::Int32, &[3, 1])],
+        &[],
+        expect!["inputs disagree on the number of rows: 'x' has 2, 'z' has 3"],
+    )
+    .await;
+    check(
+        vec![tensor("x", DType::Int32, &[0, 1]), tensor("z", DType::Int32, &[0, 1])],
+        &[],
+        expect!["the request has no rows: dimension 0 is 0"],
+    )
+    .await;
+}
