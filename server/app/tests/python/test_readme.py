@@ -1,0 +1,76 @@
+"""The examples of the README, run as a new user would, give the answers that it prints.
+
+An example is a fenced block below `<!-- example: NAME -->`, its answer the fenced block below `<!-- answer: NAME -->`.
+"""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import served
+
+README = served.ROOT / "README.md"
+BLOCK = re.compile(r"<!-- (example|answer): ([\w-]+) -->\s*\n```(\w*)\n(.*?)\n```", re.DOTALL)
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+# Measured anew each time, or different by release.
+VOLATILE = {"latency_ms", "server_version"}
+SECONDS_MAX = 60
+
+
+def blocks(kind: str) -> dict[str, tuple[str, str]]:
+    """Language and text of each block by its name."""
+    found = BLOCK.findall(README.read_text())
+    return {name: (language, text) for role, name, language, text in found if role == kind}
+
+
+def test_every_example_has_an_answer():
+    assert blocks("example")
+    assert blocks("example").keys() == blocks("answer").keys()
+
+
+@pytest.mark.parametrize("name", blocks("example"))
+def test_example(server, name):
+    language, text = blocks("example")[name]
+    text = text.replace("127.0.0.1:8000", server.http).replace("localhost:8000", server.http)
+    text = text.replace("127.0.0.1:8001", server.grpc).replace("localhost:8001", server.grpc)
+    text = text.replace("127.0.0.1:8002", server.metrics).replace("localhost:8002", server.metrics)
+    if "grpcurl" in text and not shutil.which("grpcurl"):
+        pytest.skip("grpcurl is not installed")
+    command = [sys.executable, "-s", "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
+    done = subprocess.run(command, cwd=served.ROOT, capture_output=True, text=True, timeout=SECONDS_MAX)
+    assert done.returncode == 0, done.stderr
+    assert_similar(done.stdout, blocks("answer")[name][1])
+
+
+def assert_similar(actual: str, wanted: str) -> None:
+    """JSON is compared by value, other text word by word; numbers may differ in the last digits that are printed."""
+    try:
+        actual_value, wanted_value = json.loads(actual), json.loads(wanted)
+    except ValueError:
+        words = [NUMBER.sub("#", " ".join(text.split())) for text in (actual, wanted)]
+        assert words[0] == words[1], actual
+        numbers = [[float(number) for number in NUMBER.findall(text)] for text in (actual, wanted)]
+        assert all(map(close, *numbers)), actual
+    else:
+        assert same_json(actual_value, wanted_value), actual
+
+
+def same_json(actual, wanted) -> bool:
+    if isinstance(wanted, dict) and isinstance(actual, dict):
+        if actual.keys() != wanted.keys():
+            return False
+        return all(key in VOLATILE or same_json(actual[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list) and isinstance(actual, list):
+        return len(actual) == len(wanted) and all(map(same_json, actual, wanted))
+    if isinstance(wanted, float) or isinstance(actual, float):
+        return isinstance(actual, int | float) and close(actual, wanted)
+    return actual == wanted
+
+
+def close(actual: float, wanted: float) -> bool:
+    return math.isclose(actual, wanted, rel_tol=1e-4, abs_tol=1e-4)
