@@ -1,0 +1,184 @@
+//! The command line: every flag, its environment variable, its default and its manual.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Serves ONNX models over gRPC and HTTP with dynamic micro-batching.
+///
+/// A model repository is a directory of <model>/<version>/model.onnx; nothing else is required.
+/// Names, datatypes, shapes and the batch axis are read from the model, proved by running sample
+/// rows, and shown by `gristmill check`.
+///
+/// Without a command, `serve` runs with its defaults.
+#[derive(Debug, Parser)]
+#[command(name = "gristmill", version, about, long_about)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Load, prove and serve every model of a repository.
+    ///
+    /// On SIGTERM or SIGINT the server reports not ready, serves on for the lame-duck period, stops
+    /// accepting, finishes what it admitted and exits with 0. A second signal exits at once.
+    Serve(ServeArgs),
+    /// Load and prove every model without serving, and print what was derived for each and why.
+    ///
+    /// Exits with 1 when any model is at fault, with a message that says what is wrong.
+    Check(CheckArgs),
+    /// Ask a running server whether it is ready; exits with 0 if so and 1 if not.
+    Health(HealthArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub models: ModelArgs,
+    /// Address of the HTTP/JSON gateway. Port 0 takes any free port.
+    #[arg(long, env = "GRISTMILL_HTTP", default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
+    pub http: SocketAddr,
+    /// Address of the gRPC service.
+    #[arg(long, env = "GRISTMILL_GRPC", default_value = "127.0.0.1:8001", value_name = "ADDRESS")]
+    pub grpc: SocketAddr,
+    /// Address of Prometheus' /metrics, which the HTTP address answers too.
+    #[arg(long, env = "GRISTMILL_METRICS", default_value = "127.0.0.1:8002", value_name = "ADDRESS")]
+    pub metrics: SocketAddr,
+    /// Largest gRPC message in either direction, in bytes.
+    #[arg(long, env = "GRISTMILL_GRPC_MESSAGE_BYTES_MAX", default_value_t = 64 << 20, value_name = "BYTES")]
+    pub grpc_message_bytes_max: usize,
+    /// Largest HTTP request body, in bytes, after decompression.
+    #[arg(long, env = "GRISTMILL_HTTP_BODY_BYTES_MAX", default_value_t = 64 << 20, value_name = "BYTES")]
+    pub http_body_bytes_max: usize,
+    /// Threads that read and write sockets; 0 takes one for each granted core, four at most.
+    /// Models run on threads of their own.
+    #[arg(long, env = "GRISTMILL_IO_THREADS", default_value_t = 0, value_name = "COUNT")]
+    pub io_threads: usize,
+    /// Count an empty repository as ready.
+    #[arg(long, env = "GRISTMILL_ALLOW_EMPTY_REPOSITORY")]
+    pub allow_empty_repository: bool,
+    /// How long to serve on, reporting not ready, after a signal asked the server to end. Load
+    /// balancers need this time to stop sending.
+    #[arg(long, env = "GRISTMILL_LAME_DUCK", default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub lame_duck: Duration,
+    /// How long to wait at most for open requests after that.
+    #[arg(long, env = "GRISTMILL_DRAIN_TIMEOUT", default_value = "30s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub drain_timeout: Duration,
+    /// Write the bound addresses to this file, as JSON, once every model is loaded.
+    #[arg(long, env = "GRISTMILL_READY_FILE", value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub models: ModelArgs,
+}
+
+/// Where models are and what runs them.
+#[derive(Clone, Debug, Args)]
+pub struct ModelArgs {
+    /// Directory of <model>/<version>/model.onnx.
+    #[arg(long, env = "GRISTMILL_REPOSITORY", default_value = "models", value_name = "DIRECTORY")]
+    pub repository: PathBuf,
+    /// What runs the models whose model.toml does not say. `auto` is ONNX Runtime where it is found,
+    /// and tract (embedded, pure Rust) elsewhere.
+    #[arg(long, env = "GRISTMILL_BACKEND", default_value = "auto", value_name = "BACKEND")]
+    pub backend: BackendArg,
+    /// Execution providers of ONNX Runtime in order of preference, comma-separated: cpu, cuda, tensorrt,
+    /// openvino, rocm, migraphx. Each is in use or refused with its reason; without cpu at the end a
+    /// model does not fall back to it.
+    #[arg(
+        long,
+        env = "GRISTMILL_PROVIDERS",
+        default_value = "cpu",
+        value_delimiter = ',',
+        value_name = "PROVIDERS"
+    )]
+    pub providers: Vec<String>,
+    /// ONNX Runtime's shared library. By default ORT_DYLIB_PATH, the directory of this program, the
+    /// cache of `make run` and the system's libraries are searched.
+    #[arg(long, env = "GRISTMILL_ONNXRUNTIME_LIBRARY", value_name = "FILE")]
+    pub onnxruntime_library: Option<PathBuf>,
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LogArgs {
+    /// How log lines are written to standard error.
+    #[arg(long, env = "GRISTMILL_LOG_FORMAT", default_value = "human", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as `info,gristmill_engine=debug`.
+    #[arg(long, env = "GRISTMILL_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct HealthArgs {
+    /// HTTP address of the server.
+    #[arg(long, env = "GRISTMILL_HTTP", default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
+    pub server: SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackendArg {
+    Auto,
+    Onnxruntime,
+    Tract,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+// === impl ServeArgs ===
+
+impl ServeArgs {
+    /// What `gristmill serve` without flags would run with.
+    pub fn from_environment() -> ServeArgs {
+        match Cli::parse_from(["gristmill", "serve"]).command {
+            Some(Command::Serve(args)) => args,
+            _ => unreachable!("serve was asked for; this is a bug"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable() {
+        let command = Cli::command();
+        for subcommand in command.get_subcommands() {
+            for argument in subcommand.get_arguments().filter(|argument| argument.get_id() != "help") {
+                let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+                let variable = variable.unwrap_or_default();
+                assert!(variable.starts_with("GRISTMILL_"), "{} has none", argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ports() {
+        let cli = Cli::parse_from(["gristmill", "serve"]);
+        let Some(Command::Serve(args)) = cli.command else { panic!("serve was asked for") };
+        assert_eq!(args.http.to_string(), "127.0.0.1:8000");
+        assert_eq!(args.grpc.to_string(), "127.0.0.1:8001");
+        assert_eq!(args.metrics.to_string(), "127.0.0.1:8002");
+        assert_eq!(args.models.repository.to_str(), Some("models"));
+    }
+}

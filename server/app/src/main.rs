@@ -1,0 +1,30 @@
+//! The program `gristmill`: picks the command and runs it.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use gristmill::cli::{Cli, Command, ServeArgs};
+use gristmill::{check, health, serve};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    gristmill_onnx::disable_telemetry();
+    let command = Cli::parse().command.unwrap_or_else(|| Command::Serve(ServeArgs::from_environment()));
+    let result = match command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Health(args) => health::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("gristmill: {error:#}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+/// EX_CONFIG of sysexits.h: the program could not be set up as asked.
+const EXIT_CONFIG: u8 = 78;

@@ -1,0 +1,276 @@
+//! `gristmill serve`: binds, loads, serves, and ends in order.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use gristmill_engine::engine::Engine;
+use gristmill_engine::reconcile::{LoadReport, Reconciler};
+use gristmill_engine::registry::{DirRegistry, Registry};
+use gristmill_onnx::Runtime;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cli::{LogFormat, ServeArgs};
+use crate::config;
+use crate::oip_grpc::{self, GrpcOptions};
+use crate::oip_http::{self, HttpOptions};
+use crate::shutdown::Signals;
+use crate::telemetry::{self, Telemetry};
+
+/// Sockets are quick: more I/O threads than this only take cores from the models.
+const IO_THREADS_MAX_BY_DEFAULT: usize = 4;
+
+/// The bound addresses, known once the listeners exist.
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    http: SocketAddr,
+    grpc: SocketAddr,
+    metrics: SocketAddr,
+}
+
+/// Runs the server until it is asked to end.
+///
+/// # Errors
+/// An address cannot be bound, or the flags or the repository cannot be used.
+pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let start = Instant::now();
+    telemetry::start_logging(&args.models.log)?;
+    let io_threads = match args.io_threads {
+        0 => gristmill_engine::cores::granted().min(IO_THREADS_MAX_BY_DEFAULT),
+        threads => threads,
+    };
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(io_threads)
+        .thread_name("io")
+        .enable_all()
+        .build()
+        .context("cannot start the I/O threads")?;
+    let code = tokio.block_on(serve(args, start))?;
+    // Whatever still runs was given its time by the drain.
+    tokio.shutdown_background();
+    Ok(code)
+}
+
+async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let http = bind("--http", args.http).await?;
+    let grpc = bind("--grpc", args.grpc).await?;
+    let metrics = bind("--metrics", args.metrics).await?;
+    let addresses =
+        Addresses { http: http.local_addr()?, grpc: grpc.local_addr()?, metrics: metrics.local_addr()? };
+
+    let runtime = Runtime::find(args.models.onnxruntime_library.as_deref())?;
+    if !runtime.has_onnx_runtime() {
+        tracing::warn!("{}", runtime.describe());
+    }
+    let telemetry = Telemetry::install(&runtime.describe())?;
+    let (engine, reconciler) = Engine::new(args.allow_empty_repository);
+    let engine = Arc::new(engine);
+
+    let stop = CancellationToken::new();
+    let doors = TaskTracker::new();
+    let metrics_router = telemetry.router(Arc::clone(&engine));
+    let http_router =
+        oip_http::router(Arc::clone(&engine), HttpOptions { body_bytes_max: args.http_body_bytes_max })
+            .merge(metrics_router.clone());
+    let grpc_options = GrpcOptions { message_bytes_max: args.grpc_message_bytes_max };
+    open_door(&doors, "http", oip_http::serve(http, http_router, stop.clone().cancelled_owned()));
+    open_door(&doors, "metrics", oip_http::serve(metrics, metrics_router, stop.clone().cancelled_owned()));
+    open_door(
+        &doors,
+        "grpc",
+        oip_grpc::serve(grpc, Arc::clone(&engine), grpc_options, stop.clone().cancelled_owned()),
+    );
+    doors.close();
+    tokio::spawn(telemetry.keep_up());
+
+    let registry = DirRegistry::new(
+        args.models.repository.clone(),
+        config::settings_reader(&runtime, &args.models).map_err(anyhow::Error::msg)?,
+    );
+    let mut loading = std::pin::pin!(load(registry, reconciler));
+    let (reconciler, reports) = tokio::select! {
+        loaded = &mut loading => loaded?,
+        signal = signals.next() => {
+            tracing::info!(signal, "ended while models were being loaded");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    gristmill_onnx::release_free_memory();
+    announce(args, &engine, &runtime, addresses, start, &reports);
+    if let Some(path) = &args.ready_file {
+        write_ready_file(path, addresses)?;
+    }
+
+    let signal = signals.next().await;
+    end_in_order(args, &mut signals, signal, &engine, reconciler, &stop, &doors).await
+}
+
+/// Not ready, lame duck, stop accepting, finish what was admitted. A second signal cuts it short.
+async fn end_in_order(
+    args: &ServeArgs,
+    signals: &mut Signals,
+    signal: &'static str,
+    engine: &Engine,
+    reconciler: Reconciler,
+    stop: &CancellationToken,
+    doors: &TaskTracker,
+) -> anyhow::Result<ExitCode> {
+    let orderly = async {
+        engine.begin_shutdown();
+        let lame_duck = humantime::format_duration(args.lame_duck);
+        tracing::info!(signal, %lame_duck, "not ready any more; serving on for the lame-duck period");
+        tokio::time::sleep(args.lame_duck).await;
+        tracing::info!("accepting no more; finishing open requests");
+        stop.cancel();
+        if tokio::time::timeout(args.drain_timeout, doors.wait()).await.is_err() {
+            tracing::warn!("open connections outlasted --drain-timeout and are cut");
+        }
+        off_the_io_threads("retire", move || reconciler.shut_down()).await
+    };
+    tokio::select! {
+        ended = orderly => {
+            ended?;
+            tracing::info!("every admitted request is answered");
+            Ok(ExitCode::SUCCESS)
+        }
+        signal = signals.next() => {
+            tracing::warn!(signal, "ended at once by a second signal");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{flag}: cannot listen on {address}"))
+}
+
+fn open_door<E>(
+    doors: &TaskTracker,
+    name: &'static str,
+    server: impl Future<Output = Result<(), E>> + Send + 'static,
+) where
+    E: std::fmt::Display,
+{
+    doors.spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(door = name, %error, "a listener ended");
+        }
+    });
+}
+
+async fn load(
+    mut registry: DirRegistry,
+    mut reconciler: Reconciler,
+) -> anyhow::Result<(Reconciler, Vec<LoadReport>)> {
+    off_the_io_threads("load", move || {
+        let desired = registry.desired()?;
+        let reports = reconciler.load(desired);
+        Ok((reconciler, reports))
+    })
+    .await?
+}
+
+/// Runs slow, blocking work on a thread of its own.
+async fn off_the_io_threads<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name(name.into()).spawn(move || {
+        // Nobody is there to take the result only when the server has ended meanwhile.
+        let _ended = done.send(work());
+    })?;
+    result.await.with_context(|| format!("the {name} thread panicked"))
+}
+
+/// The start-up summary: a table for people, one log line a model otherwise.
+fn announce(
+    args: &ServeArgs,
+    engine: &Engine,
+    runtime: &Runtime,
+    addresses: Addresses,
+    start: Instant,
+    reports: &[LoadReport],
+) {
+    for report in reports {
+        if let Err(error) = &report.result {
+            tracing::error!(model = report.model, version = report.version, %error, "not served");
+        }
+    }
+    let readiness = engine.ready();
+    let took_ms = start.elapsed().as_millis();
+    if args.models.log.log_format == LogFormat::Json {
+        for model in engine.models() {
+            tracing::info!(model = model.name, version = model.version, platform = model.platform, "serving");
+        }
+        let Addresses { http, grpc, metrics } = addresses;
+        let runtime = runtime.describe();
+        tracing::info!(%http, %grpc, %metrics, runtime, ready = readiness.ready, took_ms, "started");
+    } else {
+        eprint!("{}", summary(engine, runtime, addresses, start.elapsed(), reports));
+    }
+    if !readiness.ready {
+        tracing::warn!(reasons = readiness.reasons.join("; "), "not ready");
+    }
+}
+
+fn summary(
+    engine: &Engine,
+    runtime: &Runtime,
+    addresses: Addresses,
+    took: Duration,
+    reports: &[LoadReport],
+) -> String {
+    let mut text = format!("\ngristmill {} on {}\n\n", env!("CARGO_PKG_VERSION"), runtime.describe());
+    let models = engine.models();
+    let width = models.iter().map(|model| model.name.len()).max().unwrap_or(0).max("model".len());
+    let mut line = |cells: [&str; 5]| {
+        let [name, version, platform, batch, workers] = cells;
+        let written = writeln!(text, "  {name:width$}  {version:>7}  {platform:<17}  {batch:>10}  {workers}");
+        written.expect("writing to a string does not fail; this is a bug");
+    };
+    line(["model", "version", "backend", "batch rows", "workers"]);
+    for model in &models {
+        line([
+            &model.name,
+            &model.version.to_string(),
+            &model.platform,
+            &model.batch_rows_max.to_string(),
+            &format!("{} x {} threads", model.instances, model.threads),
+        ]);
+    }
+    let failed = reports.iter().filter(|report| report.result.is_err()).count();
+    if failed > 0 {
+        text += &format!("  {failed} not served, see above\n");
+    }
+    let Addresses { http, grpc, metrics } = addresses;
+    let state = if engine.ready().ready { "ready" } else { "not ready" };
+    text += &format!(
+        "\n  gRPC     {grpc}\n  HTTP     http://{http}\n  metrics  http://{metrics}/metrics\n\n{state} in {} ms\n\n",
+        took.as_millis()
+    );
+    text
+}
+
+/// Written beside its place and renamed, so that whoever waits for the file reads all of it.
+fn write_ready_file(path: &Path, addresses: Addresses) -> anyhow::Result<()> {
+    let Addresses { http, grpc, metrics } = addresses;
+    let text = serde_json::json!({
+        "http": http.to_string(),
+        "grpc": grpc.to_string(),
+        "metrics": metrics.to_string(),
+    });
+    let draft = path.with_extension("draft");
+    fs::write(&draft, text.to_string())
+        .and_then(|()| fs::rename(&draft, path))
+        .with_context(|| format!("--ready-file: cannot write {}", path.display()))
+}
