@@ -1,0 +1,262 @@
+//! Models on ONNX Runtime: one session for each instance, inputs lent and outputs borrowed.
+
+mod binding;
+mod session;
+mod values;
+
+use std::ffi::{CString, c_char};
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gristmill_engine::backend::{Artifact, InputView, Instance, Model};
+use gristmill_engine::error::{LoadError, RunError};
+use gristmill_engine::tensor::{Dim, Signature, Tensor};
+use ort::AsPointer;
+use ort::ErrorCode;
+use ort::memory::MemoryInfo;
+use ort::session::Session;
+use ort::sys::OrtValue;
+use ort::value::ValueType;
+use smallvec::SmallVec;
+
+use self::binding::Binding;
+use self::session::{Recipe, Source};
+use self::values::{Input, Value, check};
+use crate::graph::{Dimension, DimensionValue, ModelFile, TensorShape, TypeKind};
+use crate::library::{Library, one_line};
+use crate::providers::Provider;
+use crate::signature;
+
+/// Pointers for one call; few models have more tensors than this.
+pub(crate) type Pointers<T> = SmallVec<[T; 8]>;
+
+pub(crate) struct OrtModel {
+    recipe: Recipe,
+    providers: Vec<Provider>,
+    signature: Arc<Signature>,
+    notes: Vec<String>,
+    /// Whether the file must be edited before the runtime sees it.
+    rewritten: bool,
+    /// The session that loading built, for the first instance.
+    first: Mutex<Option<Session>>,
+}
+
+/// One session. Its tensors' names are kept as C wants them, in signature order.
+struct OrtInstance {
+    /// For providers whose memory is not the host's. Before the session, so that it is dropped first.
+    binding: Option<Binding>,
+    session: Session,
+    signature: Arc<Signature>,
+    input_names: Vec<CString>,
+    output_names: Vec<CString>,
+    memory: MemoryInfo<'static>,
+}
+
+// === impl OrtModel ===
+
+impl OrtModel {
+    /// Reads the artifact's signature and builds a first session, to learn which providers can be used.
+    ///
+    /// # Errors
+    /// See [`gristmill_engine::backend::Backend::load`].
+    pub(crate) fn load(
+        library: &Library,
+        providers: &[Provider],
+        spinning: bool,
+        artifact: &Artifact,
+    ) -> Result<OrtModel, LoadError> {
+        let mut file = ModelFile::read(&artifact.path)?;
+        // Refuses what cannot be served before the runtime's own, less clear, words about it.
+        let derived = signature::derive(&artifact.path, &file, true)?;
+        let dims = derived.signature.inputs.iter().flat_map(|input| input.shape.iter().flatten());
+        let unranked = derived.signature.inputs.iter().any(|input| input.shape.is_none());
+        let recipe = Recipe {
+            environment: library.environment.clone(),
+            artifact: artifact.clone(),
+            spinning,
+            dynamic: unranked || dims.into_iter().any(|dim| matches!(dim, Dim::Dynamic(_))),
+        };
+        let source = file.rewritten.as_deref().map_or(Source::File, Source::Bytes);
+        let choice = recipe.choose(providers, source)?;
+        let rewritten = file.rewritten.take().is_some();
+
+        add_inferred_shapes(&mut file, &choice.session);
+        let derived = signature::derive(&artifact.path, &file, true)?;
+        let mut notes = vec![format!("ONNX Runtime {}", library.version)];
+        notes.extend(choice.notes);
+        notes.extend(derived.notes);
+        Ok(OrtModel {
+            recipe,
+            providers: choice.accepted,
+            signature: Arc::new(derived.signature),
+            notes,
+            rewritten,
+            first: Mutex::new(Some(choice.session)),
+        })
+    }
+}
+
+/// Gives outputs whose shape the file leaves out the one that the runtime inferred.
+fn add_inferred_shapes(file: &mut ModelFile, session: &Session) {
+    for output in &mut file.graph.outputs {
+        let kind = output.kind.as_mut().and_then(|kind| kind.value.as_mut());
+        let Some(TypeKind::Tensor(tensor)) = kind else { continue };
+        if tensor.shape.is_some() {
+            continue;
+        }
+        let Some(inferred) = session.outputs().iter().find(|inferred| inferred.name() == output.name) else {
+            continue;
+        };
+        let ValueType::Tensor { shape, dimension_symbols, .. } = inferred.dtype() else { continue };
+        // The interface reports an unknown rank and a scalar in the same way.
+        if shape.is_empty() {
+            continue;
+        }
+        let dims = shape.iter().zip(dimension_symbols.iter()).map(|(&size, symbol)| Dimension {
+            value: Some(match size {
+                0.. => DimensionValue::Size(size),
+                _ => DimensionValue::Symbol(symbol.clone()),
+            }),
+        });
+        tensor.shape = Some(TensorShape { dims: dims.collect() });
+    }
+}
+
+impl Model for OrtModel {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn platform(&self) -> &str {
+        "onnxruntime_onnx"
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let session = match first {
+            Some(session) => session,
+            None if self.rewritten => {
+                let file = ModelFile::read(&self.recipe.artifact.path)?;
+                let source = file.rewritten.as_deref().map_or(Source::File, Source::Bytes);
+                self.recipe.session(&self.providers, source)?
+            }
+            None => self.recipe.session(&self.providers, Source::File)?,
+        };
+        let instance = OrtInstance::new(session, Arc::clone(&self.signature), &self.providers)
+            .map_err(|error| LoadError(format!("ONNX Runtime cannot prepare a run: {}", one_line(&error))))?;
+        Ok(Box::new(instance))
+    }
+}
+
+// === impl OrtInstance ===
+
+impl OrtInstance {
+    fn new(
+        session: Session,
+        signature: Arc<Signature>,
+        providers: &[Provider],
+    ) -> Result<OrtInstance, ort::Error> {
+        let c_names = |specs: &[gristmill_engine::tensor::TensorSpec]| {
+            specs
+                .iter()
+                .map(|spec| Ok(CString::new(spec.name.as_str())?))
+                .collect::<Result<Vec<_>, ort::Error>>()
+        };
+        let binding = match providers.iter().any(|provider| provider.kind.has_device_memory()) {
+            true => Some(Binding::new(&session)?),
+            false => None,
+        };
+        Ok(OrtInstance {
+            input_names: c_names(&signature.inputs)?,
+            output_names: c_names(&signature.outputs)?,
+            memory: MemoryInfo::default(),
+            binding,
+            session,
+            signature,
+        })
+    }
+
+    fn run_session(&mut self, inputs: &[(usize, Input<'_>)]) -> Result<Vec<Option<Value>>, ort::Error> {
+        if let Some(binding) = &mut self.binding {
+            let inputs = inputs.iter().map(|(index, input)| (self.input_names[*index].as_c_str(), input));
+            return binding.run(&mut self.session, inputs, &self.output_names);
+        }
+        let input_names: Pointers<*const c_char> =
+            inputs.iter().map(|(index, _)| self.input_names[*index].as_ptr()).collect();
+        let input_values: Pointers<*const OrtValue> =
+            inputs.iter().map(|(_, input)| input.pointer()).collect();
+        let output_names: Pointers<*const c_char> =
+            self.output_names.iter().map(|name| name.as_ptr()).collect();
+        let mut outputs: Pointers<*mut OrtValue> = SmallVec::from_elem(ptr::null_mut(), output_names.len());
+        #[expect(unsafe_code, reason = "a call of ONNX Runtime's C interface")]
+        // SAFETY: names and values are alive for the call and as many as stated; this thread alone has
+        // the session (`&mut self`).
+        let status = unsafe {
+            (ort::api().Run)(
+                self.session.ptr_mut(),
+                ptr::null(),
+                input_names.as_ptr(),
+                input_values.as_ptr(),
+                input_values.len(),
+                output_names.as_ptr(),
+                output_names.len(),
+                outputs.as_mut_ptr(),
+            )
+        };
+        // Owned before the status is looked at, so that a run that failed half way leaks nothing.
+        let outputs = outputs.into_iter().map(Value::own).collect();
+        check(status)?;
+        Ok(outputs)
+    }
+}
+
+impl Instance for OrtInstance {
+    fn run(&mut self, inputs: &[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError> {
+        let mut lent = Vec::with_capacity(inputs.len());
+        for (index, view) in inputs.iter().enumerate() {
+            let Some(view) = view else { continue };
+            let input = Input::lend(view, &self.memory).map_err(|error| {
+                RunError::Failed(format!(
+                    "input '{}': {}",
+                    self.signature.inputs[index].name,
+                    one_line(&error)
+                ))
+            })?;
+            lent.push((index, input));
+        }
+        let outputs = self.run_session(&lent).map_err(run_error)?;
+        if outputs.len() != self.signature.outputs.len() {
+            return Err(RunError::Failed(format!(
+                "ONNX Runtime gave {} outputs where the model file promises {}",
+                outputs.len(),
+                self.signature.outputs.len()
+            )));
+        }
+        let mut tensors = Vec::with_capacity(outputs.len());
+        for (spec, output) in self.signature.outputs.iter().zip(outputs) {
+            let output = output.ok_or_else(|| {
+                RunError::Failed(format!("the model gave no value for output '{}'", spec.name))
+            })?;
+            tensors.push(output.into_tensor(spec, inputs)?);
+        }
+        Ok(tensors)
+    }
+}
+
+fn run_error(error: ort::Error) -> RunError {
+    let message = without_source_paths(&one_line(&error));
+    match error.code() {
+        ErrorCode::InvalidArgument => RunError::Input(message),
+        _ => RunError::Failed(message),
+    }
+}
+
+/// Takes out the places in ONNX Runtime's own source that its exceptions begin with.
+fn without_source_paths(message: &str) -> String {
+    let words = message.split(' ').filter(|word| !word.starts_with("/onnxruntime_src/"));
+    words.collect::<Vec<_>>().join(" ")
+}

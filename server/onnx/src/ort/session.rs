@@ -1,0 +1,197 @@
+//! Every option of an ONNX Runtime session, written out, and the trial of the execution providers.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_char};
+use std::path::Path;
+use std::ptr;
+use std::slice;
+
+use gristmill_engine::backend::Artifact;
+use gristmill_engine::error::LoadError;
+use ort::AsPointer;
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+
+use super::values::check;
+use crate::graph::model_directory;
+use crate::library::one_line;
+use crate::providers::{Provider, ProviderKind};
+
+/// What decides how the sessions of one model are built.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    pub(crate) environment: Environment,
+    pub(crate) artifact: Artifact,
+    pub(crate) spinning: bool,
+    /// Whether an input has dimensions of any size: memory is not planned ahead then.
+    pub(crate) dynamic: bool,
+}
+
+/// Where a session's model comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source<'a> {
+    /// The artifact's own file.
+    File,
+    /// The artifact's file, edited.
+    Bytes(&'a [u8]),
+}
+
+/// The providers that a model got, in order, and what became of the others.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub(crate) session: Session,
+    pub(crate) accepted: Vec<Provider>,
+    pub(crate) notes: Vec<String>,
+}
+
+// === impl Recipe ===
+
+impl Recipe {
+    /// Tries `wanted` in order and keeps each provider with which a session can be built and that takes
+    /// at least one operator of the model.
+    ///
+    /// # Errors
+    /// The model does not load; or `wanted` names providers, none can be used, and `cpu` is not among them.
+    pub(crate) fn choose(&self, wanted: &[Provider], source: Source<'_>) -> Result<Choice, LoadError> {
+        let mut accepted: Vec<Provider> = Vec::new();
+        let mut notes = Vec::new();
+        let mut best: Option<Session> = None;
+        let mut refusals = Vec::new();
+        let mut cpu_allowed = wanted.is_empty();
+        for provider in wanted {
+            if cpu_allowed {
+                refusals.push(format!(
+                    "{} refused: it comes after cpu, which takes every operator",
+                    provider.kind
+                ));
+                continue;
+            }
+            let mut trial = accepted.clone();
+            trial.push(provider.clone());
+            if provider.kind == ProviderKind::Cpu {
+                cpu_allowed = true;
+                // Its options count even where it only takes what others leave.
+                accepted = trial;
+                best = None;
+                continue;
+            }
+            match self.build(&trial, source).and_then(|session| self.assigned(session, provider)) {
+                Ok((session, operators)) => {
+                    accepted = trial;
+                    best = Some(session);
+                    notes.push(operators);
+                }
+                Err(reason) => refusals.push(format!("{} refused: {reason}", provider.kind)),
+            }
+        }
+        if !cpu_allowed && accepted.is_empty() {
+            return Err(LoadError(format!(
+                "{}: none of the execution providers asked for can be used: {}; add cpu to the list to allow it",
+                self.artifact.path.display(),
+                refusals.join("; ")
+            )));
+        }
+        let session = match best {
+            Some(session) => session,
+            None => self.build(&accepted, source).map_err(|reason| self.unloadable(&reason))?,
+        };
+        if accepted.iter().all(|provider| provider.kind == ProviderKind::Cpu) {
+            notes.push("CPU execution provider".into());
+        }
+        notes.extend(refusals);
+        Ok(Choice { session, accepted, notes })
+    }
+
+    /// One more session, as [`Recipe::choose`] found it.
+    ///
+    /// # Errors
+    /// The file has changed or gone, or memory is short.
+    pub(crate) fn session(&self, accepted: &[Provider], source: Source<'_>) -> Result<Session, LoadError> {
+        self.build(accepted, source).map_err(|reason| self.unloadable(&reason))
+    }
+
+    fn unloadable(&self, reason: &str) -> LoadError {
+        LoadError(format!("ONNX Runtime cannot load {}: {reason}", self.artifact.path.display()))
+    }
+
+    fn build(&self, providers: &[Provider], source: Source<'_>) -> Result<Session, String> {
+        let dispatches = providers.iter().map(Provider::dispatch).collect::<Result<Vec<_>, _>>()?;
+        let accelerated = providers.iter().any(|provider| provider.kind != ProviderKind::Cpu);
+        let mut builder = self
+            .options(accelerated)
+            .and_then(|builder| Ok(builder.with_execution_providers(dispatches)?))
+            .map_err(|error| one_line(&error))?;
+        let session = match source {
+            Source::File => builder.commit_from_file(&self.artifact.path),
+            Source::Bytes(bytes) => builder.commit_from_memory(bytes),
+        };
+        session.map_err(|error| one_line(&error))
+    }
+
+    fn options(&self, accelerated: bool) -> Result<SessionBuilder, ort::Error> {
+        let directory = model_directory(&self.artifact.path);
+        let mut builder = Session::builder(&self.environment)?
+            .with_log_level(LogLevel::Warning)?
+            .with_log_id(&self.artifact.model)?
+            .with_intra_threads(self.artifact.threads)?
+            .with_inter_threads(1)?
+            .with_parallel_execution(false)?
+            .with_intra_op_spinning(self.spinning)?
+            .with_inter_op_spinning(false)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_deterministic_compute(true)?
+            // A plan is kept for every combination of input sizes, without bound.
+            .with_memory_pattern(!self.dynamic)?
+            .with_config_entry(
+                "session.model_external_initializers_file_folder_path",
+                path_text(&directory),
+            )?;
+        if accelerated {
+            builder = builder.with_config_entry("session.record_ep_graph_assignment_info", "1")?;
+        }
+        Ok(builder)
+    }
+
+    /// Checks that `provider` took part of the model, and says how much.
+    fn assigned(&self, session: Session, provider: &Provider) -> Result<(Session, String), String> {
+        let operators = operators_by_provider(&session).map_err(|error| one_line(&error))?;
+        let all: usize = operators.values().sum();
+        let name = provider.dispatch()?.name();
+        match operators.get(name) {
+            Some(count) => Ok((session, format!("{}: {count} of {all} operators", provider.kind))),
+            None => Err("it supports none of the model's operators".into()),
+        }
+    }
+}
+
+fn path_text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// How many operators each execution provider took, by the provider's name in ONNX Runtime.
+#[expect(unsafe_code, reason = "calls of ONNX Runtime's C interface")]
+fn operators_by_provider(session: &Session) -> Result<BTreeMap<String, usize>, ort::Error> {
+    let api = ort::api();
+    let mut subgraphs = ptr::null();
+    let mut count = 0;
+    let mut operators = BTreeMap::new();
+    // SAFETY: the arrays and names belong to the session, which outlives these reads.
+    unsafe {
+        check((api.Session_GetEpGraphAssignmentInfo)(session.ptr(), &mut subgraphs, &mut count))?;
+        if count == 0 {
+            return Ok(operators);
+        }
+        for &subgraph in slice::from_raw_parts(subgraphs, count) {
+            let mut name: *const c_char = ptr::null();
+            let mut nodes = ptr::null();
+            let mut nodes_count = 0;
+            check((api.EpAssignedSubgraph_GetEpName)(subgraph, &mut name))?;
+            check((api.EpAssignedSubgraph_GetNodes)(subgraph, &mut nodes, &mut nodes_count))?;
+            let name = CStr::from_ptr(name).to_string_lossy().into_owned();
+            *operators.entry(name).or_insert(0) += nodes_count;
+        }
+    }
+    Ok(operators)
+}

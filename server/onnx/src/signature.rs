@@ -1,0 +1,285 @@
+//! Derives a `Signature` from an ONNX graph: names, dtypes, shapes, which inputs may be left out, and whether axis 0 can be a batch axis.
+
+use std::path::Path;
+
+use gristmill_engine::error::LoadError;
+use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, TensorSpec};
+
+use crate::graph::{DimensionValue, ModelFile, TensorType, TypeKind, Value};
+
+/// The first IR version in which an initializer that is also an input is a default that callers may override.
+const IR_WITH_DEFAULTS: i64 = 4;
+
+/// A signature, and what a person should know about how it came to be.
+#[derive(Debug)]
+pub(crate) struct Derived {
+    pub(crate) signature: Signature,
+    pub(crate) notes: Vec<String>,
+}
+
+/// The dtype with that number in `TensorProto.DataType` of ONNX.
+pub(crate) fn dtype(element: i32) -> Option<DType> {
+    Some(match element {
+        1 => DType::Fp32,
+        2 => DType::Uint8,
+        3 => DType::Int8,
+        4 => DType::Uint16,
+        5 => DType::Int16,
+        6 => DType::Int32,
+        7 => DType::Int64,
+        8 => DType::Bytes,
+        9 => DType::Bool,
+        10 => DType::Fp16,
+        11 => DType::Fp64,
+        12 => DType::Uint32,
+        13 => DType::Uint64,
+        16 => DType::Bf16,
+        _ => return None,
+    })
+}
+
+/// The signature of the model that `path` names and `file` describes. Without `overridable` (a runtime
+/// that cannot override initializers) the inputs that have a default are left out.
+///
+/// # Errors
+/// An input or output is no tensor, or its elements are of a type that the protocol lacks.
+pub(crate) fn derive(path: &Path, file: &ModelFile, overridable: bool) -> Result<Derived, LoadError> {
+    let graph = &file.graph;
+    let mut notes = Vec::new();
+    let mut inputs = Vec::new();
+    for value in &graph.inputs {
+        let optional = graph.has_initializer(&value.name);
+        if optional && file.ir_version < IR_WITH_DEFAULTS {
+            continue;
+        }
+        if optional && !overridable {
+            notes.push(format!(
+                "input '{}' keeps its default: tract cannot take it from a request",
+                value.name
+            ));
+            continue;
+        }
+        inputs.push(TensorSpec { optional, ..spec(path, "input", value)? });
+    }
+    let mut outputs = Vec::with_capacity(graph.outputs.len());
+    for value in &graph.outputs {
+        let labels = graph.class_labels(&value.name);
+        outputs.push(TensorSpec { labels, ..spec(path, "output", value)? });
+    }
+
+    let batch = match batch_obstacle(&inputs, &outputs) {
+        None => BatchAxis::Rows,
+        Some(reason) => BatchAxis::None { reason },
+    };
+    if batch == BatchAxis::Rows {
+        let rows = rows_symbol(&inputs);
+        inputs.retain(|input| {
+            let served = match first_dim(input) {
+                _ if !input.optional => true,
+                Some(Dim::Dynamic(Some(symbol))) => rows.as_ref().is_none_or(|rows| rows == symbol),
+                Some(Dim::Dynamic(None)) => true,
+                _ => false,
+            };
+            if !served {
+                notes.push(format!(
+                    "input '{}' keeps its default: its first dimension does not count rows, and requests of \
+                     this model are batched along that axis",
+                    input.name
+                ));
+            }
+            served
+        });
+    }
+    Ok(Derived { signature: Signature { inputs, outputs, batch }, notes })
+}
+
+fn spec(path: &Path, role: &str, value: &Value) -> Result<TensorSpec, LoadError> {
+    let name = &value.name;
+    let kind = match value.kind.as_ref().and_then(|kind| kind.value.as_ref()) {
+        Some(TypeKind::Tensor(tensor)) => {
+            return match dtype(tensor.element) {
+                Some(dtype) => Ok(TensorSpec {
+                    name: name.clone(),
+                    dtype,
+                    shape: dims(tensor),
+                    optional: false,
+                    labels: Vec::new(),
+                }),
+                None => Err(LoadError(format!(
+                    "{}: {role} '{name}' has elements of ONNX type {}, which the Open Inference Protocol lacks; \
+                     add a Cast to the model",
+                    path.display(),
+                    element_name(tensor.element)
+                ))),
+            };
+        }
+        Some(TypeKind::Sequence(_)) => "a sequence",
+        Some(TypeKind::Map(_)) => "a map",
+        Some(TypeKind::SparseTensor(_)) => "a sparse tensor",
+        Some(TypeKind::Optional(_)) => "an optional value",
+        None => "of no stated type",
+    };
+    Err(LoadError(format!(
+        "{}: {role} '{name}' is {kind}; only tensors can be served, so export the model with a tensor there",
+        path.display()
+    )))
+}
+
+/// ONNX's names for the element types that have no protocol dtype.
+fn element_name(element: i32) -> String {
+    match element {
+        0 => "UNDEFINED".into(),
+        14 => "COMPLEX64".into(),
+        15 => "COMPLEX128".into(),
+        17..=20 => "FLOAT8".into(),
+        21 => "UINT4".into(),
+        22 => "INT4".into(),
+        23 => "FLOAT4".into(),
+        other => format!("number {other}"),
+    }
+}
+
+fn dims(tensor: &TensorType) -> Option<Vec<Dim>> {
+    let shape = tensor.shape.as_ref()?;
+    let dim = |value: &Option<DimensionValue>| match value {
+        // Some exporters write −1 for a dynamic dimension.
+        Some(DimensionValue::Size(size)) => usize::try_from(*size).map_or(Dim::Dynamic(None), Dim::Fixed),
+        Some(DimensionValue::Symbol(symbol)) if !symbol.is_empty() => Dim::Dynamic(Some(symbol.clone())),
+        _ => Dim::Dynamic(None),
+    };
+    Some(shape.dims.iter().map(|dimension| dim(&dimension.value)).collect())
+}
+
+fn first_dim(spec: &TensorSpec) -> Option<&Dim> {
+    spec.shape.as_ref()?.first()
+}
+
+/// The symbol that the inputs give to the number of rows, where one does.
+pub(crate) fn rows_symbol(inputs: &[TensorSpec]) -> Option<String> {
+    inputs.iter().filter(|input| !input.optional).find_map(|input| match first_dim(input) {
+        Some(Dim::Dynamic(symbol)) => symbol.clone(),
+        _ => None,
+    })
+}
+
+/// Why requests cannot be stacked along axis 0, or `None` where nothing in the file speaks against it.
+fn batch_obstacle(inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Option<String> {
+    let mut required = inputs.iter().filter(|input| !input.optional).peekable();
+    if required.peek().is_none() {
+        return Some("the model has no input that every request gives".into());
+    }
+    let mut symbol: Option<(&str, &str)> = None;
+    for input in required {
+        let name = &input.name;
+        let Some(shape) = &input.shape else {
+            return Some(format!("input '{name}' has no stated number of dimensions"));
+        };
+        match shape.first() {
+            None => return Some(format!("input '{name}' is a scalar")),
+            Some(Dim::Fixed(size)) => {
+                return Some(format!("input '{name}' has a fixed first dimension {size}"));
+            }
+            Some(Dim::Dynamic(None)) => {}
+            Some(Dim::Dynamic(Some(this))) => match symbol {
+                Some((first, other)) if other != this => {
+                    return Some(format!(
+                        "inputs '{first}' and '{name}' name their first dimensions differently, '{other}' and '{this}'"
+                    ));
+                }
+                _ => symbol = Some((name, this)),
+            },
+        }
+    }
+    for output in outputs {
+        let name = &output.name;
+        match output.shape.as_ref().map(|shape| shape.first()) {
+            Some(None) => return Some(format!("output '{name}' is a scalar")),
+            Some(Some(Dim::Fixed(size))) => {
+                return Some(format!("output '{name}' has a fixed first dimension {size}"));
+            }
+            _ => {}
+        }
+    }
+    let (_, symbol) = symbol?;
+    let roles =
+        inputs.iter().map(|input| ("input", input)).chain(outputs.iter().map(|output| ("output", output)));
+    for (role, spec) in roles {
+        let later = spec.shape.iter().flatten().enumerate().skip(1);
+        for (axis, dim) in later {
+            if matches!(dim, Dim::Dynamic(Some(this)) if this == symbol) {
+                return Some(format!(
+                    "{role} '{}' has the number of rows, '{symbol}', as axis {axis} too",
+                    spec.name
+                ));
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice::from_ref;
+
+    use super::*;
+
+    fn tensor(name: &str, shape: Option<&[Dim]>) -> TensorSpec {
+        TensorSpec {
+            name: name.into(),
+            dtype: DType::Fp32,
+            shape: shape.map(<[Dim]>::to_vec),
+            optional: false,
+            labels: Vec::new(),
+        }
+    }
+
+    fn named(symbol: &str) -> Dim {
+        Dim::Dynamic(Some(symbol.into()))
+    }
+
+    #[test]
+    fn obstacles_to_batching_are_named() {
+        let any = Dim::Dynamic(None);
+        let check = |inputs: &[TensorSpec], outputs: &[TensorSpec], expected: Option<&str>| {
+            assert_eq!(batch_obstacle(inputs, outputs).as_deref(), expected);
+        };
+        let x = tensor("x", Some(&[named("n"), Dim::Fixed(3)]));
+        let y = tensor("y", Some(&[any.clone(), Dim::Fixed(2)]));
+        check(&[x.clone(), y.clone()], &[y.clone(), tensor("z", None)], None);
+        check(from_ref(&y), from_ref(&x), None);
+        check(&[], from_ref(&x), Some("the model has no input that every request gives"));
+        check(&[x.clone(), tensor("s", Some(&[]))], &[], Some("input 's' is a scalar"));
+        check(&[tensor("u", None)], &[], Some("input 'u' has no stated number of dimensions"));
+        check(
+            &[tensor("f", Some(&[Dim::Fixed(1), any.clone()]))],
+            &[],
+            Some("input 'f' has a fixed first dimension 1"),
+        );
+        check(
+            &[x.clone(), y.clone(), tensor("o", Some(&[named("m")]))],
+            &[],
+            Some("inputs 'x' and 'o' name their first dimensions differently, 'n' and 'm'"),
+        );
+        check(from_ref(&x), &[tensor("t", Some(&[]))], Some("output 't' is a scalar"));
+        check(
+            from_ref(&x),
+            &[tensor("t", Some(&[Dim::Fixed(2)]))],
+            Some("output 't' has a fixed first dimension 2"),
+        );
+        check(
+            from_ref(&x),
+            &[tensor("pairs", Some(&[named("n"), named("n")]))],
+            Some("output 'pairs' has the number of rows, 'n', as axis 1 too"),
+        );
+        let optional = TensorSpec { optional: true, ..tensor("bias", Some(&[Dim::Fixed(2)])) };
+        check(&[x, optional.clone()], &[y], None);
+        check(&[optional], &[], Some("the model has no input that every request gives"));
+    }
+
+    #[test]
+    fn every_protocol_dtype_has_one_onnx_number() {
+        let mut found: Vec<DType> = (0..64).filter_map(dtype).collect();
+        found.sort();
+        assert_eq!(found, DType::ALL);
+    }
+}

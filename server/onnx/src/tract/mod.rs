@@ -1,0 +1,307 @@
+//! Models on tract: one plan with symbolic dimensions, or, where a model does not allow that, one plan for each input shape.
+
+mod values;
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use gristmill_engine::backend::{Artifact, InputView, Instance, Model};
+use gristmill_engine::error::{LoadError, RunError};
+use gristmill_engine::tensor::{Dim, Shape, Signature, Tensor, TensorSpec};
+use tract_onnx::dim_expr::parse_onnx_dim;
+use tract_onnx::prelude::{
+    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, TDim, TValue, TVec,
+    ToDim, TractResult, TypedRunnableModel, TypedSimpleState,
+};
+use tract_onnx::tract_core::internal::{SpecialOps, bail, format_err};
+use tract_onnx::tract_core::ops::cast::cast;
+
+use crate::graph::{Graph, ModelFile, model_directory};
+use crate::library::one_line;
+use crate::signature;
+
+/// The release that the workspace depends on, for people.
+pub(crate) const VERSION: &str = "0.23";
+/// Plans that one instance keeps for models that need one for each combination of input shapes.
+const SHAPE_PLANS_MAX: usize = 8;
+/// What tract lacks is better said with a way out.
+const WAY_OUT: &str = "serve it with ONNX Runtime (run `make`, or set ORT_DYLIB_PATH)";
+
+pub(crate) struct TractModel {
+    plan: Plan,
+    signature: Arc<Signature>,
+    notes: Vec<String>,
+}
+
+#[derive(Clone)]
+enum Plan {
+    /// Good for every shape.
+    Symbolic(Arc<TypedRunnableModel>),
+    /// The model as parsed, from which a plan is made when a new combination of shapes arrives.
+    PerShape(Arc<InferenceModel>),
+}
+
+struct TractInstance {
+    plan: Plan,
+    signature: Arc<Signature>,
+    /// Plans in use with the input shapes that each is for, the latest used last. A symbolic plan is
+    /// for all shapes: its list is empty.
+    states: Vec<(Vec<Shape>, TypedSimpleState)>,
+}
+
+// === impl TractModel ===
+
+impl TractModel {
+    /// Parses and optimises the artifact.
+    ///
+    /// # Errors
+    /// See [`gristmill_engine::backend::Backend::load`]; operators that tract lacks are named.
+    pub(crate) fn load(artifact: &Artifact) -> Result<TractModel, LoadError> {
+        let path = &artifact.path;
+        let mut file = ModelFile::read(path)?;
+        let derived = signature::derive(path, &file, false)?;
+        check_support(path, &file.graph, &derived.signature)?;
+
+        let rewritten = file.rewritten.take();
+        let signature = &derived.signature;
+        let built = catch_unwind(|| build(path, rewritten, signature))
+            .unwrap_or_else(|panic| Err(format_err!("{}", panic_text(&*panic))));
+        let (plan, why) = built.map_err(|error| {
+            LoadError(format!("tract cannot run {}: {}; {WAY_OUT}", path.display(), chain(&error)))
+        })?;
+
+        let mut notes = vec![format!("tract {VERSION} (embedded, pure Rust), one thread for each run")];
+        notes.extend(why.map(|why| format!("a plan for each combination of input shapes, because {why}")));
+        notes.extend(derived.notes);
+        Ok(TractModel { plan, signature: Arc::new(derived.signature), notes })
+    }
+
+    pub(crate) fn add_notes(&mut self, notes: Vec<String>) {
+        self.notes.extend(notes);
+    }
+}
+
+fn check_support(path: &Path, graph: &Graph, signature: &Signature) -> Result<(), LoadError> {
+    let known = tract_onnx::onnx().op_register;
+    let mut missing = BTreeSet::new();
+    let mut first = None;
+    for node in graph.all_nodes() {
+        if !known.0.contains_key(&node.operator) && missing.insert(&node.operator) {
+            first.get_or_insert_with(|| node.title());
+        }
+    }
+    if let Some(node) = first {
+        let operators: Vec<&str> = missing.into_iter().map(String::as_str).collect();
+        let noun = if operators.len() == 1 { "operator" } else { "operators" };
+        return Err(LoadError(format!(
+            "tract cannot run {noun} {} of {} (first at node '{node}'); {WAY_OUT}",
+            operators.join(", "),
+            path.display()
+        )));
+    }
+    let tensors = signature.inputs.iter().chain(&signature.outputs);
+    if let Some(spec) = tensors.into_iter().find(|spec| values::datum_type(spec.dtype).is_none()) {
+        return Err(LoadError(format!(
+            "tract cannot run {}: tensor '{}' is {}, which tract lacks; {WAY_OUT}",
+            path.display(),
+            spec.name,
+            spec.dtype
+        )));
+    }
+    Ok(())
+}
+
+/// A plan, and where it is not symbolic the reason.
+fn build(
+    path: &Path,
+    rewritten: Option<Vec<u8>>,
+    signature: &Signature,
+) -> TractResult<(Plan, Option<String>)> {
+    let onnx = tract_onnx::onnx();
+    let proto = match rewritten {
+        Some(bytes) => onnx.proto_model_for_read(&mut bytes.as_slice())?,
+        None => onnx.proto_model_for_path(path)?,
+    };
+    let directory = model_directory(path);
+    let parsed = onnx.parse(&proto, directory.to_str())?;
+    drop(proto);
+    if !parsed.unresolved_inputs.is_empty() {
+        bail!("nothing computes the tensors {}", parsed.unresolved_inputs.join(", "));
+    }
+
+    let symbolic = with_symbols(parsed.model.clone(), signature).and_then(plan);
+    let error = match symbolic {
+        Ok(plan) => return Ok((Plan::Symbolic(plan), None)),
+        Err(error) => error,
+    };
+    // Smallest shapes stand in for all: a model that no plan can be made for is refused now.
+    let shapes: Vec<Shape> = signature.inputs.iter().map(smallest_shape).collect();
+    concrete_plan(&parsed.model, signature, &shapes)?;
+    Ok((Plan::PerShape(Arc::new(parsed.model)), Some(chain(&error))))
+}
+
+/// Fixes the inputs' shapes, each dimension of any size by a symbol: the one in the file, one for the
+/// rows of a batch, or one of its own.
+fn with_symbols(mut model: InferenceModel, signature: &Signature) -> TractResult<InferenceModel> {
+    let rows = signature::rows_symbol(&signature.inputs).unwrap_or_else(|| "rows".into());
+    for (index, spec) in signature.inputs.iter().enumerate() {
+        let Some(shape) = &spec.shape else {
+            bail!("input '{}' has no stated number of dimensions", spec.name);
+        };
+        let symbols = &model.symbols;
+        let apart = || symbols.new_with_prefix("dim").to_dim();
+        let dims: TVec<TDim> = shape
+            .iter()
+            .enumerate()
+            .map(|(axis, dim)| match dim {
+                Dim::Fixed(size) => size.to_dim(),
+                // The text may be an expression, such as `seq + 1`.
+                Dim::Dynamic(Some(symbol)) => parse_onnx_dim(symbols, symbol).unwrap_or_else(|_| apart()),
+                Dim::Dynamic(None) if axis == 0 && signature.is_batched() => symbols.sym(&rows).to_dim(),
+                Dim::Dynamic(None) => apart(),
+            })
+            .collect();
+        model.set_input_fact(index, InferenceFact::dt_shape(input_type(spec), dims))?;
+    }
+    Ok(model)
+}
+
+/// Optimises a model whose inputs have their shapes.
+fn plan(model: InferenceModel) -> TractResult<Arc<TypedRunnableModel>> {
+    let mut model = model.into_typed()?;
+    // Sizes are computed as expressions of symbols, to which a run gives values only inside the graph.
+    let mut outputs = model.output_outlets()?.to_vec();
+    for (index, output) in outputs.iter_mut().enumerate() {
+        if model.outlet_fact(*output)?.datum_type == DatumType::TDim {
+            *output =
+                model.wire_node(format!("output-{index}-as-int64"), cast(DatumType::I64), &[*output])?[0];
+        }
+    }
+    model.select_output_outlets(&outputs)?;
+    model.into_optimized()?.into_runnable()
+}
+
+fn concrete_plan(
+    model: &InferenceModel,
+    signature: &Signature,
+    shapes: &[Shape],
+) -> TractResult<Arc<TypedRunnableModel>> {
+    let mut model = model.clone();
+    for (index, (spec, shape)) in signature.inputs.iter().zip(shapes).enumerate() {
+        model.set_input_fact(index, InferenceFact::dt_shape(input_type(spec), shape.as_slice()))?;
+    }
+    plan(model)
+}
+
+fn input_type(spec: &TensorSpec) -> DatumType {
+    values::datum_type(spec.dtype).expect("check_support refused the dtypes that tract lacks; this is a bug")
+}
+
+fn smallest_shape(spec: &TensorSpec) -> Shape {
+    let dims = spec.shape.iter().flatten();
+    dims.map(|dim| match dim {
+        Dim::Fixed(size) => *size,
+        Dim::Dynamic(_) => 1,
+    })
+    .collect()
+}
+
+/// An error and its causes as one line.
+fn chain(error: &tract_onnx::prelude::TractError) -> String {
+    one_line(&format!("{error:#}"))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    one_line(&text.unwrap_or("it panicked"))
+}
+
+impl Model for TractModel {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn platform(&self) -> &str {
+        "tract_onnx"
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+        // The plan is immutable, weights included; what a run changes is in the instance's states.
+        Ok(Box::new(TractInstance {
+            plan: self.plan.clone(),
+            signature: Arc::clone(&self.signature),
+            states: Vec::new(),
+        }))
+    }
+}
+
+// === impl TractInstance ===
+
+impl TractInstance {
+    /// The state for inputs of these shapes, taken out of the list: a run that fails leaves its state
+    /// half way, and then it is not put back.
+    fn take_state(
+        &mut self,
+        inputs: &[Option<InputView<'_>>],
+    ) -> TractResult<(Vec<Shape>, TypedSimpleState)> {
+        let shapes = match &self.plan {
+            Plan::Symbolic(_) => Vec::new(),
+            Plan::PerShape(_) => inputs.iter().flatten().map(|view| Shape::from_slice(view.shape)).collect(),
+        };
+        if let Some(index) = self.states.iter().position(|(known, _)| *known == shapes) {
+            return Ok(self.states.remove(index));
+        }
+        let plan = match &self.plan {
+            Plan::Symbolic(plan) => Arc::clone(plan),
+            Plan::PerShape(model) => concrete_plan(model, &self.signature, &shapes)?,
+        };
+        Ok((shapes, plan.spawn()?))
+    }
+
+    fn run_plan(
+        &mut self,
+        views: &[Option<InputView<'_>>],
+        inputs: TVec<TValue>,
+    ) -> TractResult<TVec<TValue>> {
+        let (shapes, mut state) = self.take_state(views)?;
+        let outputs = state.run(inputs)?;
+        if self.states.len() == SHAPE_PLANS_MAX {
+            self.states.remove(0);
+        }
+        self.states.push((shapes, state));
+        Ok(outputs)
+    }
+}
+
+impl Instance for TractInstance {
+    fn run(&mut self, inputs: &[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError> {
+        let signature = Arc::clone(&self.signature);
+        let mut values = TVec::new();
+        for (spec, view) in signature.inputs.iter().zip(inputs) {
+            let view = view.as_ref().ok_or_else(|| {
+                RunError::Failed(format!("input '{}' is missing; this is a bug", spec.name))
+            })?;
+            values.push(values::input(spec, view)?);
+        }
+        // Many of tract's operators check sizes and indices by panicking. Caught here, the batch can be
+        // split to find the request at fault. The state in use is lost with the panic, and a new one made.
+        let outputs = catch_unwind(AssertUnwindSafe(|| self.run_plan(inputs, values)))
+            .map_err(|panic| RunError::Failed(format!("tract failed: {}", panic_text(&*panic))))?
+            .map_err(|error| RunError::Failed(format!("tract failed: {}", chain(&error))))?;
+        if outputs.len() != signature.outputs.len() {
+            return Err(RunError::Failed(format!(
+                "tract gave {} outputs where the model file promises {}",
+                outputs.len(),
+                signature.outputs.len()
+            )));
+        }
+        signature.outputs.iter().zip(outputs).map(|(spec, value)| values::output(spec, value)).collect()
+    }
+}
