@@ -167,7 +167,7 @@ WHOLE = json.dumps({"inputs": [tensor()]}).encode()
         (WHOLE.replace(b"[0, 0,", b"[[0, 0],"), ["measurements"]),
         (WHOLE.replace(b"[0, 0,", b"[1e999, 0,"), ["measurements", "1e999"]),
         (b"[" * 100_000, []),
-        (b'{"inputs": ' + b"[" * 100_000, ["inputs"]),
+        (b'{"inputs": ' + b"[" * 100_000, ["deeper"]),
     ],
 )
 def test_http_malformed_json(unharmed, body, named):

@@ -1,4 +1,7 @@
-"""The plain `/predict` route, for those who come from a hand-written service."""
+"""The plain `/predict` route, for those who come from a hand-written service.
+
+Of a classifier the prediction is the label and the probability is that of this label.
+"""
 
 import numpy as np
 import pytest
@@ -26,10 +29,12 @@ def test_many_rows(server, model, version, key):
     answer = reply.json
     assert (answer["model"], str(answer["model_version"])) == (model, version)
     assert answer["latency_ms"] > 0
-    prediction, *probability = wanted.values()
+    prediction, *probabilities = wanted.values()
     compare(answer["prediction"], prediction)
-    if probability:
-        compare(answer["probability"], probability[0])
+    if probabilities:
+        compare(answer["probability"], probabilities[0].max(axis=1))
+    else:
+        assert answer["probability"] is None
 
 
 @pytest.mark.parametrize("model, version", reference.MODELS)
@@ -37,10 +42,20 @@ def test_one_row(server, model, version):
     rows, wanted = features(model, version, 1)
     reply = request(server.http, "POST", f"/predict/{model}/{version}", {"features": rows[0]})
     assert reply.status == 200, reply.body
-    prediction, *probability = wanted.values()
+    prediction, *probabilities = wanted.values()
     compare(reply.json["prediction"], prediction[0])
-    if probability:
-        compare(reply.json["probability"], probability[0][0])
+    if probabilities:
+        compare(reply.json["probability"], probabilities[0][0].max())
+
+
+def test_one_row_of_named_features(server):
+    inputs = reference.rows("breast_cancer", "1", 1, seed=12)
+    named = {name: float(value[0, 0]) for name, value in inputs.items()}
+    reply = request(server.http, "POST", "/predict/breast_cancer", {"features": named})
+    assert reply.status == 200, reply.body
+    wanted = reference.expected("breast_cancer", "1", inputs)
+    compare(reply.json["prediction"], wanted["output_label"][0])
+    compare(reply.json["probability"], wanted["output_probability"].max())
 
 
 def test_no_version_means_the_newest(server):
