@@ -1,0 +1,125 @@
+//! The HTTP door: the Open Inference Protocol v2 over REST with Triton's additions, and `/predict` beside it.
+
+pub(crate) mod body;
+mod connection;
+mod describe;
+pub(crate) mod reply;
+pub(crate) mod v2;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::{get, post};
+use gristmill_engine::engine::Engine;
+use gristmill_engine::error::InferError;
+use serde::Deserialize;
+
+pub use self::connection::serve;
+use self::reply::Refusal;
+use crate::predict_http;
+
+/// What an operator sets for HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// Largest request body, counted after decompression.
+    pub body_bytes_max: usize,
+}
+
+/// What every handler needs.
+pub(crate) struct Door {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) options: HttpOptions,
+}
+
+/// The model, and perhaps the version, that a path names.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) model: String,
+    pub(crate) version: Option<u64>,
+}
+
+// === impl HttpOptions ===
+
+impl Default for HttpOptions {
+    fn default() -> HttpOptions {
+        HttpOptions { body_bytes_max: 64 * 1024 * 1024 }
+    }
+}
+
+/// Every path of the HTTP door but `/metrics`.
+pub fn router(engine: Arc<Engine>, options: HttpOptions) -> Router {
+    let models = Router::new()
+        .route("/", get(v2::model))
+        .route("/ready", get(v2::model_ready))
+        .route("/infer", post(v2::infer))
+        .route("/config", get(v2::model_config))
+        .route("/stats", get(v2::statistics));
+    Router::new()
+        .route("/v2", get(v2::server))
+        .route("/v2/health/live", get(v2::live))
+        .route("/v2/health/ready", get(v2::ready))
+        .route("/v2/models", get(v2::models))
+        .route("/v2/models/stats", get(v2::all_statistics))
+        .nest("/v2/models/{model}", models.clone())
+        .nest("/v2/models/{model}/versions/{version}", models)
+        .route("/v2/repository/index", post(v2::repository_index))
+        .route("/predict/{model}", post(predict_http::predict))
+        .route("/predict/{model}/{version}", post(predict_http::predict))
+        .route("/health", get(predict_http::health))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Arc::new(Door { engine, options }))
+}
+
+async fn unknown_path(uri: Uri) -> Refusal {
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        format!(
+            "no such path '{}': there are /v2/models/{{model}}/infer, /v2/models, /v2/health/ready, \
+             /predict/{{model}}, /health and /metrics",
+            uri.path()
+        ),
+    )
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Refusal {
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{method} is not allowed for '{}': the Allow header says what is", uri.path()),
+    )
+}
+
+// === impl Target ===
+
+#[derive(Deserialize)]
+struct Segments {
+    model: String,
+    version: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Target {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Target, Refusal> {
+        let Path(Segments { model, version }) = Path::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Refusal::new(rejection.status(), rejection.body_text()))?;
+        let version = match version {
+            None => None,
+            Some(text) => Some(parse_version(&model, &text)?),
+        };
+        Ok(Target { model, version })
+    }
+}
+
+fn parse_version(model: &str, text: &str) -> Result<u64, InferError> {
+    match text.parse() {
+        Ok(version) if version > 0 => Ok(version),
+        _ => Err(InferError::InvalidInput(format!(
+            "model '{model}': version '{text}' is not a positive integer: leave it out for the default version"
+        ))),
+    }
+}
