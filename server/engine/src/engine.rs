@@ -139,6 +139,11 @@ impl Engine {
         self.published.begin_shutdown();
     }
 
+    /// True once [`Engine::begin_shutdown`] was called.
+    pub fn is_shutting_down(&self) -> bool {
+        self.published.is_shutting_down()
+    }
+
     /// Bumped after every change of what [`Engine::models`] or [`Engine::ready`] answer.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.published.subscribe()

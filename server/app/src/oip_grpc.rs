@@ -1,0 +1,164 @@
+//! The gRPC front door: the Open Inference Protocol v2 with Triton's extensions, health and reflection.
+
+pub(crate) mod describe;
+mod edge;
+mod health;
+mod serve;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::stream::BoxStream;
+use gristmill_engine::engine::Engine;
+use gristmill_engine::error::InferError;
+use gristmill_proto::inference as pb;
+use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceService;
+use prost::Message;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::codec::proto::{self, InferCall, parse_version};
+use crate::status::grpc_status;
+
+pub use self::serve::serve;
+
+/// What an operator may set about the gRPC door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcOptions {
+    /// Longest message in either direction, uncompressed, without its five-byte frame header.
+    pub message_bytes_max: usize,
+}
+
+impl Default for GrpcOptions {
+    fn default() -> GrpcOptions {
+        GrpcOptions { message_bytes_max: 64 << 20 }
+    }
+}
+
+/// The inference service on an engine.
+#[derive(Clone)]
+struct Inference {
+    engine: Arc<Engine>,
+    options: GrpcOptions,
+    /// Cancelled when the server has stopped accepting: streams end after what they have read.
+    stopping: CancellationToken,
+}
+
+// === impl Inference ===
+
+impl Inference {
+    /// Answers one message, by `deadline` or by the message's own `timeout`, whichever is earlier.
+    async fn answer(
+        &self,
+        message: pb::ModelInferRequest,
+        deadline: Option<Instant>,
+    ) -> Result<pb::ModelInferResponse, InferError> {
+        let InferCall { mut query, id, timeout, form } = proto::decode(message)?;
+        let timeout = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        query.deadline = deadline.into_iter().chain(timeout).min();
+        let answer = proto::encode(self.engine.infer(query).await?, id, form);
+        self.check_length(&answer)?;
+        Ok(answer)
+    }
+
+    fn check_length(&self, answer: &pb::ModelInferResponse) -> Result<(), InferError> {
+        let (length, limit) = (answer.encoded_len(), self.options.message_bytes_max);
+        if length <= limit {
+            return Ok(());
+        }
+        Err(InferError::TooLarge(format!(
+            "the response message has {length} bytes, the limit is {limit}: \
+             ask for fewer rows or outputs, or raise --grpc-message-bytes-max"
+        )))
+    }
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Inference {
+    type ModelStreamInferStream = BoxStream<'static, Result<pb::ModelStreamInferResponse, Status>>;
+
+    async fn server_live(
+        &self,
+        _request: Request<pb::ServerLiveRequest>,
+    ) -> Result<Response<pb::ServerLiveResponse>, Status> {
+        Ok(Response::new(pb::ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(
+        &self,
+        _request: Request<pb::ServerReadyRequest>,
+    ) -> Result<Response<pb::ServerReadyResponse>, Status> {
+        Ok(Response::new(pb::ServerReadyResponse { ready: self.engine.ready().ready }))
+    }
+
+    async fn model_ready(
+        &self,
+        request: Request<pb::ModelReadyRequest>,
+    ) -> Result<Response<pb::ModelReadyResponse>, Status> {
+        let pb::ModelReadyRequest { name, version } = request.into_inner();
+        let version = parse_version(&version).map_err(grpc_status)?;
+        Ok(Response::new(pb::ModelReadyResponse { ready: self.engine.model(&name, version).is_ok() }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _request: Request<pb::ServerMetadataRequest>,
+    ) -> Result<Response<pb::ServerMetadataResponse>, Status> {
+        Ok(Response::new(describe::server()))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<pb::ModelMetadataRequest>,
+    ) -> Result<Response<pb::ModelMetadataResponse>, Status> {
+        let pb::ModelMetadataRequest { name, version } = request.into_inner();
+        describe::metadata(&self.engine, &name, &version).map(Response::new).map_err(grpc_status)
+    }
+
+    async fn model_infer(
+        &self,
+        request: Request<pb::ModelInferRequest>,
+    ) -> Result<Response<pb::ModelInferResponse>, Status> {
+        let deadline = edge::deadline(request.extensions());
+        self.answer(request.into_inner(), deadline).await.map(Response::new).map_err(grpc_status)
+    }
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<pb::ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        let deadline = edge::deadline(request.extensions());
+        Ok(Response::new(stream::answers(self.clone(), request.into_inner(), deadline)))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<pb::ModelConfigRequest>,
+    ) -> Result<Response<pb::ModelConfigResponse>, Status> {
+        let pb::ModelConfigRequest { name, version } = request.into_inner();
+        let config = describe::config(&self.engine, &name, &version).map_err(grpc_status)?;
+        Ok(Response::new(pb::ModelConfigResponse { config: Some(config) }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<pb::ModelStatisticsRequest>,
+    ) -> Result<Response<pb::ModelStatisticsResponse>, Status> {
+        let pb::ModelStatisticsRequest { name, version } = request.into_inner();
+        describe::statistics(&self.engine, &name, &version).map(Response::new).map_err(grpc_status)
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<pb::RepositoryIndexRequest>,
+    ) -> Result<Response<pb::RepositoryIndexResponse>, Status> {
+        let pb::RepositoryIndexRequest { repository_name, ready } = request.into_inner();
+        if !repository_name.is_empty() {
+            return Err(Status::unimplemented(format!(
+                "the server has one model repository: leave repository_name empty, got '{repository_name}'"
+            )));
+        }
+        Ok(Response::new(describe::index(&self.engine, ready)))
+    }
+}

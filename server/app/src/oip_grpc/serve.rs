@@ -1,0 +1,142 @@
+//! The gRPC listener: connections, the HTTP/2 settings that matter to tensors, and an orderly end.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gristmill_engine::engine::Engine;
+use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+use tracing::{debug, warn};
+
+use super::edge::Edge;
+use super::health::EngineHealth;
+use super::{GrpcOptions, Inference};
+
+/// Calls that one connection may have open at the same time; more wait at the client.
+const CONNECTION_CALLS_MAX: u32 = 1024;
+/// Bytes of one call that may be on the way before they are read: a batch of images fits.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// The same for all calls of a connection together; bounds what a slow server holds for it.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Largest frame that a client may send. The protocol's default of 16 KiB cuts a tensor into dozens.
+const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// Answer bytes of one call that are held ready for a slow client.
+const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Calls that a client may reset before they were looked at. Clients with short deadlines reset many
+/// at once under load; more than this is taken for an attack (CVE-2023-44487) and closes the connection.
+const PENDING_RESETS_MAX: usize = 1024;
+/// A connection that was silent for this long is asked for a sign of life ...
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+/// ... and closed when it gives none within this time.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause after the system refused a connection, for example for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `shutdown` completes, then stops accepting, tells every client to go elsewhere,
+/// finishes the calls that have begun and returns.
+///
+/// # Errors
+/// `listener` is not bound.
+pub async fn serve(
+    listener: TcpListener,
+    engine: Arc<Engine>,
+    options: GrpcOptions,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    debug!(%address, "grpc listening");
+    let stopping = CancellationToken::new();
+    let edge = Arc::new(edge(engine, options, &stopping));
+    let http = http2_settings();
+    let connections = GracefulShutdown::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let stream = tokio::select! {
+            () = &mut shutdown => break,
+            stream = accept(&listener) => stream,
+        };
+        let edge = Arc::clone(&edge);
+        let service = service_fn(move |request| Arc::clone(&edge).call(request));
+        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "grpc connection ended");
+            }
+        });
+    }
+    drop(listener);
+    stopping.cancel();
+    connections.shutdown().await;
+    Ok(())
+}
+
+fn edge(engine: Arc<Engine>, options: GrpcOptions, stopping: &CancellationToken) -> Edge {
+    let health = EngineHealth { engine: Arc::clone(&engine), stopping: stopping.clone() };
+    let mut inference =
+        GrpcInferenceServiceServer::new(Inference { engine, options, stopping: stopping.clone() })
+            .max_decoding_message_size(options.message_bytes_max)
+            // The handlers check their answers themselves, with a better text.
+            .max_encoding_message_size(usize::MAX);
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd, CompressionEncoding::Deflate] {
+        inference = inference.accept_compressed(encoding).send_compressed(encoding);
+    }
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(gristmill_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let bug = "the descriptors were written by our own build; this is a bug";
+    let others = Routes::new(HealthServer::new(health))
+        .add_service(reflection().build_v1().expect(bug))
+        .add_service(reflection().build_v1alpha().expect(bug));
+    Edge { inference, others: others.prepare(), message_bytes_max: options.message_bytes_max }
+}
+
+fn http2_settings() -> http2::Builder<TokioExecutor> {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .adaptive_window(false)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_concurrent_streams(CONNECTION_CALLS_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(PENDING_RESETS_MAX)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .auto_date_header(false);
+    http
+}
+
+/// The next connection, with small writes sent at once.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%error, "grpc connection was gone when it was accepted");
+                    continue;
+                }
+                return stream;
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a grpc connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `ModelStreamInfer`: order, faults inside and of the stream, and the end of the server.
+
+use std::sync::Arc;
+
+use expect_test::expect;
+use gristmill::oip_grpc::GrpcOptions;
+use gristmill_engine::testing::Gate;
+use gristmill_proto::inference::infer_parameter::ParameterChoice;
+use gristmill_proto::inference::{InferParameter, ModelInferRequest};
+use tonic::Code;
+
+use super::server::{Server, echo, gated, raw, text};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_answer_in_order_and_outlive_faults() {
+    let server = Server::start([("echo", echo())]).await;
+    let requests: Vec<_> = (0..600)
+        .map(|number| {
+            let model = if number % 100 == 7 { "nobody" } else { "echo" };
+            ModelInferRequest { id: number.to_string(), ..raw(model, &[[number as f32, 0.0]]) }
+        })
+        .collect();
+    let mut answers =
+        server.client().await.model_stream_infer(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    for number in 0..600 {
+        let answer = answers.message().await.unwrap().unwrap();
+        let response = answer.infer_response.unwrap();
+        assert_eq!(response.id, number.to_string());
+        let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+        assert_eq!(response.parameters["triton_final_response"], last);
+        if number % 100 == 7 {
+            assert!(answer.error_message.contains("nobody"), "{}", answer.error_message);
+            assert!(response.raw_output_contents.is_empty());
+        } else {
+            assert_eq!(answer.error_message, "");
+            assert_eq!(response.raw_output_contents[0][..4], (number as f32).to_le_bytes());
+        }
+    }
+    assert!(answers.message().await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_over_long_message_ends_its_stream_with_the_limits_text() {
+    let server = Server::start_with([("echo", echo())], GrpcOptions { message_bytes_max: 1000 }).await;
+    let requests = [raw("echo", &[[1.0, 2.0]]), raw("echo", &[[0.0; 2]; 300])];
+    let mut answers =
+        server.client().await.model_stream_infer(tokio_stream::iter(requests)).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap().unwrap().error_message, "");
+    let status = answers.message().await.unwrap_err();
+    expect!["ResourceExhausted: the request message has 2425 bytes, the limit is 1000: send fewer rows in a request, or raise --grpc-message-bytes-max"].assert_eq(&text(&status));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_finishes_what_has_begun() {
+    let gate = Arc::new(Gate::default());
+    let server = Server::start([("slow", gated(&gate))]).await;
+    let mut client = server.client().await;
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut answers = client.model_stream_infer(requests).await.unwrap().into_inner();
+    gate.close();
+    let call = tokio::spawn(async move { client.model_infer(raw("slow", &[[1.0, 2.0]])).await });
+    gate.wait_for(1);
+    server.stop.cancel();
+    assert_eq!(answers.message().await.unwrap_err().code(), Code::Unavailable);
+    drop(sender);
+    gate.open();
+    assert!(call.await.unwrap().is_ok());
+    server.served.await.unwrap().unwrap();
+}
