@@ -1,1 +1,12 @@
-//! Placeholder.
+//! What the measuring programs share: pinned processes, a server under test, a client that costs little.
+
+pub mod affinity;
+pub mod cpu_time;
+pub mod summary;
+pub mod model;
+pub mod alone;
+pub mod echo;
+pub mod frames;
+pub mod connection;
+pub mod load;
+pub mod server;

@@ -1,5 +1,7 @@
 //! A scripted runtime and small builders, for tests of this crate and of the front doors.
 
+pub mod probe;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

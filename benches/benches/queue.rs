@@ -1,0 +1,87 @@
+//! What it costs to hand a row from the task that admits it to the worker that takes it.
+
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use gristmill_engine::testing::probe::{Batch, QueueProbe};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The engine's default.
+const QUEUE_ROWS_MAX: usize = 4096;
+const BATCH: usize = 64;
+const PRODUCERS: usize = 64;
+
+/// One thread pushes and takes: no waiting, no wake-up.
+fn uncontended(criterion: &mut Criterion) {
+    let queue = QueueProbe::new(QUEUE_ROWS_MAX);
+    let mut batch = Batch::default();
+    let mut group = criterion.benchmark_group("queue uncontended");
+    for rows in [1, BATCH] {
+        group.throughput(Throughput::Elements(rows as u64));
+        group.bench_function(rows.to_string(), |bencher| {
+            bencher.iter(|| {
+                for _ in 0..rows {
+                    assert!(queue.push(), "there is room");
+                }
+                assert_eq!(queue.next_batch(&mut batch), Some(rows));
+            });
+        });
+    }
+}
+
+/// There and back between two threads that sleep in between: two hops with their wake-ups.
+fn round_trip(criterion: &mut Criterion) {
+    let [there, back] = [QueueProbe::new(QUEUE_ROWS_MAX), QueueProbe::new(QUEUE_ROWS_MAX)];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut batch = Batch::default();
+            while there.next_batch(&mut batch).is_some() {
+                assert!(back.push(), "there is room");
+            }
+        });
+        let mut batch = Batch::default();
+        criterion.bench_function("queue round trip", |bencher| {
+            bencher.iter(|| {
+                assert!(there.push(), "there is room");
+                back.next_batch(&mut batch)
+            });
+        });
+        there.close();
+    });
+}
+
+/// Many threads push, as fast as there is room, and one takes.
+fn producers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("queue");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function(format!("{PRODUCERS} producers"), |bencher| bencher.iter_custom(crowd));
+}
+
+fn crowd(rows: u64) -> Duration {
+    let queue = QueueProbe::new(QUEUE_ROWS_MAX);
+    let each = (rows as usize).div_ceil(PRODUCERS);
+    std::thread::scope(|scope| {
+        for _ in 0..PRODUCERS {
+            scope.spawn(|| {
+                for _ in 0..each {
+                    while !queue.push() {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        }
+        let start = Instant::now();
+        let mut batch = Batch::default();
+        let mut taken = 0;
+        while taken < each * PRODUCERS {
+            taken += queue.next_batch(&mut batch).expect("nobody closes the queue");
+        }
+        // Of as many rows as were asked for, not of those that sharing them out has added.
+        start.elapsed().mul_f64(rows as f64 / taken as f64)
+    })
+}
+
+criterion_group!(benches, uncontended, round_trip, producers);
+criterion_main!(benches);

@@ -1,0 +1,156 @@
+"""Writes the fuzz targets' seeds: corpus/<target>/seed-<what it is>. Needs nothing but Python 3.
+
+    python3 make_seeds.py
+"""
+
+import json
+import struct
+from pathlib import Path
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+# Protobuf by hand: a key (number and wire type) and its value, after another.
+def varint(value):
+    value &= (1 << 64) - 1
+    out = b""
+    while value >= 0x80:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def number(field, value):
+    return varint(field << 3) + varint(value)
+
+
+def block(field, value):
+    value = value.encode() if isinstance(value, str) else value
+    return varint(field << 3 | 2) + varint(len(value)) + value
+
+
+def packed(field, values):
+    return block(field, b"".join(map(varint, values)))
+
+
+def floats(values, kind="f"):
+    return struct.pack(f"<{len(values)}{kind}", *values)
+
+
+def parameter(field, name, value):
+    return block(field, block(1, name) + block(2, value))
+
+
+def tensor(name, datatype, shape, contents=b"", parameters=b""):
+    header = block(1, name) + block(2, datatype) + packed(3, shape) + parameters
+    return block(5, header + (block(5, contents) if contents else b""))
+
+
+def texts(*elements):
+    return b"".join(struct.pack("<I", len(element)) + element for element in elements)
+
+
+def proto_infer():
+    model = block(1, "m")
+    yield "raw-fp32", model + block(2, "3") + block(3, "id") + tensor("x", "FP32", [1, 2]) + block(7, floats([1, -2]))
+    yield "raw-two-inputs", (
+        model + tensor("a", "INT64", [2]) + tensor("b", "BOOL", [2]) + block(7, bytes(16)) + block(7, b"\x01\x07")
+    )
+    yield "raw-bytes", model + tensor("t", "BYTES", [2, 1]) + block(7, texts(b"yes", b"\xff"))
+    yield "raw-half", model + tensor("h", "FP16", [2]) + tensor("g", "BF16", [0, 3]) + block(7, b"\0\x3c\0\x7e") + block(7, b"")
+    yield "typed-bool", model + tensor("x", "BOOL", [3], packed(1, [1, 0, 1]))
+    yield "typed-int8", model + tensor("x", "INT8", [2], packed(2, [127, -128]))
+    yield "typed-int16", model + tensor("x", "INT16", [1], packed(2, [-32768]))
+    yield "typed-int64", model + tensor("x", "INT64", [2], packed(3, [-1, 1 << 62]))
+    yield "typed-uint", model + tensor("x", "UINT16", [1], packed(4, [65535])) + tensor("y", "UINT64", [1], packed(5, [1 << 63]))
+    yield "typed-fp32", model + tensor("x", "FP32", [2, 1], block(6, floats([0.5, float("nan")])))
+    yield "typed-fp64", model + tensor("x", "FP64", [], block(7, floats([0.1], "d")))
+    yield "typed-bytes", model + tensor("x", "BYTES", [2], block(8, "one") + block(8, b""))
+    yield "parameters", (
+        model
+        + parameter(4, "timeout", number(5, 1_000_000))
+        + parameter(4, "priority", number(2, 1))
+        + parameter(4, "sequence_id", block(3, ""))
+        + parameter(4, "binary_data_output", number(1, 1))
+        + parameter(4, "own", varint(4 << 3 | 1) + floats([0.5], "d"))
+        + tensor("x", "UINT8", [1], packed(4, [9]), parameter(4, "note", number(1, 0)))
+        + block(6, block(1, "y"))
+        + block(6, block(1, "z") + parameter(2, "classification", number(2, 0)))
+    )
+
+
+def request(*inputs, **others):
+    return json.dumps({**others, "inputs": list(inputs)}, separators=(",", ":"))
+
+
+def entry(name, datatype, shape, data=None, **others):
+    entry = {"name": name, "shape": shape, "datatype": datatype}
+    return {**entry, **({} if data is None else {"data": data}), **others}
+
+
+def json_infer():
+    yield "flat-fp32", request(entry("x", "FP32", [1, 3], [1, -2.5, 3e-7]), id="a")
+    yield "nested-fp64", request(entry("x", "FP64", [2, 2], [[0.1, 1e300], [-0.0, 5e-324]]))
+    yield "scalar", request(entry("x", "INT32", [], -7))
+    yield "empty", request(entry("x", "UINT8", [0, 3], []))
+    yield "integers", request(
+        entry("a", "INT8", [1], [-128]), entry("b", "INT16", [1], [1.0]), entry("c", "INT64", [1], [-(1 << 63)]),
+        entry("d", "UINT16", [1], [65535]), entry("e", "UINT32", [1], [1]), entry("f", "UINT64", [1], [(1 << 64) - 1]),
+    )
+    yield "truth-and-text", request(entry("x", "BOOL", [2], [True, False]), entry("t", "BYTES", [3], ["", "é\n\"", "\U0001F600"]))
+    yield "not-finite", '{"inputs":[{"name":"x","shape":[3],"datatype":"FP32","data":[NaN,Infinity,-Infinity]}]}'
+    yield "data-first", '{"inputs":[{"data":[[1],[2]],"datatype":"FP32","shape":[2,1],"name":"x"}]}'
+    yield "escapes", '{"id":"\\u00e9\\ud83d\\ude00\\/\\b","inputs":[{"name":"\\"outputs\\":[","shape":[1],"datatype":"BYTES","data":["\\\\"]}]}'
+    yield "everything", request(
+        entry("x", "FP32", [1], [1], parameters={"note": None}),
+        id="i", model_name="m", parameters={"timeout": 5, "priority": 1, "sequence_id": 0, "binary_data_output": False, "own": [{}]},
+        outputs=[{"name": "y", "parameters": {"binary_data": True, "classification": 0}}],
+    )
+    yield "spaces", ' {\n "inputs" : [ { "name" : "x" ,\t"shape" : [ 1 ] , "datatype" : "INT32" , "data" : [ 1 ] } ] , "outputs" : null }\r\n'
+
+
+def binary_infer():
+    def body(header, tail):
+        return struct.pack("<H", len(header)) + header.encode() + tail
+
+    def sized(name, datatype, shape, size):
+        return entry(name, datatype, shape, parameters={"binary_data_size": size})
+
+    yield "fp32", body(request(sized("x", "FP32", [1, 2], 8), id="a"), floats([1, 2]))
+    yield "half", body(request(sized("x", "FP16", [2], 4), sized("y", "BF16", [1], 2)), b"\0\x3c\0\x7e\x80\x3f")
+    yield "texts", body(request(sized("t", "BYTES", [2], 12)), texts(b"yes", b"\xff"))
+    yield "mixed", body(request(entry("a", "INT8", [2], [1, 2]), sized("b", "BOOL", [1], 1)), b"\x01")
+    yield "all-binary-out", body(request(sized("x", "UINT64", [0], 0), parameters={"binary_data_output": True}), b"")
+    yield "json-only", body(request(entry("x", "INT64", [1], [5])), b"")
+    # A header length of 0, then the signature: dtype + 14 * rank, whose low bits make axes dynamic.
+    yield "raw-fp32-row", struct.pack("<HB", 0, 11 + 14 * 2) + floats([1, 2])
+    yield "raw-texts", struct.pack("<HB", 0, 13 + 14) + texts(b"yes")
+    yield "raw-bool", struct.pack("<HB", 0, 0) + b"\x01"
+    yield "raw-rank-three", struct.pack("<HB", 0, 5 + 14 * 3) + bytes(24)
+
+
+def model_toml():
+    yield "everything", """\
+backend = "onnxruntime"
+providers = ["tensorrt", { name = "cuda", options = { device_id = "1" } }, "cpu"]
+spinning = true
+instances = 2
+threads = 3
+batching = { rows_max = 16, delay = "2ms" }
+queue = { rows_max = 100, bytes_max = 1000 }
+"""
+    yield "tables", "[batching]\nrows_max = 0x10\ndelay = '1s 5us'\n[queue]\nrows_max = 1_000\n"
+    yield "tract", 'backend = "tract"\nproviders = []\n'
+    yield "provider-table", "[[providers]]\nname = \"openvino\"\n[providers.options]\n\"device type\" = '''CPU'''\n"
+    yield "all-providers", 'providers = ["cpu", "cuda", "tensorrt", "openvino", "rocm", "migraphx"]\n'
+    yield "out-of-bounds", "instances = 1025\nbatching.delay = \"61s\"\n"
+    yield "nonsense", "instance = -1\n# comment\nspinning = 2024-01-01\n"
+
+
+for make in [proto_infer, json_infer, binary_infer, model_toml]:
+    directory = CORPUS / make.__name__
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in directory.glob("seed-*"):
+        old.unlink()
+    for name, seed in make():
+        (directory / f"seed-{name}").write_bytes(seed.encode() if isinstance(seed, str) else seed)

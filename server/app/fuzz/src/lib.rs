@@ -1,0 +1,102 @@
+//! What must hold of everything that a decoder lets through, whichever protocol it came by.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gristmill_engine::request::{ModelInfo, NamedTensor, Query, Request, Response, Timing};
+use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, Tensor, TensorSpec};
+
+/// Data agrees with dtype and shape, and a model with just these inputs takes them.
+///
+/// # Panics
+/// When it does not hold.
+pub fn check_inputs(inputs: &[NamedTensor]) {
+    let mut bytes = 0;
+    for NamedTensor { name, tensor } in inputs {
+        let again = Tensor::new(tensor.dtype(), tensor.shape(), tensor.data().clone());
+        assert_eq!(again.as_ref(), Ok(tensor), "'{name}' is whole");
+        match tensor.dtype().size() {
+            Some(size) => assert_eq!(tensor.data().len(), tensor.element_count() * size, "'{name}'"),
+            None => assert_eq!(tensor.bytes_elements().count(), tensor.element_count(), "'{name}'"),
+        }
+        bytes += tensor.data().len();
+    }
+    let names: HashSet<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+    let signature = Signature {
+        inputs: inputs.iter().map(spec).collect(),
+        outputs: Vec::new(),
+        batch: BatchAxis::None { reason: "fuzzed".into() },
+    };
+    let request = Request::new(&signature, Query { inputs: inputs.to_vec(), ..Query::default() });
+    if names.len() == inputs.len() {
+        let request = request.expect("a request agrees with its own signature");
+        assert_eq!((request.rows(), request.bytes()), (1, bytes));
+    } else {
+        request.expect_err("a name that is given twice is refused");
+    }
+}
+
+/// The answer of a model that gives back what it was given.
+pub fn echo(inputs: &[NamedTensor]) -> Response {
+    let signature = Signature {
+        inputs: Vec::new(),
+        outputs: inputs.iter().map(spec).collect(),
+        batch: BatchAxis::None { reason: "fuzzed".into() },
+    };
+    let model = ModelInfo {
+        name: "echo".into(),
+        version: 1,
+        signature,
+        platform: "fuzzed".into(),
+        batch_rows_max: 1,
+        batch_delay: Duration::ZERO,
+        instances: 1,
+        threads: 1,
+        notes: Vec::new(),
+    };
+    let outputs = inputs.iter().map(|input| input.tensor.clone()).enumerate().collect();
+    Response { model: Arc::new(model), outputs, timing: Timing::default() }
+}
+
+/// The same names, dtypes, shapes and bytes in the same order.
+///
+/// # Panics
+/// When they are not.
+pub fn assert_same(left: &[NamedTensor], right: &[NamedTensor]) {
+    assert_eq!(left.len(), right.len());
+    for (left, right) in left.iter().zip(right) {
+        assert_eq!(left.name, right.name);
+        assert_eq!(left.tensor, right.tensor, "'{}'", left.name);
+    }
+}
+
+/// `inputs` with every true BOOL stored as 1: typed contents and JSON know no other.
+pub fn with_plain_bools(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
+    let plain = |tensor: &Tensor| {
+        if tensor.dtype() != DType::Bool {
+            return tensor.clone();
+        }
+        let data: Vec<u8> = tensor.data().iter().map(|&byte| u8::from(byte != 0)).collect();
+        Tensor::new(DType::Bool, tensor.shape(), data.into()).expect("as many bytes as before")
+    };
+    inputs.iter().map(|input| NamedTensor { name: input.name.clone(), tensor: plain(&input.tensor) }).collect()
+}
+
+/// A v2 answer as a request for the same tensors. `"outputs":[` cannot occur before the list that it
+/// opens: in a string its quotes would be escaped.
+pub fn answer_as_request(answer: &[u8]) -> Vec<u8> {
+    let (from, to) = (b"\"outputs\":[".as_slice(), b"\"inputs\":[".as_slice());
+    let start = answer.windows(from.len()).position(|window| window == from).expect("an answer has outputs");
+    [&answer[..start], to, &answer[start + from.len()..]].concat()
+}
+
+fn spec(input: &NamedTensor) -> TensorSpec {
+    TensorSpec {
+        name: input.name.clone(),
+        dtype: input.tensor.dtype(),
+        shape: Some(input.tensor.shape().iter().copied().map(Dim::Fixed).collect()),
+        optional: false,
+        labels: Vec::new(),
+    }
+}

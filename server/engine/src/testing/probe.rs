@@ -1,0 +1,100 @@
+//! Hands benches the queue and the gather buffers by themselves, which are nobody else's business.
+
+use std::time::{Duration, Instant};
+
+use crate::former::{Item, Policy};
+use crate::gather::Gather;
+use crate::queue::Queue;
+use crate::request::{Request, ShapeKey};
+
+/// A queue of rows that nobody waits for.
+pub struct QueueProbe(Queue<Row>);
+
+/// What a worker takes at once; kept between takes, as workers do.
+#[derive(Default)]
+pub struct Batch {
+    taken: Vec<Row>,
+    dropped: Vec<Row>,
+}
+
+/// One worker's input buffers.
+#[derive(Default)]
+pub struct GatherProbe(Gather);
+
+struct Row {
+    shape_key: ShapeKey,
+    arrived: Instant,
+}
+
+/// What a row counts for in the queue's bound.
+const ROW_BYTES: usize = 120;
+
+// === impl QueueProbe ===
+
+impl QueueProbe {
+    /// Batches as large as 64 rows and no delay: the defaults.
+    pub fn new(queue_rows_max: usize) -> QueueProbe {
+        QueueProbe(Queue::new(Policy {
+            batch_rows_max: 64,
+            batch_delay: Duration::ZERO,
+            queue_rows_max,
+            queue_bytes_max: queue_rows_max * ROW_BYTES,
+        }))
+    }
+
+    /// Adds one row; false when the queue is full.
+    pub fn push(&self) -> bool {
+        self.0.push(Row { shape_key: ShapeKey::default(), arrived: Instant::now() }).is_ok()
+    }
+
+    /// Waits for rows and says how many it took; `None` once the queue is closed and empty.
+    pub fn next_batch(&self, batch: &mut Batch) -> Option<usize> {
+        batch.taken.clear();
+        self.0.next_batch(&mut batch.taken, &mut batch.dropped)?;
+        Some(batch.taken.len())
+    }
+
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl Item for Row {
+    fn rows(&self) -> usize {
+        1
+    }
+
+    fn bytes(&self) -> usize {
+        ROW_BYTES
+    }
+
+    fn shape_key(&self) -> &ShapeKey {
+        &self.shape_key
+    }
+
+    fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+}
+
+// === impl GatherProbe ===
+
+impl GatherProbe {
+    /// Puts the rows of `requests`, which have equal shapes, side by side; gives their bytes in all.
+    ///
+    /// # Panics
+    /// Without requests.
+    pub fn fill(&mut self, requests: &[Request]) -> usize {
+        let rows = requests.iter().map(Request::rows).sum();
+        self.0.fill(requests.iter().map(Request::inputs), Some(rows));
+        self.0.views(requests[0].inputs()).flatten().map(|view| view.data.len()).sum()
+    }
+}
