@@ -81,9 +81,8 @@ impl Transmit for HttpSender {
         headers.insert(HOST, self.pool.host.clone());
         headers.insert(CONTENT_TYPE, if self.body == Body::Binary { OCTETS } else { JSON });
         if let Some(timeout) = timeout {
-            // Seconds, as a decimal fraction.
-            let value = HeaderValue::from_str(&timeout.as_secs_f64().to_string())
-                .expect("a decimal number is a valid header value; this is a bug");
+            // Whole milliseconds, and never 0, which would mean no timeout.
+            let value = HeaderValue::from((timeout.as_millis() as u64).max(1));
             headers.insert(X_REQUEST_TIMEOUT, value);
         }
         Ok(HttpHead { path: uri(&path)?, headers, timeout })

@@ -99,7 +99,7 @@ struct Goal {
     p99_ms_max: Option<f64>,
     p999_ms_max: Option<f64>,
     ok_per_s_min: Option<f64>,
-    /// Of the offered rate, in percent.
+    /// Of the requests that fell due, in percent.
     ok_percent_of_offered_min: Option<f64>,
     /// Of all requests, in percent.
     failed_percent_max: Option<f64>,
@@ -223,10 +223,6 @@ impl PlannedPhase {
     pub(crate) fn judge(&self, phase: &Phase) -> Option<GoalReport> {
         let total = &phase.total;
         let latency_ms = total.latency_ms.get(Outcome::Ok.name()).cloned().unwrap_or_default();
-        let offered_per_s = match self.settings.load {
-            Load::Open { rate_per_s, .. } => rate_per_s,
-            Load::Closed { .. } => total.offered_per_s,
-        };
         let failed_percent = 100.0 * total.failed() as f64 / total.requests.max(1) as f64;
         let answered = latency_ms.count > 0;
         let mut conditions = Vec::new();
@@ -244,7 +240,7 @@ impl PlannedPhase {
                 conditions.push((format!("{name}: {value:.1}, at least {limit}"), value >= limit));
             }
         };
-        let ok_percent = 100.0 * total.ok_per_s / offered_per_s.max(1e-9);
+        let ok_percent = 100.0 * total.ok_per_s / total.offered_per_s.max(1e-9);
         at_least("answers/s", total.ok_per_s, self.goal.ok_per_s_min);
         at_least("answers in % of offered", ok_percent, self.goal.ok_percent_of_offered_min);
         at_least("answers/s in time", total.good_per_s.unwrap_or(0.0), self.goal.good_per_s_min);

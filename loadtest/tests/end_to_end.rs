@@ -108,10 +108,10 @@ async fn requests_carry_their_timeout_and_are_given_up_after_it() {
     let stub = Stub::start().await;
     let result = measure(&format!("--grpc {} -m stuck -n 3 -c 3 --timeout 40ms", stub.grpc)).await;
     assert_eq!(result["phases"][0]["total"]["latency_ms"]["deadline"]["count"], 3);
-    assert_eq!(stub.seen.timeouts(), ["40000000n"; 3]);
+    assert_eq!(stub.seen.timeouts(), ["40000000n"; 4]);
     let result = measure(&format!("--http {} -m echo -n 1 --timeout 40ms", stub.http)).await;
     assert_eq!(ok_count(&result), 1);
-    assert_eq!(stub.seen.timeouts()[3..], ["0.04"]);
+    assert_eq!(stub.seen.timeouts()[4..], ["40"; 2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Asks a running server by hand with grpcurl: no proto file, the server describes itself by reflection.
+#
+# usage: loadtest/recipes/grpcurl.sh [HOST:PORT]          (the gRPC port, 127.0.0.1:8001 if not given)
+#
+# grpcurl is installed with Go's own client into .cache/bin the first time.
+set -euo pipefail
+
+version=v1.9.4
+address=${1:-127.0.0.1:8001}
+recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$recipes/../.." && pwd)
+grpcurl=$root/.cache/bin/grpcurl-$version
+
+if [[ ! -x $grpcurl ]]; then
+    command -v go >/dev/null || { echo "go is needed to install grpcurl: https://go.dev/dl" >&2; exit 1; }
+    echo "installing grpcurl $version (about a minute)" >&2
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    GOBIN=$scratch go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$version"
+    mkdir -p "$root/.cache/bin"
+    mv "$scratch/grpcurl" "$grpcurl"
+fi
+
+ask() {
+    echo "== $*"
+    "$grpcurl" -plaintext "$@"
+}
+
+ask "$address" list
+ask "$address" inference.GRPCInferenceService/ServerMetadata
+ask -d '{"service": ""}' "$address" grpc.health.v1.Health/Check
+ask -d '{"name": "diabetes"}' "$address" inference.GRPCInferenceService/ModelMetadata
+ask -d "$(cat "$recipes/diabetes.json")" "$address" inference.GRPCInferenceService/ModelInfer
