@@ -125,3 +125,112 @@ impl<T: Item> Queue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::request::ShapeKey;
+
+    struct Row {
+        number: usize,
+        key: ShapeKey,
+        arrived: Instant,
+    }
+
+    impl Item for Row {
+        fn rows(&self) -> usize {
+            1
+        }
+        fn bytes(&self) -> usize {
+            8
+        }
+        fn shape_key(&self) -> &ShapeKey {
+            &self.key
+        }
+        fn arrived(&self) -> Instant {
+            self.arrived
+        }
+        fn deadline(&self) -> Option<Instant> {
+            None
+        }
+        fn is_abandoned(&self) -> bool {
+            false
+        }
+    }
+
+    fn row(number: usize) -> Row {
+        Row { number, key: ShapeKey::default(), arrived: Instant::now() }
+    }
+
+    /// Many threads push, several pull, and the queue closes while they do: a lost wake-up would hang
+    /// this test, a lost or doubled row fails it.
+    fn storm(batch_delay: Duration) {
+        const PUSHERS: usize = 4;
+        const ROWS_EACH: usize = 5000;
+        let policy =
+            Policy { batch_rows_max: 8, batch_delay, queue_rows_max: 64, queue_bytes_max: usize::MAX };
+        let queue: Queue<Row> = Queue::new(policy);
+        let seen: Vec<AtomicUsize> = (0..PUSHERS * ROWS_EACH).map(|_| AtomicUsize::new(0)).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let (mut batch, mut dropped) = (Vec::new(), Vec::new());
+                    while queue.next_batch(&mut batch, &mut dropped).is_some() {
+                        assert!(batch.len() <= policy.batch_rows_max);
+                        for row in batch.drain(..).chain(dropped.drain(..)) {
+                            seen[row.number].fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+            std::thread::scope(|pushers| {
+                for pusher in 0..PUSHERS {
+                    let queue = &queue;
+                    pushers.spawn(move || {
+                        for number in pusher * ROWS_EACH..(pusher + 1) * ROWS_EACH {
+                            let mut item = row(number);
+                            while let Err((refusal, back)) = queue.push(item) {
+                                assert!(matches!(refusal, Refusal::Rows { waiting: 64 }));
+                                item = back;
+                                std::thread::yield_now();
+                            }
+                        }
+                    });
+                }
+            });
+            queue.close();
+        });
+        assert!(seen.iter().all(|times| times.load(Ordering::Relaxed) == 1));
+        assert_eq!(queue.depth(), Depth { rows: 0, bytes: 0 });
+    }
+
+    #[test]
+    fn no_wake_up_and_no_row_is_lost() {
+        storm(Duration::ZERO);
+        storm(Duration::from_micros(50));
+    }
+
+    #[test]
+    fn parts_are_admitted_together_or_not_at_all() {
+        let policy = Policy {
+            batch_rows_max: 1,
+            batch_delay: Duration::ZERO,
+            queue_rows_max: 3,
+            queue_bytes_max: usize::MAX,
+        };
+        let queue = Queue::new(policy);
+        assert!(queue.push(row(0)).is_ok());
+        let refused = queue.push_all(vec![row(1), row(2), row(3)]).err();
+        let (refusal, back) = refused.expect("four rows do not fit");
+        assert_eq!((refusal, back.len()), (Refusal::Rows { waiting: 1 }, 3));
+        assert!(queue.push_all(vec![row(1), row(2)]).is_ok());
+        assert_eq!(queue.depth().rows, 3);
+        queue.close();
+        assert!(matches!(queue.push(row(4)), Err((Refusal::Closed, _))));
+        let (mut batch, mut dropped) = (Vec::new(), Vec::new());
+        while queue.next_batch(&mut batch, &mut dropped).is_some() {}
+        assert_eq!(batch.iter().map(|row| row.number).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+}
