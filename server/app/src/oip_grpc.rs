@@ -16,10 +16,10 @@ use gristmill_proto::inference as pb;
 use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::codec::proto::{self, InferCall, parse_version};
-use crate::status::grpc_status;
+use crate::status::{bounded_status, grpc_status};
 
 pub use self::serve::serve;
 
@@ -155,9 +155,10 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<pb::RepositoryIndexResponse>, Status> {
         let pb::RepositoryIndexRequest { repository_name, ready } = request.into_inner();
         if !repository_name.is_empty() {
-            return Err(Status::unimplemented(format!(
+            let text = format!(
                 "the server has one model repository: leave repository_name empty, got '{repository_name}'"
-            )));
+            );
+            return Err(bounded_status(Code::Unimplemented, text));
         }
         Ok(Response::new(describe::index(&self.engine, ready)))
     }

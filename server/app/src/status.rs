@@ -7,6 +7,10 @@ use http::StatusCode;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+/// Longest text of a gRPC status. It travels in a header, percent-encoded to at most three times its
+/// length, and clients on gRPC's C core drop a response with more than 8 KiB of headers.
+const STATUS_TEXT_BYTES_MAX: usize = 2048;
+
 /// The HTTP status for `error`.
 pub fn http_status(error: &InferError) -> StatusCode {
     codes(error).1
@@ -21,13 +25,22 @@ pub fn grpc_code(error: &InferError) -> Code {
 /// `retry-after` (whole seconds, at least 1) and `grpc-retry-pushback-ms` as metadata.
 pub fn grpc_status(error: InferError) -> Status {
     let retry_after = retry_after(&error);
-    let mut status = Status::new(grpc_code(&error), error.to_string());
+    let mut status = bounded_status(grpc_code(&error), error.to_string());
     if let Some(delay) = retry_after {
         let milliseconds = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         status.metadata_mut().insert("retry-after", MetadataValue::from(retry_after_s(delay)));
         status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(milliseconds));
     }
     status
+}
+
+/// A status whose text fits into a header, also when it quotes a name that a client made up.
+pub(crate) fn bounded_status(code: Code, mut text: String) -> Status {
+    if text.len() > STATUS_TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(STATUS_TEXT_BYTES_MAX));
+        text.push_str(" ...");
+    }
+    Status::new(code, text)
 }
 
 /// How long the client should wait before it tries again, where the error says so.
@@ -100,6 +113,13 @@ mod tests {
             500 Internal: session failed
         "#]]
         .assert_eq(&table);
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let status = grpc_status(InferError::NotFound(format!("a{}", "é".repeat(5000))));
+        assert!(status.message().len() <= STATUS_TEXT_BYTES_MAX + 4);
+        assert!(status.message().ends_with("é ..."));
     }
 
     #[test]

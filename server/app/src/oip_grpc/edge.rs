@@ -15,6 +15,7 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 
 use super::Inference;
+use crate::status::bounded_status;
 
 /// The services behind one listener, called for each request of each connection.
 pub(super) struct Edge {
@@ -81,9 +82,10 @@ fn is_inference(path: &str) -> bool {
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
     let Some(value) = headers.get(TIMEOUT) else { return Ok(None) };
     parse_timeout(value.as_bytes()).map(Some).ok_or_else(|| {
-        Status::invalid_argument(format!(
+        let text = format!(
             "header grpc-timeout is {value:?}: expected one to eight digits and a unit of H, M, S, m, u or n"
-        ))
+        );
+        bounded_status(Code::InvalidArgument, text)
     })
 }
 

@@ -7,10 +7,12 @@ use gristmill_engine::engine::Engine;
 use gristmill_engine::error::InferError;
 use gristmill_proto::inference::grpc_inference_service_server::SERVICE_NAME;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use crate::status::bounded_status;
 
 /// Health of the server, of the inference service (the same) and of every model.
 pub(super) struct EngineHealth {
@@ -45,7 +47,7 @@ impl Health for EngineHealth {
         let service = request.into_inner().service;
         match status(&self.engine, &service) {
             ServingStatus::ServiceUnknown => {
-                Err(Status::not_found(format!("no model '{service}' in the repository")))
+                Err(bounded_status(Code::NotFound, format!("no model '{service}' in the repository")))
             }
             status => Ok(Response::new(HealthCheckResponse { status: status.into() })),
         }
