@@ -260,3 +260,66 @@ fn without_source_paths(message: &str) -> String {
     let words = message.split(' ').filter(|word| !word.starts_with("/onnxruntime_src/"));
     words.collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use gristmill_engine::tensor::DType;
+
+    use super::*;
+    use crate::library::Runtime;
+
+    pub(super) fn artifact(name: &str) -> Artifact {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        Artifact {
+            model: "fixture".into(),
+            version: 1,
+            path: fixtures.join(format!("{name}.onnx")),
+            threads: 1,
+        }
+    }
+
+    /// ONNX Runtime, or `None` (said aloud) where it is not installed and nobody requires it.
+    pub(super) fn library() -> Option<Arc<Library>> {
+        let runtime = Runtime::find(None).unwrap();
+        if runtime.library.is_err() {
+            assert!(std::env::var_os("GRISTMILL_REQUIRE_ONNXRUNTIME").is_none(), "{}", runtime.describe());
+            eprintln!("not tested: {}", runtime.describe());
+        }
+        runtime.library.ok()
+    }
+
+    #[test]
+    fn runs_through_a_binding_give_the_same_and_leave_earlier_outputs_alone() {
+        let Some(library) = library() else { return };
+        let model = OrtModel::load(&library, &[], false, &artifact("two_outputs")).unwrap();
+        let session = model.first.lock().unwrap().take().unwrap();
+        let mut instance = OrtInstance::new(session, Arc::clone(&model.signature), &[]).unwrap();
+        instance.binding = Some(Binding::new(&instance.session).unwrap());
+        let runs: Vec<_> = [1.0f32, 3.0, 5.0]
+            .into_iter()
+            .map(|value| {
+                let data = [value; 8].map(f32::to_le_bytes).concat();
+                let view = InputView { dtype: DType::Fp32, shape: &[2, 4], data: &data };
+                (value, instance.run(&[Some(view)]).unwrap())
+            })
+            .collect();
+        for (value, outputs) in runs {
+            assert_eq!(outputs[0].shape(), [2, 4]);
+            assert_eq!(outputs[0].data()[..], [value * 2.0; 8].map(f32::to_le_bytes).concat());
+            assert_eq!(outputs[1].data()[..], [value * 0.5; 8].map(f32::to_le_bytes).concat());
+        }
+        let data = [0u8; 12];
+        let wrong = InputView { dtype: DType::Fp32, shape: &[1, 3], data: &data };
+        assert!(matches!(instance.run(&[Some(wrong)]), Err(RunError::Input(_))));
+        let right = InputView { dtype: DType::Fp32, shape: &[0, 4], data: &[] };
+        assert_eq!(instance.run(&[Some(right)]).unwrap()[0].shape(), [0, 4]);
+    }
+
+    #[test]
+    fn messages_are_one_line_without_source_paths() {
+        let message = "Non-zero status\n while running Add: /onnxruntime_src/core/a.h:12 bad\tsize";
+        assert_eq!(without_source_paths(&one_line(&message)), "Non-zero status while running Add: bad size");
+    }
+}

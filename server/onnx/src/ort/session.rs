@@ -195,3 +195,28 @@ fn operators_by_provider(session: &Session) -> Result<BTreeMap<String, usize>, o
     }
     Ok(operators)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{artifact, library};
+    use super::*;
+
+    #[test]
+    fn a_session_says_which_provider_took_its_operators() {
+        let Some(library) = library() else { return };
+        let recipe = Recipe {
+            environment: library.environment.clone(),
+            artifact: artifact("mlp"),
+            spinning: false,
+            dynamic: true,
+        };
+        let session = recipe.options(true).unwrap().commit_from_file(&recipe.artifact.path).unwrap();
+        let operators = operators_by_provider(&session).unwrap();
+        assert_eq!(operators.keys().collect::<Vec<_>>(), ["CPUExecutionProvider"]);
+        assert!(operators["CPUExecutionProvider"] >= 2, "{operators:?}");
+
+        let cuda = Provider::new(ProviderKind::Cuda);
+        let reason = recipe.assigned(session, &cuda).unwrap_err();
+        assert_eq!(reason, "it supports none of the model's operators");
+    }
+}

@@ -1,9 +1,12 @@
 //! Models on tract: one plan with symbolic dimensions, or, where a model does not allow that, one plan for each input shape.
 
+mod forest;
+mod labels;
+mod operators;
 mod values;
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +36,19 @@ const WAY_OUT: &str = "serve it with ONNX Runtime (run `make`, or set ORT_DYLIB_
 pub(crate) struct TractModel {
     plan: Plan,
     signature: Arc<Signature>,
+    labels: Arc<Labels>,
     notes: Vec<String>,
+}
+
+/// For each output of text labels that tract gives as indices: the labels.
+type Labels = Vec<Option<Vec<String>>>;
+
+/// What parsing and optimising gave.
+struct Built {
+    plan: Plan,
+    /// Why the plan is not symbolic.
+    obstacle: Option<String>,
+    labels: Labels,
 }
 
 #[derive(Clone)]
@@ -47,6 +62,7 @@ enum Plan {
 struct TractInstance {
     plan: Plan,
     signature: Arc<Signature>,
+    labels: Arc<Labels>,
     /// Plans in use with the input shapes that each is for, the latest used last. A symbolic plan is
     /// for all shapes: its list is empty.
     states: Vec<(Vec<Shape>, TypedSimpleState)>,
@@ -69,14 +85,21 @@ impl TractModel {
         let signature = &derived.signature;
         let built = catch_unwind(|| build(path, rewritten, signature))
             .unwrap_or_else(|panic| Err(format_err!("{}", panic_text(&*panic))));
-        let (plan, why) = built.map_err(|error| {
+        let built = built.map_err(|error| {
             LoadError(format!("tract cannot run {}: {}; {WAY_OUT}", path.display(), chain(&error)))
         })?;
 
         let mut notes = vec![format!("tract {VERSION} (embedded, pure Rust), one thread for each run")];
-        notes.extend(why.map(|why| format!("a plan for each combination of input shapes, because {why}")));
+        notes.extend(
+            built.obstacle.map(|why| format!("a plan for each combination of input shapes, because {why}")),
+        );
         notes.extend(derived.notes);
-        Ok(TractModel { plan, signature: Arc::new(derived.signature), notes })
+        Ok(TractModel {
+            plan: built.plan,
+            signature: Arc::new(derived.signature),
+            labels: Arc::new(built.labels),
+            notes,
+        })
     }
 
     pub(crate) fn add_notes(&mut self, notes: Vec<String>) {
@@ -85,7 +108,7 @@ impl TractModel {
 }
 
 fn check_support(path: &Path, graph: &Graph, signature: &Signature) -> Result<(), LoadError> {
-    let known = tract_onnx::onnx().op_register;
+    let known = operators::onnx().op_register;
     let mut missing = BTreeSet::new();
     let mut first = None;
     for node in graph.all_nodes() {
@@ -114,17 +137,14 @@ fn check_support(path: &Path, graph: &Graph, signature: &Signature) -> Result<()
     Ok(())
 }
 
-/// A plan, and where it is not symbolic the reason.
-fn build(
-    path: &Path,
-    rewritten: Option<Vec<u8>>,
-    signature: &Signature,
-) -> TractResult<(Plan, Option<String>)> {
-    let onnx = tract_onnx::onnx();
-    let proto = match rewritten {
+fn build(path: &Path, rewritten: Option<Vec<u8>>, signature: &Signature) -> TractResult<Built> {
+    let onnx = operators::onnx();
+    let mut proto = match rewritten {
         Some(bytes) => onnx.proto_model_for_read(&mut bytes.as_slice())?,
         None => onnx.proto_model_for_path(path)?,
     };
+    let mut labels = proto.graph.as_mut().map_or_else(HashMap::new, labels::number);
+    let labels = signature.outputs.iter().map(|output| labels.remove(&output.name)).collect();
     let directory = model_directory(path);
     let parsed = onnx.parse(&proto, directory.to_str())?;
     drop(proto);
@@ -134,13 +154,13 @@ fn build(
 
     let symbolic = with_symbols(parsed.model.clone(), signature).and_then(plan);
     let error = match symbolic {
-        Ok(plan) => return Ok((Plan::Symbolic(plan), None)),
+        Ok(plan) => return Ok(Built { plan: Plan::Symbolic(plan), obstacle: None, labels }),
         Err(error) => error,
     };
     // Smallest shapes stand in for all: a model that no plan can be made for is refused now.
     let shapes: Vec<Shape> = signature.inputs.iter().map(smallest_shape).collect();
     concrete_plan(&parsed.model, signature, &shapes)?;
-    Ok((Plan::PerShape(Arc::new(parsed.model)), Some(chain(&error))))
+    Ok(Built { plan: Plan::PerShape(Arc::new(parsed.model)), obstacle: Some(chain(&error)), labels })
 }
 
 /// Fixes the inputs' shapes, each dimension of any size by a symbol: the one in the file, one for the
@@ -237,6 +257,7 @@ impl Model for TractModel {
         Ok(Box::new(TractInstance {
             plan: self.plan.clone(),
             signature: Arc::clone(&self.signature),
+            labels: Arc::clone(&self.labels),
             states: Vec::new(),
         }))
     }
@@ -302,6 +323,13 @@ impl Instance for TractInstance {
                 signature.outputs.len()
             )));
         }
-        signature.outputs.iter().zip(outputs).map(|(spec, value)| values::output(spec, value)).collect()
+        let specs = signature.outputs.iter().zip(self.labels.iter());
+        specs
+            .zip(outputs)
+            .map(|((spec, labels), value)| match labels {
+                Some(labels) => values::labels(spec, labels, &value),
+                None => values::output(spec, value),
+            })
+            .collect()
     }
 }

@@ -96,6 +96,21 @@ pub(crate) fn output(spec: &TensorSpec, value: TValue) -> Result<Tensor, RunErro
     Tensor::new(spec.dtype, shape.as_slice(), data).map_err(|error| failed(&error))
 }
 
+/// Looks up class indices in `labels`.
+///
+/// # Errors
+/// `Failed` for an output that is no tensor of class indices.
+pub(crate) fn labels(spec: &TensorSpec, labels: &[String], indices: &TValue) -> Result<Tensor, RunError> {
+    let failed = |error: &dyn std::fmt::Display| RunError::Failed(format!("output '{}': {error}", spec.name));
+    let indices = indices.cast_to::<i64>().map_err(|error| failed(&error))?;
+    let mut texts = Vec::with_capacity(indices.len());
+    for &index in indices.to_plain_array_view::<i64>().map_err(|error| failed(&error))? {
+        let label = usize::try_from(index).ok().and_then(|index| labels.get(index));
+        texts.push(label.ok_or_else(|| failed(&format!("there is no class {index} of {}", labels.len())))?);
+    }
+    Tensor::from_elements(indices.shape(), texts).map_err(|error| failed(&error))
+}
+
 fn strings(tensor: &TractTensor) -> TractResult<Bytes> {
     let mut data = BytesMut::new();
     for text in tensor.to_plain_array_view::<String>()? {

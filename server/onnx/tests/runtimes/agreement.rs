@@ -122,15 +122,45 @@ fn classifiers_give_labels_and_probabilities() {
         assert_eq!(integers(&outputs[0]), [20]);
         assert_eq!(outputs[1].shape(), [1, 3]);
         assert_close(&floats(&outputs[1]), &expected);
-        if choice == BackendChoice::OnnxRuntime {
-            let outputs = run_fixture(&runtime, choice, "zipmap_strings", &[fp32(&[1, 2], &x)]).unwrap();
-            assert_eq!(outputs[0].bytes_elements().collect::<Vec<_>>(), [b"perhaps"]);
-            assert_close(&floats(&outputs[1]), &expected);
-        }
+        let rows = fp32(&[2, 2], &[x[0], x[1], 3.0, -3.0]);
+        let outputs = run_fixture(&runtime, choice, "zipmap_strings", &[rows]).unwrap();
+        assert_eq!(outputs[0].shape(), [2]);
+        assert_eq!(outputs[0].bytes_elements().collect::<Vec<_>>(), [&b"perhaps"[..], b"no"]);
+        assert_close(&floats(&outputs[1])[..3], &expected);
+        let outputs = run_fixture(&runtime, choice, "zipmap_external_data", &[fp32(&[1, 2], &[0., 0.])]);
+        assert_close(&floats(&outputs.unwrap()[0]), &[1. / 3.; 3]);
         let [a, b] = [fp32(&[3, 1], &[0.0, 1.0, 1.0]), fp32(&[3, 1], &[-2.0, -2.0, 0.0])];
         let outputs = run_fixture(&runtime, choice, "trees", &[a, b]).unwrap();
         assert_eq!(integers(&outputs[0]), [0, 1, 1]);
         assert_close(&floats(&outputs[1]), &[0.5, 0.25, 0.25, 0., 0.75, 0.25, 0.3, 0.5, 0.2]);
+    }
+}
+
+#[test]
+fn forests_agree() {
+    // On, below and above every threshold, and missing.
+    let values = [-2.0, -1.0, 0.0, 0.5, 0.75, 1.0, f32::NAN];
+    let pairs: Vec<(f32, f32)> = values.iter().flat_map(|&a| values.map(|b| (a, b))).collect();
+    let column =
+        |pick: fn(&(f32, f32)) -> f32| fp32(&[pairs.len(), 1], &pairs.iter().map(pick).collect::<Vec<_>>());
+    let inputs = [column(|pair| pair.0), column(|pair| pair.1)];
+    let all = runtimes();
+    for name in ["trees", "trees_two_classes", "trees_logit", "trees_regression"] {
+        let results: Vec<Vec<Tensor>> = all
+            .iter()
+            .map(|(choice, runtime)| run_fixture(runtime, *choice, name, &inputs).unwrap())
+            .collect();
+        let distinct: std::collections::HashSet<_> = results[0][0].data().chunks(4).collect();
+        assert!(distinct.len() > 1, "{name} tells rows apart");
+        for outputs in &results[1..] {
+            for (actual, expected) in outputs.iter().zip(&results[0]) {
+                assert_eq!(actual.shape(), expected.shape(), "{name}");
+                match actual.dtype() {
+                    DType::Fp32 => assert_close(&floats(actual), &floats(expected)),
+                    _ => assert_eq!(actual, expected, "{name}"),
+                }
+            }
+        }
     }
 }
 

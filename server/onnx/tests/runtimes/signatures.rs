@@ -50,12 +50,7 @@ fn signatures_come_from_the_file() {
     ];
     for (choice, runtime) in runtimes() {
         for (name, expected) in expected {
-            let model = load(&runtime, choice, name);
-            // String labels are beyond tract; a clear refusal is tested elsewhere.
-            let Ok(model) = model else {
-                assert_eq!((choice, name), (BackendChoice::Tract, "zipmap_strings"), "{:?}", model.err());
-                continue;
-            };
+            let model = load(&runtime, choice, name).unwrap();
             assert_eq!(describe(&*model), expected, "{name} on {}", choice.name());
         }
     }
@@ -84,10 +79,7 @@ fn class_labels_are_on_the_probabilities() {
     ];
     for (choice, runtime) in runtimes() {
         for (name, labels) in expected {
-            let Ok(model) = load(&runtime, choice, name) else {
-                assert_eq!((choice, name), (BackendChoice::Tract, "zipmap_strings"));
-                continue;
-            };
+            let model = load(&runtime, choice, name).unwrap();
             let outputs = &model.signature().outputs;
             assert_eq!(outputs[1].labels, labels, "{name}");
             assert!(
