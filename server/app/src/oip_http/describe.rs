@@ -93,7 +93,7 @@ pub(super) fn index(message: &pb::RepositoryIndexResponse) -> Value {
 }
 
 fn model_statistics(message: &pb::ModelStatistics) -> Value {
-    let stats = message.inference_stats.clone().unwrap_or_default();
+    let stats = message.inference_stats.unwrap_or_default();
     let batch = |batch: &pb::InferBatchStatistics| {
         json!({
             "batch_size": batch.batch_size,

@@ -24,6 +24,9 @@ use crate::status;
 /// Answers shorter than this are not worth compressing.
 const COMPRESSED_BYTES_MIN: usize = 4096;
 
+/// Longest error text: a client's names, which it may repeat, can be of any length.
+const ERROR_BYTES_MAX: usize = 4096;
+
 /// A request that gets `{"error": "..."}`.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -64,7 +67,8 @@ impl From<InferError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = json(self.status, &ErrorBody { error: &self.message });
+        let end = self.message.floor_char_boundary(ERROR_BYTES_MAX);
+        let mut response = json(self.status, &ErrorBody { error: &self.message[..end] });
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }

@@ -86,6 +86,9 @@ impl<'m> Reader<'m> {
                 let mut ahead = scanner.clone();
                 ahead.open()?;
                 match ahead.peek() {
+                    Some(b']') if listed => {
+                        Err(JsonError::meaning("'instances' is empty: expected a list of rows"))
+                    }
                     Some(b'{') => {
                         let rows = scanner.list(key, |scanner, row| self.object_row(scanner, Some(row)))?;
                         self.finish(rows, true)
@@ -98,9 +101,11 @@ impl<'m> Reader<'m> {
                     _ if self.columns.len() != 1 => {
                         self.check_plain_columns()?;
                         if listed {
-                            return Err(
-                                self.complaint("each of 'instances' must be a list or an object".into())
+                            let count = self.columns.len();
+                            let problem = format!(
+                                "takes {count} features per row: each of 'instances' must be a list or an object"
                             );
+                            return Err(self.complaint(problem));
                         }
                         self.list_row(scanner, None)?;
                         self.finish(1, false)
@@ -312,7 +317,7 @@ enum NestError {
     },
     /// A value does not fit the dtype.
     Value {
-        row: usize,
+        place: String,
         problem: String,
     },
 }
@@ -331,7 +336,7 @@ impl NestError {
                 "{place}: lists at depth {depth} differ in length: entry {row} has one of {found}, the first had {first}"
             ),
             NestError::Mixed { row } => format!("{place}: entry {row} mixes lists and values at one depth"),
-            NestError::Value { row, problem } => format!("{place}: entry {row}: {problem}"),
+            NestError::Value { place: value, problem } => format!("{place}: {value}: {problem}"),
         })
     }
 }
@@ -353,7 +358,10 @@ impl<'d> Nest<'d> {
                 return Err(NestError::Mixed { row: self.row });
             }
             return (self.read)(scanner, self.data).map_err(|problem| match scanner.clone().skip() {
-                Ok(()) => NestError::Value { row: self.row, problem },
+                Ok(()) => {
+                    let level = if depth <= 1 { "feature" } else { "row" };
+                    NestError::Value { place: format!("{level} {}", self.row), problem }
+                }
                 Err(error) => NestError::Json(error),
             });
         }

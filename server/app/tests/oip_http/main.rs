@@ -1,0 +1,9 @@
+//! The HTTP door over real sockets: what clients send and what they get, to the byte.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so")]
+
+mod connections;
+mod describe;
+mod infer;
+mod predict;
+mod server;
