@@ -37,7 +37,7 @@ class Server:
 def binary() -> str:
     """GRISTMILL_BIN, or else what cargo builds here."""
     if path := os.environ.get("GRISTMILL_BIN"):
-        return path
+        return os.path.abspath(path)
     build = ["cargo", "build", "--locked", "--package", "gristmill", "--bin", "gristmill", "--message-format=json"]
     messages = subprocess.run(build, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     artifacts = (json.loads(line) for line in messages.splitlines())
@@ -57,7 +57,7 @@ def serve(backend: str, *flags: str, repository: pathlib.Path = REPOSITORY):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GRISTMILL_")}
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         try:
             addresses = wait_until_ready(process, ready_file, log_file)
