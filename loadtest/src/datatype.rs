@@ -133,3 +133,47 @@ impl Datatype {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn every_datatype_survives_the_way_through_json() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        for (datatype, name, size) in Datatype::ALL {
+            assert_eq!((Datatype::parse(name), datatype.name()), (Some(datatype), name));
+            let mut data = Vec::new();
+            (0..20).for_each(|_| datatype.put_random(&mut rng, &mut data));
+            assert_eq!(data.len(), 20 * if size == 0 { 12 } else { size }, "{name}");
+            let (mut rest, mut again) = (&data[..], Vec::new());
+            while !rest.is_empty() {
+                let value = datatype.take_json(&mut rest).unwrap();
+                datatype.put_json(&value, &mut again).unwrap();
+            }
+            assert_eq!(again, data, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for (datatype, text) in [
+            (Datatype::Int8, "128"),
+            (Datatype::Uint8, "-1"),
+            (Datatype::Uint64, "1.5"),
+            (Datatype::Fp32, "\"1\""),
+            (Datatype::Bytes, "1"),
+            (Datatype::Bool, "\"true\""),
+        ] {
+            let value = serde_json::from_str(text).unwrap();
+            assert_eq!(datatype.put_json(&value, &mut Vec::new()), None, "{text} as {}", datatype.name());
+        }
+    }
+
+    #[test]
+    fn a_number_is_written_as_short_as_a_client_would() {
+        assert_eq!(Datatype::Fp32.take_json(&mut &0.1_f32.to_le_bytes()[..]).unwrap().to_string(), "0.1");
+    }
+}

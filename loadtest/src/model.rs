@@ -171,3 +171,85 @@ impl Inputs {
         Inputs { tensors: self.tensors.iter().map(|tensor| tensor.rows(first, count)).collect(), rows: count }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn metadata(shapes: &[(&str, &[i64])]) -> Metadata {
+        let inputs = shapes.iter().map(|(name, shape)| InputMetadata {
+            name: (*name).to_owned(),
+            datatype: "INT64".to_owned(),
+            shape: shape.to_vec(),
+        });
+        Metadata { name: "m".to_owned(), inputs: inputs.collect() }
+    }
+
+    fn shapes(metadata: &Metadata, rows: usize, dimensions: &[(&str, &[i64])]) -> Result<Vec<Vec<i64>>> {
+        let dimensions =
+            dimensions.iter().map(|(name, sizes)| ((*name).to_owned(), sizes.to_vec())).collect();
+        let inputs = metadata.random_inputs(rows, &dimensions, &mut SmallRng::seed_from_u64(0))?;
+        let sizes = inputs.tensors.iter().map(|tensor| 8 * tensor.shape.iter().product::<i64>() as usize);
+        assert!(sizes.eq(inputs.tensors.iter().map(|tensor| tensor.data.len())));
+        Ok(inputs.tensors.into_iter().map(|tensor| tensor.shape).collect())
+    }
+
+    #[test]
+    fn rows_fill_the_batch_axis_and_dimensions_the_other_free_ones_in_order() {
+        let batched = metadata(&[("ids", &[-1, -1, 3, -1]), ("mask", &[-1, -1])]);
+        assert_eq!(shapes(&batched, 4, &[]).unwrap(), [vec![4, 1, 3, 1], vec![4, 1]]);
+        let given = shapes(&batched, 4, &[("ids", &[7, 9])]).unwrap();
+        assert_eq!(given, [vec![4, 7, 3, 9], vec![4, 1]]);
+        let unbatched = metadata(&[("a", &[-1, 2]), ("b", &[2])]);
+        assert_eq!(shapes(&unbatched, 1, &[("a", &[5])]).unwrap(), [vec![5, 2], vec![2]]);
+        assert_eq!(shapes(&metadata(&[("scalar", &[])]), 1, &[]).unwrap(), [Vec::<i64>::new()]);
+    }
+
+    #[test]
+    fn what_does_not_fit_the_metadata_is_named() {
+        let check = |metadata: &Metadata, rows, dimensions: &[(&str, &[i64])], expected: &str| {
+            let message = shapes(metadata, rows, dimensions).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        let batched = metadata(&[("ids", &[-1, -1])]);
+        check(&batched, 1, &[("ids", &[1, 2])], "`ids`: `--dim` gives more values than shape [-1, -1]");
+        check(&batched, 1, &[("idz", &[1])], "there is ids");
+        check(&metadata(&[("a", &[3])]), 2, &[], "no batch axis: 2 rows do not fit");
+        let mut odd = batched.clone();
+        odd.inputs[0].datatype = "FP8".to_owned();
+        check(&odd, 1, &[], "unknown datatype `FP8`");
+    }
+
+    #[test]
+    fn given_rows_start_over_after_the_last_whatever_their_length() {
+        let words = serde_json::json!([["a"], ["bb"], [""]]);
+        let tensor = Tensor::from_json("w", Datatype::Bytes, None, &words).unwrap();
+        let inputs = Inputs { tensors: vec![tensor], rows: 3 };
+        let part = inputs.rows(2, 3);
+        assert_eq!(part.rows, 3);
+        assert_eq!(part.tensors[0].shape, [3, 1]);
+        assert_eq!(part.tensors[0].values().unwrap(), ["", "a", "bb"]);
+    }
+
+    #[test]
+    fn faults_in_given_inputs_are_named() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("inputs.json");
+        for (text, expected) in [
+            ("[]", "expected a JSON object with `inputs`"),
+            (r#"{"inputs": 3}"#, "`inputs` is neither a list nor an object"),
+            (r#"{"inputs": []}"#, "the file gives no inputs"),
+            (r#"{"inputs": {"idz": [[1]]}}"#, "`idz`: the model has no such input"),
+            (r#"{"inputs": {"ids": [[1], [2, 3, 4]]}}"#, "shape [2, 1] takes 2 elements, `data` has 4"),
+            (r#"{"inputs": {"ids": [[1], [0.5]]}}"#, "element 1 is 0.5, which is no INT64"),
+            (r#"{"inputs": {"ids": [[1], [2]], "mask": [[1]]}}"#, "`mask`: holds 1 rows, expected 2"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let metadata = metadata(&[("ids", &[-1, -1]), ("mask", &[-1, -1])]);
+            let message = metadata.given_inputs(&path).unwrap_err().to_string();
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+    }
+}

@@ -74,7 +74,11 @@ fn rates(text: &mut String, phase: &Phase) -> std::fmt::Result {
     if let Load::Open { .. } = phase.settings.load {
         // What fell due, which by chance is a little more or less than the rate that was asked for.
         let offered_per_s = phase.total.offered_per_s;
-        write!(text, " of {offered_per_s:.1}/s offered ({:.1} %)", 100.0 * ok_per_s / offered_per_s)?;
+        write!(
+            text,
+            " of {offered_per_s:.1}/s offered ({:.1} %)",
+            100.0 * ok_per_s / offered_per_s.max(1e-9)
+        )?;
         write!(text, ", sent p99 {} ms late", milliseconds(phase.lag_ms.percentile(99.0)))?;
     }
     write!(text, "; {ok_rows_per_s:.1} rows/s")?;
