@@ -69,5 +69,5 @@ requirements: ## resolve the pinned Python packages again, after a change of a r
 	done
 
 .PHONY: clean-cache
-clean-cache: ## remove what was fetched (ONNX Runtime, Python packages)
+clean-cache: ## remove what was fetched (ONNX Runtime, Python packages, load tools)
 	rm -rf .cache
