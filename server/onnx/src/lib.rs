@@ -110,7 +110,7 @@ impl Backend for OnnxBackend {
             }
             (BackendChoice::OnnxRuntime, Err(why)) => {
                 return Err(LoadError(format!(
-                    "model '{}' asks for ONNX Runtime, which was not found: {why}",
+                    "model '{}' asks for ONNX Runtime, which is not there: {why}",
                     artifact.model
                 )));
             }

@@ -21,6 +21,7 @@ static LOADED: Mutex<Option<Arc<Library>>> = Mutex::new(None);
 /// The process-wide choice of runtimes, made once at start. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Runtime {
+    /// The library, or a clause that says why there is none.
     pub(crate) library: Result<Arc<Library>, Arc<str>>,
 }
 
@@ -113,22 +114,19 @@ impl Runtime {
         let how = format!(
             "to use it, run `make` or set {LIBRARY_VARIABLE} to a libonnxruntime 1.{MINOR_VERSION_MIN} or later"
         );
-        Ok(Runtime { library: Err(format!("{why}; {how}").into()) })
+        Ok(Runtime { library: Err(format!("ONNX Runtime was not found: {why}; {how}").into()) })
     }
 
     /// Does without ONNX Runtime, whether it is installed or not.
     pub fn tract_only() -> Runtime {
-        Runtime { library: Err("only tract was asked for".into()) }
+        Runtime { library: Err("ONNX Runtime is switched off".into()) }
     }
 
     /// One line for the start-up summary.
     pub fn describe(&self) -> String {
         match &self.library {
             Ok(library) => format!("ONNX Runtime {} ({})", library.version, library.path.display()),
-            Err(why) => format!(
-                "tract {} (embedded, pure Rust): ONNX Runtime was not found: {why}",
-                crate::tract::VERSION
-            ),
+            Err(why) => format!("tract {} (embedded, pure Rust): {why}", crate::tract::VERSION),
         }
     }
 

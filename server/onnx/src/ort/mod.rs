@@ -248,17 +248,23 @@ impl Instance for OrtInstance {
 }
 
 fn run_error(error: ort::Error) -> RunError {
-    let message = without_source_paths(&one_line(&error));
+    let message = readable(&one_line(&error));
     match error.code() {
         ErrorCode::InvalidArgument => RunError::Input(message),
         _ => RunError::Failed(message),
     }
 }
 
-/// Takes out the places in ONNX Runtime's own source that its exceptions begin with.
-fn without_source_paths(message: &str) -> String {
+/// Names the operator first, and leaves out the places in ONNX Runtime's own source.
+fn readable(message: &str) -> String {
     let words = message.split(' ').filter(|word| !word.starts_with("/onnxruntime_src/"));
-    words.collect::<Vec<_>>().join(" ")
+    let message = words.collect::<Vec<_>>().join(" ");
+    let operator = message.strip_prefix("Non-zero status code returned while running ").and_then(|rest| {
+        let (operator, rest) = rest.split_once(" node. Name:'")?;
+        let (node, reason) = rest.split_once("' Status Message: ")?;
+        Some(format!("operator {operator} (node '{node}'): {reason}"))
+    });
+    operator.unwrap_or(message)
 }
 
 #[cfg(test)]
@@ -318,8 +324,13 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_one_line_without_source_paths() {
-        let message = "Non-zero status\n while running Add: /onnxruntime_src/core/a.h:12 bad\tsize";
-        assert_eq!(without_source_paths(&one_line(&message)), "Non-zero status while running Add: bad size");
+    fn messages_name_the_operator_in_one_line() {
+        let check = |message: &str, expected: &str| assert_eq!(readable(&one_line(&message)), expected);
+        check(
+            "Non-zero status code returned while running Add node. Name:'a' Status Message: \
+             /onnxruntime_src/core/a.h:12 bad\n\tsize",
+            "operator Add (node 'a'): bad size",
+        );
+        check("Got: 3\nExpected: 16", "Got: 3 Expected: 16");
     }
 }

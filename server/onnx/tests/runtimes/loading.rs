@@ -46,6 +46,20 @@ fn an_empty_file_and_data_outside_the_directory_are_refused() {
     assert!(error.contains("'../some.bin', which is outside the model's directory"), "{error}");
 }
 
+#[test]
+fn a_file_cut_anywhere_is_refused_without_a_panic() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cut.onnx");
+    let bytes = std::fs::read(fixture("zipmap_strings")).unwrap();
+    for length in 0..bytes.len() {
+        std::fs::write(&path, &bytes[..length]).unwrap();
+        let result = load_path(&Runtime::tract_only(), BackendChoice::Tract, &path);
+        // What comes after the graph can be missing without harm to it.
+        let Err(error) = result else { continue };
+        assert!(error.to_string().contains("cut.onnx"), "{length}: {error}");
+    }
+}
+
 fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
@@ -68,7 +82,11 @@ fn without_onnx_runtime_auto_means_tract_and_a_demand_is_refused() {
     let auto = load(&runtime, BackendChoice::Auto, "mlp").unwrap();
     assert_eq!(auto.platform(), "tract_onnx");
     let error = load(&runtime, BackendChoice::OnnxRuntime, "mlp").err().unwrap().to_string();
-    assert!(error.contains("asks for ONNX Runtime, which was not found"), "{error}");
+    assert!(
+        error.contains("asks for ONNX Runtime, which is not there: ONNX Runtime is switched off"),
+        "{error}"
+    );
+    assert_eq!(runtime.describe(), "tract 0.23 (embedded, pure Rust): ONNX Runtime is switched off");
 }
 
 #[test]
