@@ -74,6 +74,20 @@ fn more_shapes_than_plans_are_kept_for_run() {
 }
 
 #[test]
+fn a_long_run_gives_the_rows_back() {
+    for (choice, runtime) in runtimes() {
+        let model = load(&runtime, choice, "slow_rows").unwrap();
+        assert!(model.signature().is_batched());
+        let mut instance = model.instance().unwrap();
+        let values: Vec<f32> = (0..16).map(|value| value as f32).collect();
+        let outputs = run(&mut *instance, &[Some(fp32(&[2, 8], &values))]).unwrap();
+        for (actual, expected) in floats(&outputs[0]).iter().zip(&values) {
+            assert!((actual - expected).abs() < 1e-3, "{actual} is not {expected} on {}", choice.name());
+        }
+    }
+}
+
+#[test]
 fn a_loop_runs_for_as_many_steps_as_it_is_told() {
     let Some(runtime) = onnx_runtime() else { return };
     let model = load(&runtime, BackendChoice::OnnxRuntime, "slow").unwrap();
