@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::body::Body;
 use crate::cli::{Cli, Command, OutputArgs, RunArgs, ScenarioArgs, target};
 use crate::compare::compare;
@@ -13,7 +15,7 @@ use crate::drive::Shared;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::report::{Phase, Report};
-use crate::run::run;
+use crate::run::{run, runtime};
 use crate::scenario::{PlannedPhase, Scenario};
 use crate::server::Server;
 use crate::settings::Settings;
@@ -38,7 +40,7 @@ pub fn execute(cli: &Cli) -> Result<u8> {
 
 fn run_once(arguments: &RunArgs) -> Result<u8> {
     let settings = arguments.settings()?;
-    let shared = interruptible();
+    let shared = interruptible()?;
     let mut report = Report::new(None, SystemTime::now());
     let phase = measure("run", &settings, &shared, &arguments.output)?;
     print(&table::phase(&phase))?;
@@ -49,11 +51,8 @@ fn run_once(arguments: &RunArgs) -> Result<u8> {
 
 fn run_scenario(arguments: &ScenarioArgs) -> Result<u8> {
     let scenario = Scenario::read(&arguments.file)?;
-    let shared = interruptible();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::Settings(format!("cannot start the runtime: {error}")))?;
+    let shared = interruptible()?;
+    let runtime = runtime()?;
     let given = target(arguments.grpc.as_deref(), arguments.http.as_deref(), scenario.target.body)?;
     let server = match (&given, &scenario.server) {
         (None, Some(command)) => Some(runtime.block_on(Server::start(command))?),
@@ -121,24 +120,25 @@ fn measure(name: &str, settings: &Settings, shared: &Arc<Shared>, output: &Outpu
 }
 
 /// The first interrupt ends the load early and still gives its result; the second ends the program.
-fn interruptible() -> Arc<Shared> {
+fn interruptible() -> Result<Arc<Shared>> {
     let shared = Arc::new(Shared::default());
     let watched = Arc::clone(&shared);
+    let runtime = runtime()?;
+    let interrupts = {
+        let _context = runtime.enter();
+        signal(SignalKind::interrupt())
+    };
+    let mut interrupts =
+        interrupts.map_err(|error| Error::Settings(format!("cannot watch for interrupts: {error}")))?;
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        if let Ok(runtime) = runtime {
-            runtime.block_on(async {
-                // Without a handler the first interrupt ends the program, which is no worse.
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    watched.stopped.store(true, Ordering::Relaxed);
-                    if tokio::signal::ctrl_c().await.is_ok() {
-                        std::process::exit(INTERRUPTED);
-                    }
-                }
-            });
-        }
+        runtime.block_on(async {
+            interrupts.recv().await;
+            watched.stopped.store(true, Ordering::Relaxed);
+            interrupts.recv().await;
+            std::process::exit(INTERRUPTED);
+        });
     });
-    shared
+    Ok(shared)
 }
 
 fn print(text: &str) -> Result<()> {

@@ -27,7 +27,7 @@ impl Progress {
             ExtentSettings::DurationS(seconds) => (((settings.warmup_s + seconds) * 1e3) as u64, true),
             ExtentSettings::Requests(requests) => (requests, false),
         };
-        let style = ProgressStyle::with_template("{prefix:>8} [{bar:40}] {msg}")
+        let style = ProgressStyle::with_template("{prefix:>7} [{bar:24}] {msg}")
             .expect("the template is fixed and valid; this is a bug")
             .progress_chars("=> ");
         let bar = ProgressBar::with_draw_target(Some(length), target).with_style(style);

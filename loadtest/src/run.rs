@@ -107,7 +107,8 @@ fn run_with<T: Transmit>(
     })
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+/// A runtime on the thread that calls `block_on`.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -256,6 +257,9 @@ fn collect(
     progress.clear();
     if let Some(error) = failure {
         return Err(error);
+    }
+    if cut.is_none() && shared.stopped.load(Ordering::Relaxed) {
+        cut = Some(start.elapsed());
     }
     if let Some(end) = cut {
         models.iter_mut().for_each(|recorder| recorder.cut(end));

@@ -4,8 +4,9 @@
 
 mod stub;
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use stub::Stub;
 use tempfile::TempDir;
@@ -214,6 +215,34 @@ duration = "200ms"
         assert_eq!(output.status.code(), Some(expected), "{text}{}", String::from_utf8_lossy(&output.stderr));
         assert!(text.contains(if expected == 0 { "goal holds" } else { "goal MISSED" }), "{text}");
         assert!(text.contains("server 0.00 cores"), "the started server's own usage is read: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_ends_the_load_early_and_still_gives_its_result() {
+    let stub = Stub::start().await;
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("result.json");
+    for load in ["-c 4", "--rate 500"] {
+        let before = stub.seen.requests("echo");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_gristmill-loadtest"))
+            .args(words(&format!(
+                "run --grpc {} -m echo --warmup 0s --duration 1h {load} --output",
+                stub.grpc
+            )))
+            .arg(&file)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        stub.seen.wait_for(before + 50).await;
+        let id = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+        kill_process(id, Signal::INT).unwrap();
+        assert!(child.wait().unwrap().success());
+        let result: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let phase = &result["phases"][0];
+        assert_eq!(phase["interrupted"], true);
+        assert!(phase["window_s"].as_f64().unwrap() < 3600.0);
+        assert_eq!(phase["total"]["requests"], stub.seen.requests("echo") - before - 1);
     }
 }
 

@@ -14,6 +14,7 @@ use gristmill_proto::inference as oip;
 use oip::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use oip::model_metadata_response::TensorMetadata;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status};
 
@@ -43,6 +44,8 @@ pub(crate) struct Seen {
     bodies: Mutex<BTreeMap<String, BTreeSet<Vec<u8>>>>,
     /// Timeouts that requests carried.
     timeouts: Mutex<Vec<String>>,
+    /// Requests in all.
+    total: watch::Sender<usize>,
 }
 
 #[derive(Clone)]
@@ -92,8 +95,14 @@ impl Seen {
         self.timeouts.lock().unwrap().clone()
     }
 
+    /// Waits until `total` requests have come.
+    pub(crate) async fn wait_for(&self, total: usize) {
+        self.total.subscribe().wait_for(|seen| *seen >= total).await.unwrap();
+    }
+
     fn count(&self, model: &str, body: &[u8]) -> usize {
         self.bodies.lock().unwrap().entry(model.to_owned()).or_default().insert(body.to_vec());
+        self.total.send_modify(|total| *total += 1);
         let mut requests = self.requests.lock().unwrap();
         let count = requests.entry(model.to_owned()).or_default();
         *count += 1;
