@@ -52,7 +52,18 @@ pub(crate) fn metadata(
         platform: info.platform.clone(),
         inputs: info.signature.inputs.iter().map(tensor).collect(),
         outputs: info.signature.outputs.iter().map(tensor).collect(),
+        properties: info.signature.outputs.iter().filter_map(labels_property).collect(),
     })
+}
+
+/// Where [`metadata`]'s properties keep the class names of an output.
+pub(crate) fn labels_key(output: &str) -> String {
+    format!("labels.{output}")
+}
+
+fn labels_property(spec: &TensorSpec) -> Option<(String, String)> {
+    let labels = serde_json::to_string(&spec.labels).expect("strings are JSON; this is a bug");
+    (!spec.labels.is_empty()).then(|| (labels_key(&spec.name), labels))
 }
 
 /// How one version is served.

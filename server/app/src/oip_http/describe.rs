@@ -5,18 +5,28 @@ use gristmill_proto::inference::model_config::SchedulingChoice;
 use gristmill_proto::inference::model_metadata_response::TensorMetadata;
 use serde_json::{Value, json};
 
+use crate::oip_grpc::describe as messages;
+
 pub(super) fn server(message: &pb::ServerMetadataResponse) -> Value {
     json!({"name": message.name, "version": message.version, "extensions": message.extensions})
 }
 
 pub(super) fn metadata(message: &pb::ModelMetadataResponse) -> Value {
     let tensor = |tensor: &TensorMetadata| json!({"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape});
+    let output = |spec: &TensorMetadata| {
+        let mut output = tensor(spec);
+        let labels = message.properties.get(&messages::labels_key(&spec.name));
+        if let Some(labels) = labels.and_then(|labels| serde_json::from_str(labels).ok()) {
+            output["labels"] = labels;
+        }
+        output
+    };
     json!({
         "name": message.name,
         "versions": message.versions,
         "platform": message.platform,
         "inputs": message.inputs.iter().map(tensor).collect::<Value>(),
-        "outputs": message.outputs.iter().map(tensor).collect::<Value>(),
+        "outputs": message.outputs.iter().map(output).collect::<Value>(),
     })
 }
 
