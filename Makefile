@@ -43,6 +43,9 @@ test-rust: ## run the tests written in Rust
 test-conformance: ## compare a running server with Python's onnxruntime, through Triton's own clients
 	@library=$$(.ci/get-onnxruntime)
 	packages=$$($(test_packages))
+	# The program that the tests written in Rust have built: another build would compile most of the tree again.
+	cargo test --workspace --locked --no-run
+	export GRISTMILL_BIN="$${GRISTMILL_BIN:-$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/gristmill}"
 	export ORT_DYLIB_PATH="$$library" PYTHONPATH="$$packages"
 	$(python) -m pytest $(conformance) $(ARGS)
 
