@@ -39,6 +39,15 @@ pub(crate) struct Library {
 #[error("{0}")]
 pub struct RuntimeError(String);
 
+/// Why a file is not the library.
+#[derive(Debug)]
+enum Refusal {
+    /// The system's loader found nothing, or nothing that it can load.
+    NotLoadable(String),
+    /// It is there and will not do.
+    NotUsable(String),
+}
+
 /// Switches off the telemetry of ONNX Runtime for this process. [`Runtime::find`] does so too, before
 /// it loads the library; a program with threads of its own calls this at the top of `main`.
 pub fn disable_telemetry() {
@@ -87,7 +96,7 @@ impl Runtime {
             };
         }
         if let Some(named) = named {
-            let library = Arc::new(Library::load(&named).map_err(RuntimeError)?);
+            let library = Arc::new(Library::load(&named).map_err(|refusal| RuntimeError(refusal.text()))?);
             *loaded = Some(Arc::clone(&library));
             return Ok(Runtime { library: Ok(library) });
         }
@@ -100,9 +109,9 @@ impl Runtime {
                     *loaded = Some(Arc::clone(&library));
                     return Ok(Runtime { library: Ok(library) });
                 }
-                // A bare name is a question to the system's loader; its "no" is no news.
-                Err(refusal) if candidate.components().count() > 1 => refusals.push(refusal),
-                Err(_) => {}
+                // A bare name is a question to the system's loader, whose "no" is no news.
+                Err(Refusal::NotLoadable(_)) if candidate.components().count() == 1 => {}
+                Err(refusal) => refusals.push(refusal.text()),
             }
         }
         let why = match refusals.first() {
@@ -138,13 +147,17 @@ impl Runtime {
 // === impl Library ===
 
 impl Library {
-    fn load(path: &Path) -> Result<Library, String> {
+    fn load(path: &Path) -> Result<Library, Refusal> {
         // A path is a file here; a bare name that is no file is a question to the system's loader.
         let absolute = if path.exists() { std::path::absolute(path).ok() } else { None };
         let path = absolute.as_deref().unwrap_or(path);
         let version = probe(path)?;
         let failed = |error: &dyn fmt::Display| {
-            format!("{} (ONNX Runtime {version}) cannot be initialised: {}", path.display(), one_line(error))
+            Refusal::NotUsable(format!(
+                "{} (ONNX Runtime {version}) cannot be initialised: {}",
+                path.display(),
+                one_line(error)
+            ))
         };
         let environment = ort::init_from(path)
             .map_err(|error| failed(&error))?
@@ -159,23 +172,35 @@ impl Library {
     }
 }
 
+// === impl Refusal ===
+
+impl Refusal {
+    fn text(self) -> String {
+        match self {
+            Refusal::NotLoadable(text) | Refusal::NotUsable(text) => text,
+        }
+    }
+}
+
 /// Loads the library, asks for its version and checks that it has the interface needed here.
 #[expect(unsafe_code, reason = "loads foreign code and calls it to learn its version")]
-fn probe(path: &Path) -> Result<String, String> {
+fn probe(path: &Path) -> Result<String, Refusal> {
+    let unusable = |reason: &str| Refusal::NotUsable(format!("{} {reason}", path.display()));
     // SAFETY: running a library's initialisers is what its user asked for by installing it there; the
-    // name and export checked below make it ONNX Runtime before anything else of it is called.
-    let library = unsafe { libloading::Library::new(path) }
-        .map_err(|error| format!("{} cannot be loaded: {}", path.display(), one_line(&error)))?;
+    // export checked below makes it ONNX Runtime before anything else of it is called.
+    let library = unsafe { libloading::Library::new(path) }.map_err(|error| {
+        Refusal::NotLoadable(format!("{} cannot be loaded: {}", path.display(), one_line(&error)))
+    })?;
     // SAFETY: this is the type of `OrtGetApiBase` in onnxruntime_c_api.h, unchanged since version 1.0.
     let base = unsafe {
         library.get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(
             c"OrtGetApiBase".to_bytes_with_nul(),
         )
     }
-    .map_err(|_| format!("{} is not ONNX Runtime: it does not export OrtGetApiBase", path.display()))?;
+    .map_err(|_| unusable("is not ONNX Runtime: it does not export OrtGetApiBase"))?;
     // SAFETY: the function takes nothing and returns a static table or null, which is checked.
     let base = unsafe { base().as_ref() }
-        .ok_or_else(|| format!("{} is not usable: OrtGetApiBase returns nothing", path.display()))?;
+        .ok_or_else(|| unusable("gives no interface: OrtGetApiBase returns null"))?;
     // SAFETY: the table's functions are valid while the library is loaded; the version is a static string.
     let (version, has_interface) = unsafe {
         let version = CStr::from_ptr((base.GetVersionString)()).to_string_lossy().into_owned();
@@ -183,10 +208,9 @@ fn probe(path: &Path) -> Result<String, String> {
         (version, minor >= MINOR_VERSION_MIN && !(base.GetApi)(MINOR_VERSION_MIN).is_null())
     };
     if !has_interface {
-        return Err(format!(
-            "{} is ONNX Runtime {version}; version 1.{MINOR_VERSION_MIN} or later is needed",
-            path.display()
-        ));
+        return Err(unusable(&format!(
+            "is ONNX Runtime {version}; version 1.{MINOR_VERSION_MIN} or later is needed"
+        )));
     }
     Ok(version)
 }
@@ -248,4 +272,49 @@ fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str
 /// A runtime's message as one line.
 pub(crate) fn one_line(message: &dyn fmt::Display) -> String {
     message.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// A library made of `source`, by the compiler that links Rust's own programs.
+    fn compile(directory: &Path, source: &str) -> PathBuf {
+        let (code, library) = (directory.join("fake.c"), directory.join("libfake.so"));
+        std::fs::write(&code, source).unwrap();
+        let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&code).status();
+        assert!(status.unwrap().success());
+        library
+    }
+
+    #[test]
+    fn libraries_that_will_not_do_are_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let library = compile(directory.path(), "int unrelated(void) { return 1; }");
+        let refusal = probe(&library).unwrap_err();
+        assert!(matches!(refusal, Refusal::NotUsable(_)));
+        assert!(refusal.text().ends_with("libfake.so is not ONNX Runtime: it does not export OrtGetApiBase"));
+
+        let directory = tempfile::tempdir().unwrap();
+        let library = compile(
+            directory.path(),
+            r#"
+            struct base { const void *(*api)(unsigned); const char *(*version)(void); };
+            static const void *api(unsigned wanted) { return 0; }
+            static const char *version(void) { return "1.10.2"; }
+            static const struct base base = { api, version };
+            const struct base *OrtGetApiBase(void) { return &base; }
+            "#,
+        );
+        let text = probe(&library).unwrap_err().text();
+        assert!(
+            text.ends_with("libfake.so is ONNX Runtime 1.10.2; version 1.24 or later is needed"),
+            "{text}"
+        );
+
+        let refusal = probe(&directory.path().join("absent.so")).unwrap_err();
+        assert!(matches!(refusal, Refusal::NotLoadable(_)), "{refusal:?}");
+    }
 }

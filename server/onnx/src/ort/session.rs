@@ -161,7 +161,7 @@ impl Recipe {
         let name = provider.dispatch()?.name();
         match operators.get(name) {
             Some(count) => Ok((session, format!("{}: {count} of {all} operators", provider.kind))),
-            None => Err("it supports none of the model's operators".into()),
+            None => Err("no operator of the model is left that it supports".into()),
         }
     }
 }
@@ -217,6 +217,6 @@ mod tests {
 
         let cuda = Provider::new(ProviderKind::Cuda);
         let reason = recipe.assigned(session, &cuda).unwrap_err();
-        assert_eq!(reason, "it supports none of the model's operators");
+        assert_eq!(reason, "no operator of the model is left that it supports");
     }
 }

@@ -3,11 +3,10 @@
 mod forest;
 mod labels;
 mod operators;
+mod panics;
 mod values;
 
-use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -83,8 +82,8 @@ impl TractModel {
 
         let rewritten = file.rewritten.take();
         let signature = &derived.signature;
-        let built = catch_unwind(|| build(path, rewritten, signature))
-            .unwrap_or_else(|panic| Err(format_err!("{}", panic_text(&*panic))));
+        let built = panics::as_errors(|| build(path, rewritten, signature))
+            .unwrap_or_else(|panic| Err(format_err!("{panic}")));
         let built = built.map_err(|error| {
             LoadError(format!("tract cannot run {}: {}; {WAY_OUT}", path.display(), chain(&error)))
         })?;
@@ -234,11 +233,6 @@ fn chain(error: &tract_onnx::prelude::TractError) -> String {
     one_line(&format!("{error:#}"))
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-    one_line(&text.unwrap_or("it panicked"))
-}
-
 impl Model for TractModel {
     fn signature(&self) -> &Signature {
         &self.signature
@@ -311,10 +305,10 @@ impl Instance for TractInstance {
             })?;
             values.push(values::input(spec, view)?);
         }
-        // Many of tract's operators check sizes and indices by panicking. Caught here, the batch can be
-        // split to find the request at fault. The state in use is lost with the panic, and a new one made.
-        let outputs = catch_unwind(AssertUnwindSafe(|| self.run_plan(inputs, values)))
-            .map_err(|panic| RunError::Failed(format!("tract failed: {}", panic_text(&*panic))))?
+        // After a panic too the batch can be split to find the request at fault. The state in use is
+        // lost with the panic, and a new one made.
+        let outputs = panics::as_errors(|| self.run_plan(inputs, values))
+            .map_err(|panic| RunError::Failed(format!("tract failed: {panic}")))?
             .map_err(|error| RunError::Failed(format!("tract failed: {}", chain(&error))))?;
         if outputs.len() != signature.outputs.len() {
             return Err(RunError::Failed(format!(

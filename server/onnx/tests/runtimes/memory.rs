@@ -30,6 +30,24 @@ fn outputs_outlive_the_run_the_instance_and_the_model() {
 }
 
 #[test]
+fn an_output_that_is_a_weight_outlives_the_model() {
+    for (choice, runtime) in runtimes() {
+        let model = load(&runtime, choice, "constant_output").unwrap();
+        let mut instance = model.instance().unwrap();
+        let mut kept = Vec::new();
+        for _ in 0..3 {
+            kept.push(run(&mut *instance, &[Some(fp32(&[1, 2], &[1., 2.]))]).unwrap());
+        }
+        drop(instance);
+        drop(model);
+        for outputs in kept {
+            assert_eq!(floats(&outputs[0]), [2., 4.]);
+            assert_eq!(floats(&outputs[1]), [0.25, 0.5, 0.75], "{}", choice.name());
+        }
+    }
+}
+
+#[test]
 fn an_output_that_is_an_input_does_not_change_with_the_next_batch() {
     for (choice, runtime) in runtimes() {
         for name in ["passthrough", "input_is_output"] {
