@@ -1,11 +1,13 @@
 //! JSON as the HTTP dialects speak it: numbers go straight between text and little-endian tensor bytes.
 
+mod answer;
 pub(crate) mod element;
 mod infer;
 pub(crate) mod scan;
 pub(crate) mod write;
 
-pub use infer::{Encoded, InferBody, WantedOutput, decode_infer, decode_raw, encode_infer};
+pub use answer::{Encoded, encode_infer};
+pub use infer::{InferBody, WantedOutput, decode_infer, decode_raw};
 
 #[cfg(test)]
 mod tests;

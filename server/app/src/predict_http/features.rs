@@ -144,7 +144,7 @@ impl<'m> Reader<'m> {
     fn list_row(&mut self, scanner: &mut Scanner<'_>, row: Option<usize>) -> Result<(), JsonError> {
         let model = &self.model.name;
         let columns = &mut self.columns;
-        let count = scanner.list(&place_text(row), |scanner, index| match columns.get_mut(index) {
+        let count = scanner.list(place_text(row), |scanner, index| match columns.get_mut(index) {
             None => scanner.skip(),
             Some(column) => {
                 column.element(scanner, row)?;
@@ -166,7 +166,7 @@ impl<'m> Reader<'m> {
         let before = row.unwrap_or(0);
         let model = self.model;
         let columns = &mut self.columns;
-        scanner.object(&place_text(row), |scanner, name| {
+        scanner.object(place_text(row), |scanner, name| {
             let Some(column) = columns.iter_mut().find(|column| column.spec.name == name) else {
                 return Err(JsonError::Meaning(format!(
                     "model '{}' has no feature '{name}': it takes {}",

@@ -127,7 +127,7 @@ impl DataList<'_> {
             if self.shape.is_empty() {
                 return self.element::<E>(scanner);
             }
-            return Err(scanner.unexpected(&format!("input '{}': 'data' must be a list", self.name)));
+            return Err(scanner.unexpected(format_args!("input '{}': 'data' must be a list", self.name)));
         }
         let start = scanner.clone();
         let mut ahead = scanner.clone();
@@ -254,7 +254,7 @@ impl DataList<'_> {
 
     #[cold]
     fn wrong_nesting(&self, scanner: &mut Scanner<'_>, axis: usize) -> JsonError {
-        scanner.unexpected(&if self.shape.is_empty() {
+        scanner.unexpected(if self.shape.is_empty() {
             format!("input '{}': 'data' for the scalar shape [] must be one value", self.name)
         } else {
             format!(

@@ -1,24 +1,19 @@
-//! The inference request and response of the Open Inference Protocol as JSON, with binary tensors behind it.
+//! The inference request of the Open Inference Protocol: JSON, with binary tensors behind it.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_engine::error::InferError;
-use gristmill_engine::request::{NamedTensor, Response};
+use gristmill_engine::request::NamedTensor;
 use gristmill_engine::tensor::{DType, Shape, Signature, Tensor};
-use smallvec::SmallVec;
 
 use super::element::read_data;
 use super::scan::{JsonError, Scalar, Scanner};
-use super::write::{write_data, write_integer, write_shape, write_string};
 use crate::codec::binary::{BinaryTail, raw_input, split_body};
 
 /// Most dimensions of a tensor in JSON; nesting is bounded as well.
 const RANK_MAX: usize = 32;
-
-/// Binary outputs of up to this many bytes together are copied behind the JSON, so that a small answer
-/// is one buffer; larger ones are sent from where they are.
-const COPIED_BYTES_MAX: usize = 16 * 1024;
 
 /// An inference request, decoded and not yet checked against a model.
 #[derive(Debug, Default)]
@@ -40,15 +35,6 @@ pub struct WantedOutput {
     pub name: String,
     /// The `binary_data` parameter.
     pub binary_data: Option<bool>,
-}
-
-/// The body of a response.
-#[derive(Debug)]
-pub struct Encoded {
-    /// To be sent one after another.
-    pub parts: SmallVec<[Bytes; 1]>,
-    /// Bytes of JSON at the start, where binary tensors follow.
-    pub header_length: Option<usize>,
 }
 
 /// Decodes a request. `header_length` is the value of `Inference-Header-Content-Length`; without it the
@@ -76,62 +62,6 @@ pub fn decode_infer(body: Bytes, header_length: Option<usize>) -> Result<InferBo
 pub fn decode_raw(signature: &Signature, body: Bytes) -> Result<InferBody, InferError> {
     let input = raw_input(signature, body)?;
     Ok(InferBody { inputs: vec![input], binary_data_output: true, ..InferBody::default() })
-}
-
-/// Encodes the answer to `request`.
-///
-/// # Errors
-/// `InvalidInput` for an output that JSON cannot carry and that was not asked for as binary.
-pub fn encode_infer(request: &InferBody, response: &Response) -> Result<Encoded, InferError> {
-    let model = &response.model;
-    let mut json = Vec::with_capacity(256 + json_bytes_estimate(request, response));
-    json.push(b'{');
-    if let Some(id) = &request.id {
-        json.extend_from_slice(b"\"id\":");
-        write_string(id, &mut json);
-        json.push(b',');
-    }
-    json.extend_from_slice(b"\"model_name\":");
-    write_string(&model.name, &mut json);
-    json.extend_from_slice(b",\"model_version\":\"");
-    write_integer(model.version, &mut json);
-    json.extend_from_slice(b"\",\"outputs\":[");
-
-    let mut binary: SmallVec<[Bytes; 2]> = SmallVec::new();
-    for (position, (index, tensor)) in response.outputs.iter().enumerate() {
-        let name = &model.signature.outputs[*index].name;
-        if position > 0 {
-            json.push(b',');
-        }
-        json.extend_from_slice(b"{\"name\":");
-        write_string(name, &mut json);
-        json.extend_from_slice(b",\"datatype\":\"");
-        json.extend_from_slice(tensor.dtype().name().as_bytes());
-        json.extend_from_slice(b"\",\"shape\":");
-        write_shape(tensor.shape(), &mut json);
-        if request.is_binary(position) {
-            json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
-            write_integer(tensor.data().len(), &mut json);
-            json.push(b'}');
-            binary.push(tensor.data().clone());
-        } else {
-            json.extend_from_slice(b",\"data\":");
-            write_data(name, tensor, &mut json)?;
-        }
-        json.push(b'}');
-    }
-    json.extend_from_slice(b"]}");
-
-    let header_length = (!binary.is_empty()).then_some(json.len());
-    let mut parts = SmallVec::new();
-    if binary.iter().map(Bytes::len).sum::<usize>() <= COPIED_BYTES_MAX {
-        binary.iter().for_each(|data| json.extend_from_slice(data));
-        parts.push(json.into());
-    } else {
-        parts.push(json.into());
-        parts.extend(binary.into_iter().filter(|data| !data.is_empty()));
-    }
-    Ok(Encoded { parts, header_length })
 }
 
 /// What the JSON says, before binary tensors have their bytes.
@@ -247,17 +177,17 @@ fn read_parameters(scanner: &mut Scanner<'_>, request: &mut InferBody) -> Result
 
 fn read_input(scanner: &mut Scanner<'_>, index: usize) -> Result<Input, JsonError> {
     let mut input = PartialInput::default();
-    scanner.object(&format!("entry {index} of 'inputs'"), |scanner, key| {
+    scanner.object(format_args!("entry {index} of 'inputs'"), |scanner, key| {
         match key {
-            "name" => input.name = Some(text(scanner, &format!("'name' of entry {index} of 'inputs'"))?),
-            "datatype" => input.dtype = Some(read_dtype(scanner, &input.label(index))?),
-            "shape" => input.shape = Some(read_dims(scanner, &input.label(index))?),
+            "name" => input.name = Some(text(scanner, format_args!("'name' of entry {index} of 'inputs'"))?),
+            "datatype" => input.dtype = Some(read_dtype(scanner, input.label(index))?),
+            "shape" => input.shape = Some(read_dims(scanner, input.label(index))?),
             "parameters" => {
-                let label = input.label(index);
-                members(scanner, &format!("'parameters' of {label}"), |scanner, key| {
+                let label = Label { name: input.name.as_deref(), index };
+                members(scanner, format_args!("'parameters' of {label}"), |scanner, key| {
                     match key {
                         "binary_data_size" => {
-                            let size = unsigned(scanner, &format!("'binary_data_size' of {label}"))?;
+                            let size = unsigned(scanner, format_args!("'binary_data_size' of {label}"))?;
                             input.binary_data_size = Some(usize::try_from(size).unwrap_or(usize::MAX));
                         }
                         "shared_memory_region" => {
@@ -279,13 +209,25 @@ fn read_input(scanner: &mut Scanner<'_>, index: usize) -> Result<Input, JsonErro
     input.finish(index)
 }
 
-impl<'a> PartialInput<'a> {
-    /// How errors name it: by its name once that is known.
-    fn label(&self, index: usize) -> String {
-        match &self.name {
-            Some(name) => format!("input '{name}'"),
-            None => format!("entry {index} of 'inputs'"),
+/// How errors name an input: by its name once that is known, else by its place in the list.
+#[derive(Clone, Copy)]
+struct Label<'a> {
+    name: Option<&'a str>,
+    index: usize,
+}
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name {
+            Some(name) => write!(f, "input '{name}'"),
+            None => write!(f, "entry {} of 'inputs'", self.index),
         }
+    }
+}
+
+impl<'a> PartialInput<'a> {
+    fn label(&self, index: usize) -> Label<'_> {
+        Label { name: self.name.as_deref(), index }
     }
 
     fn read_data(&mut self, scanner: &mut Scanner<'a>) -> Result<(), JsonError> {
@@ -304,9 +246,10 @@ impl<'a> PartialInput<'a> {
     }
 
     fn finish(self, index: usize) -> Result<Input, JsonError> {
-        let label = self.label(index);
-        let missing = |key: &str| JsonError::Meaning(format!("{label} has no '{key}'"));
-        let name = self.name.ok_or_else(|| missing("name"))?;
+        let Some(name) = self.name else {
+            return Err(JsonError::Meaning(format!("entry {index} of 'inputs' has no 'name'")));
+        };
+        let missing = |key: &str| JsonError::Meaning(format!("input '{name}' has no '{key}'"));
         let dtype = self.dtype.ok_or_else(|| missing("datatype"))?;
         let shape = self.shape.ok_or_else(|| missing("shape"))?;
         let source = match (self.data, self.binary_data_size) {
@@ -319,7 +262,8 @@ impl<'a> PartialInput<'a> {
             (None, None) => return Err(missing("data")),
             (Some(_), Some(_)) => {
                 return Err(JsonError::Meaning(format!(
-                    "{label} has both 'data' and 'binary_data_size': its elements come either in JSON or behind it"
+                    "input '{name}' has both 'data' and 'binary_data_size': its elements come either in JSON or \
+                     behind it"
                 )));
             }
         };
@@ -346,15 +290,15 @@ impl Input {
 }
 
 fn read_output(scanner: &mut Scanner<'_>, index: usize) -> Result<WantedOutput, JsonError> {
-    let label = format!("entry {index} of 'outputs'");
+    let label = format_args!("entry {index} of 'outputs'");
     let (mut name, mut binary_data) = (None, None);
-    scanner.object(&label, |scanner, key| {
+    scanner.object(label, |scanner, key| {
         match key {
-            "name" => name = Some(text(scanner, &format!("'name' of {label}"))?),
-            "parameters" => members(scanner, &format!("'parameters' of {label}"), |scanner, key| {
+            "name" => name = Some(text(scanner, format_args!("'name' of {label}"))?),
+            "parameters" => members(scanner, format_args!("'parameters' of {label}"), |scanner, key| {
                 match key {
-                    "binary_data" => binary_data = Some(boolean(scanner, &format!("'binary_data' of {label}"))?),
-                    "classification" if unsigned(scanner, &format!("'classification' of {label}"))? > 0 => {
+                    "binary_data" => binary_data = Some(boolean(scanner, format_args!("'binary_data' of {label}"))?),
+                    "classification" if unsigned(scanner, format_args!("'classification' of {label}"))? > 0 => {
                         return Err(JsonError::Meaning(format!(
                             "{label}: the classification extension is not supported: ask for the scores and sort \
                              them, or use /predict"
@@ -376,26 +320,6 @@ fn read_output(scanner: &mut Scanner<'_>, index: usize) -> Result<WantedOutput, 
     Ok(WantedOutput { name, binary_data })
 }
 
-// === impl InferBody ===
-
-impl InferBody {
-    /// Whether the output at `position` of the response is sent as binary data.
-    fn is_binary(&self, position: usize) -> bool {
-        self.outputs.get(position).and_then(|output| output.binary_data).unwrap_or(self.binary_data_output)
-    }
-}
-
-fn json_bytes_estimate(request: &InferBody, response: &Response) -> usize {
-    let tensors = response.outputs.iter().enumerate();
-    tensors
-        .map(|(position, (_, tensor))| match tensor.dtype() {
-            _ if request.is_binary(position) => 128,
-            DType::Bytes => 128 + tensor.data().len() * 2,
-            _ => 128 + tensor.element_count() * 12,
-        })
-        .sum()
-}
-
 /// FP16 and BF16 have no JSON form in the protocol.
 fn check_carried(name: &str, dtype: DType) -> Result<(), JsonError> {
     if matches!(dtype, DType::Fp16 | DType::Bf16) {
@@ -407,21 +331,21 @@ fn check_carried(name: &str, dtype: DType) -> Result<(), JsonError> {
     Ok(())
 }
 
-fn read_dtype(scanner: &mut Scanner<'_>, label: &str) -> Result<DType, JsonError> {
-    let name = text(scanner, &format!("'datatype' of {label}"))?;
+fn read_dtype(scanner: &mut Scanner<'_>, label: Label<'_>) -> Result<DType, JsonError> {
+    let name = text(scanner, format_args!("'datatype' of {label}"))?;
     DType::parse(&name).ok_or_else(|| {
         let known = DType::ALL.map(DType::name).join(", ");
         JsonError::Meaning(format!("{label}: unknown datatype '{name}': expected one of {known}"))
     })
 }
 
-fn read_dims(scanner: &mut Scanner<'_>, label: &str) -> Result<Shape, JsonError> {
+fn read_dims(scanner: &mut Scanner<'_>, label: Label<'_>) -> Result<Shape, JsonError> {
     let mut shape = Shape::new();
-    scanner.list(&format!("'shape' of {label}"), |scanner, axis| {
+    scanner.list(format_args!("'shape' of {label}"), |scanner, axis| {
         if axis == RANK_MAX {
             return Err(JsonError::Meaning(format!("{label}: 'shape' has more than {RANK_MAX} dimensions")));
         }
-        let dim = unsigned(scanner, &format!("dimension {axis} of {label}"))?;
+        let dim = unsigned(scanner, format_args!("dimension {axis} of {label}"))?;
         shape.push(usize::try_from(dim).unwrap_or(usize::MAX));
         Ok(())
     })?;
@@ -431,33 +355,33 @@ fn read_dims(scanner: &mut Scanner<'_>, label: &str) -> Result<Shape, JsonError>
 /// Reads an object or `null`, which stands for an empty one.
 fn members<'a>(
     scanner: &mut Scanner<'a>,
-    what: &str,
+    what: impl fmt::Display,
     member: impl FnMut(&mut Scanner<'a>, &str) -> Result<(), JsonError>,
 ) -> Result<(), JsonError> {
     if scanner.peek() == Some(b'n') { scanner.skip() } else { scanner.object(what, member) }
 }
 
-fn text(scanner: &mut Scanner<'_>, what: &str) -> Result<String, JsonError> {
+fn text(scanner: &mut Scanner<'_>, what: impl fmt::Display) -> Result<String, JsonError> {
     if scanner.peek() == Some(b'"') {
         return scanner.string().map(|text| text.into_owned());
     }
-    Err(scanner.unexpected(&format!("{what} must be a string")))
+    Err(scanner.unexpected(format_args!("{what} must be a string")))
 }
 
-fn boolean(scanner: &mut Scanner<'_>, what: &str) -> Result<bool, JsonError> {
+fn boolean(scanner: &mut Scanner<'_>, what: impl fmt::Display) -> Result<bool, JsonError> {
     match scanner.clone().scalar() {
         Ok(Scalar::Bool(value)) => scanner.skip().map(|()| value),
-        _ => Err(scanner.unexpected(&format!("{what} must be true or false"))),
+        _ => Err(scanner.unexpected(format_args!("{what} must be true or false"))),
     }
 }
 
-fn unsigned(scanner: &mut Scanner<'_>, what: &str) -> Result<u64, JsonError> {
+fn unsigned(scanner: &mut Scanner<'_>, what: impl fmt::Display) -> Result<u64, JsonError> {
     if let Ok(Scalar::Number(number)) = scanner.clone().scalar()
         && let Ok(value) = number.parse()
     {
         return scanner.skip().map(|()| value);
     }
-    Err(scanner.unexpected(&format!("{what} must be a non-negative integer")))
+    Err(scanner.unexpected(format_args!("{what} must be a non-negative integer")))
 }
 
 fn given_twice(key: &str) -> JsonError {

@@ -6,6 +6,7 @@
 //! nested value. Numbers are converted by `fast-float2` and the standard library, escapes by serde_json.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use gristmill_engine::error::InferError;
 
@@ -120,11 +121,11 @@ impl<'a> Scanner<'a> {
     /// Reads an object, calling `member` with the scanner at each value. `what` names it in errors.
     pub(crate) fn object(
         &mut self,
-        what: &str,
+        what: impl fmt::Display,
         mut member: impl FnMut(&mut Scanner<'a>, &str) -> Result<(), JsonError>,
     ) -> Result<(), JsonError> {
         if self.peek() != Some(b'{') {
-            return Err(self.unexpected(&format!("{what} must be an object")));
+            return Err(self.unexpected(format_args!("{what} must be an object")));
         }
         self.open()?;
         if !self.take(b'}') {
@@ -152,11 +153,11 @@ impl<'a> Scanner<'a> {
     /// Reads a list, calling `entry` with the scanner at each value and the value's index.
     pub(crate) fn list(
         &mut self,
-        what: &str,
+        what: impl fmt::Display,
         mut entry: impl FnMut(&mut Scanner<'a>, usize) -> Result<(), JsonError>,
     ) -> Result<usize, JsonError> {
         if self.peek() != Some(b'[') {
-            return Err(self.unexpected(&format!("{what} must be a list")));
+            return Err(self.unexpected(format_args!("{what} must be a list")));
         }
         self.open()?;
         let mut count = 0;
@@ -259,7 +260,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// An error about the next value, which is JSON of the wrong kind, or a syntax error if it is none.
-    pub(crate) fn unexpected(&mut self, requirement: &str) -> JsonError {
+    pub(crate) fn unexpected(&mut self, requirement: impl fmt::Display) -> JsonError {
         let found = self.excerpt();
         match self.clone().skip() {
             Ok(()) => JsonError::Meaning(format!("{requirement}, got {found}")),
