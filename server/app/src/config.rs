@@ -226,27 +226,54 @@ mod tests {
     #[test]
     fn faults_say_what_was_expected() {
         check("instances = 0", expect!["instances is 0: expected 1 to 1024"]);
-        check("batching = { rows_max = 9999999 }", expect!["batching.rows_max is 9999999: expected 1 to 1048576"]);
-        check("batching = { delay = \"fast\" }", expect![[r#"batching.delay is "fast": expected a duration such as "2ms" (expected number at 0)"#]]);
-        check("batching = { rows_max = 64 }\nqueue = { rows_max = 10 }", expect!["queue.rows_max is 10 and batching.rows_max is 64: a batch would never fill; expected a queue of at least one batch"]);
-        check("providers = [\"gpu\"]", expect!["unknown execution provider 'gpu': expected one of cpu, cuda, tensorrt, openvino, rocm, migraphx"]);
-        check("providers = [3]", expect![[r#"
+        check(
+            "batching = { rows_max = 9999999 }",
+            expect!["batching.rows_max is 9999999: expected 1 to 1048576"],
+        );
+        check(
+            "batching = { delay = \"fast\" }",
+            expect![[
+                r#"batching.delay is "fast": expected a duration such as "2ms" (expected number at 0)"#
+            ]],
+        );
+        check(
+            "batching = { rows_max = 64 }\nqueue = { rows_max = 10 }",
+            expect![
+                "queue.rows_max is 10 and batching.rows_max is 64: a batch would never fill; expected a queue of at least one batch"
+            ],
+        );
+        check(
+            "providers = [\"gpu\"]",
+            expect![
+                "unknown execution provider 'gpu': expected one of cpu, cuda, tensorrt, openvino, rocm, migraphx"
+            ],
+        );
+        check(
+            "providers = [3]",
+            expect![[r#"
             TOML parse error at line 1, column 13
               |
             1 | providers = [3]
               |             ^^^
-            expected a provider's name or a table with a name and options"#]]);
-        check("instance = 2", expect![[r#"
+            expected a provider's name or a table with a name and options"#]],
+        );
+        check(
+            "instance = 2",
+            expect![[r#"
             TOML parse error at line 1, column 1
               |
             1 | instance = 2
               | ^^^^^^^^
-            unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `batching`, `queue`"#]]);
-        check("backend = \"torch\"", expect![[r#"
+            unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `batching`, `queue`"#]],
+        );
+        check(
+            "backend = \"torch\"",
+            expect![[r#"
             TOML parse error at line 1, column 11
               |
             1 | backend = "torch"
               |           ^^^^^^^
-            unknown variant `torch`, expected one of `auto`, `onnxruntime`, `tract`"#]]);
+            unknown variant `torch`, expected one of `auto`, `onnxruntime`, `tract`"#]],
+        );
     }
 }

@@ -96,6 +96,9 @@ impl OnnxBackend {
                 refused.join("; ")
             )));
         }
+        for refusal in &refused {
+            tracing::warn!(model = artifact.model, version = artifact.version, "{refusal}");
+        }
         let mut model = TractModel::load(artifact)?;
         model.add_notes(refused);
         Ok(model)

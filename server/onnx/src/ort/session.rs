@@ -100,6 +100,9 @@ impl Recipe {
         if accepted.iter().all(|provider| provider.kind == ProviderKind::Cpu) {
             notes.push("CPU execution provider".into());
         }
+        for refusal in &refusals {
+            tracing::warn!(model = self.artifact.model, version = self.artifact.version, "{refusal}");
+        }
         notes.extend(refusals);
         Ok(Choice { session, accepted, notes })
     }
