@@ -67,10 +67,14 @@ pub async fn serve(
             () = &mut shutdown => break,
             stream = accept(&listener) => stream,
         };
-        let edge = Arc::clone(&edge);
-        let service = service_fn(move |request| Arc::clone(&edge).call(request));
-        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
+        let (edge, http, watcher) = (Arc::clone(&edge), http.clone(), connections.watcher());
+        let stopping = stopping.clone();
         tokio::spawn(async move {
+            if !has_spoken(&stream, &stopping).await {
+                return;
+            }
+            let service = service_fn(move |request| Arc::clone(&edge).call(request));
+            let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service));
             if let Err(error) = connection.await {
                 debug!(%error, "grpc connection ended");
             }
@@ -120,6 +124,16 @@ fn http2_settings() -> http2::Builder<TokioExecutor> {
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .auto_date_header(false);
     http
+}
+
+/// Waits for a client's first byte. One that connects and says nothing would outlast the end of the
+/// server: HTTP/2 has no way to send it away before it has greeted.
+async fn has_spoken(stream: &TcpStream, stopping: &CancellationToken) -> bool {
+    let mut first = [0];
+    tokio::select! {
+        () = stopping.cancelled() => false,
+        peeked = tokio::time::timeout(KEEPALIVE_TIMEOUT, stream.peek(&mut first)) => matches!(peeked, Ok(Ok(1))),
+    }
 }
 
 /// The next connection, with small writes sent at once.

@@ -54,6 +54,7 @@ async fn models_describe_themselves() {
                     ],
                 },
             ],
+            properties: {},
         }
     "#]]
     .assert_debug_eq(&metadata);

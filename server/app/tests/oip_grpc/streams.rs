@@ -7,6 +7,7 @@ use gristmill::oip_grpc::GrpcOptions;
 use gristmill_engine::testing::Gate;
 use gristmill_proto::inference::infer_parameter::ParameterChoice;
 use gristmill_proto::inference::{InferParameter, ModelInferRequest};
+use tokio::net::TcpStream;
 use tonic::Code;
 
 use super::server::{Server, echo, gated, raw, text};
@@ -54,6 +55,7 @@ async fn an_over_long_message_ends_its_stream_with_the_limits_text() {
 async fn shutdown_finishes_what_has_begun() {
     let gate = Arc::new(Gate::default());
     let server = Server::start([("slow", gated(&gate))]).await;
+    let silent = TcpStream::connect(server.address).await.unwrap();
     let mut client = server.client().await;
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
@@ -67,4 +69,5 @@ async fn shutdown_finishes_what_has_begun() {
     gate.open();
     assert!(call.await.unwrap().is_ok());
     server.served.await.unwrap().unwrap();
+    drop(silent);
 }
