@@ -113,8 +113,10 @@ impl<'m> Reader<'m> {
                     _ => self.only_input(scanner, listed),
                 }
             }
-            _ => Err(scanner
-                .unexpected(&format!("'{key}' must be a list{}", if listed { "" } else { " or an object" }))),
+            _ => {
+                let or_object = if listed { "" } else { " or an object" };
+                Err(scanner.unexpected(format_args!("'{key}' must be a list{or_object}")))
+            }
         }
     }
 

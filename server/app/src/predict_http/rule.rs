@@ -333,3 +333,151 @@ fn write_nested(elements: &[Vec<u8>], shape: &[usize], json: &mut Vec<u8>) {
     }
     json.push(b']');
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use expect_test::{Expect, expect};
+    use gristmill_engine::request::{ModelInfo, Timing};
+    use gristmill_engine::tensor::BatchAxis;
+
+    use super::*;
+
+    fn spec(name: &str, dtype: DType, shape: &[i64], labels: &[&str]) -> TensorSpec {
+        let dim = |&size: &i64| usize::try_from(size).map_or(Dim::Dynamic(None), Dim::Fixed);
+        TensorSpec {
+            name: name.into(),
+            dtype,
+            shape: Some(shape.iter().map(dim).collect()),
+            optional: false,
+            labels: labels.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn signature(outputs: &[TensorSpec]) -> Signature {
+        Signature { inputs: Vec::new(), outputs: outputs.to_vec(), batch: BatchAxis::Rows }
+    }
+
+    fn fp32(shape: &[usize], values: &[f32]) -> Tensor {
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Tensor::new(DType::Fp32, shape, data.into()).unwrap()
+    }
+
+    fn int64(values: &[i64]) -> Tensor {
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Tensor::new(DType::Int64, [values.len()].as_slice(), data.into()).unwrap()
+    }
+
+    /// The rule for `outputs`, and what it makes of each of their rows.
+    fn check(outputs: &[(TensorSpec, Tensor)], expected: Expect) {
+        let specs: Vec<TensorSpec> = outputs.iter().map(|(spec, _)| spec.clone()).collect();
+        let model = ModelInfo {
+            name: "m".into(),
+            version: 1,
+            signature: signature(&specs),
+            platform: "none".into(),
+            batch_rows_max: 1,
+            batch_delay: Duration::ZERO,
+            instances: 1,
+            threads: 1,
+            notes: Vec::new(),
+        };
+        let rule = Rule::of(&model.signature);
+        let outputs =
+            outputs.iter().enumerate().map(|(index, (_, tensor))| (index, tensor.clone())).collect();
+        let response = Response { model: Arc::new(model), outputs, timing: Timing::default() };
+        let text =
+            |rows: Rows| rows.into_iter().map(|row| String::from_utf8(row).unwrap()).collect::<Vec<_>>();
+        let (predictions, probabilities) = rule.apply(&response).unwrap();
+        let shown = format!("{rule:?}: {}", text(predictions).join(" "));
+        expected.assert_eq(&match probabilities {
+            Some(probabilities) => format!("{shown}, probability {}", text(probabilities).join(" ")),
+            None => shown,
+        });
+    }
+
+    #[test]
+    fn a_label_is_the_prediction() {
+        let names = || Tensor::from_elements([2usize].as_slice(), ["benign", "malignant"]).unwrap();
+        // The label decides, even where another class has a higher score.
+        check(
+            &[
+                (spec("label", DType::Bytes, &[-1], &[]), names()),
+                (
+                    spec("p", DType::Fp32, &[-1, 2], &["benign", "malignant"]),
+                    fp32(&[2, 2], &[0.4, 0.6, 0.1, 0.9]),
+                ),
+            ],
+            expect![[r#"Label { label: 0, scores: Some(1) }: "benign" "malignant", probability 0.4 0.9"#]],
+        );
+        check(
+            &[
+                (spec("scores", DType::Fp32, &[-1, 2], &[]), fp32(&[2, 2], &[-3.0, 3.0, 2.0, -2.0])),
+                (spec("label", DType::Int64, &[-1], &[]), int64(&[1, 0])),
+            ],
+            expect!["Label { label: 1, scores: Some(0) }: 1 0"],
+        );
+        check(
+            &[(spec("class", DType::Int64, &[-1], &["cat", "dog"]), int64(&[1, 7]))],
+            expect![[r#"Label { label: 0, scores: None }: "dog" 7"#]],
+        );
+    }
+
+    #[test]
+    fn class_scores_decide_where_there_is_no_label() {
+        let rows = || fp32(&[2, 3], &[0.2, 0.5, 0.3, 1.0, 0.0, 0.0]);
+        check(
+            &[(spec("output", DType::Fp32, &[-1, 3], &["a", "b", "c"]), rows())],
+            expect![[r#"HighestScore { scores: 0 }: "b" "a", probability 0.5 1.0"#]],
+        );
+        check(
+            &[(spec("Softmax_3", DType::Fp32, &[-1, 3], &[]), rows())],
+            expect!["HighestScore { scores: 0 }: 1 0, probability 0.5 1.0"],
+        );
+        let nan = fp32(&[2, 3], &[f32::NAN, 0.5, 0.3, 5.0, 5.0, 1.0]);
+        check(
+            &[(spec("probabilities", DType::Fp32, &[-1, 3], &[]), nan)],
+            expect!["HighestScore { scores: 0 }: 1 0"],
+        );
+        check(
+            &[
+                (spec("embedding", DType::Fp32, &[-1, 3], &[]), rows()),
+                (spec("prob", DType::Fp32, &[-1, 3], &[]), rows()),
+            ],
+            expect!["HighestScore { scores: 1 }: 1 0, probability 0.5 1.0"],
+        );
+    }
+
+    #[test]
+    fn everything_else_is_given_as_it_is() {
+        check(
+            &[(spec("y", DType::Fp32, &[-1, 1], &[]), fp32(&[2, 1], &[0.1, f32::INFINITY]))],
+            expect!["Values { output: 0 }: 0.1 null"],
+        );
+        check(
+            &[(spec("prob", DType::Fp32, &[-1, 1], &[]), fp32(&[1, 1], &[0.7]))],
+            expect!["Values { output: 0 }: 0.7"],
+        );
+        check(
+            &[(spec("y", DType::Fp32, &[-1, 3], &[]), fp32(&[1, 3], &[0.2, 0.5, 0.3]))],
+            expect!["Values { output: 0 }: [0.2,0.5,0.3]"],
+        );
+        check(
+            &[(spec("y", DType::Fp32, &[-1, 2, 2], &[]), fp32(&[1, 2, 2], &[1., 2., 3., 4.]))],
+            expect!["Values { output: 0 }: [[1.0,2.0],[3.0,4.0]]"],
+        );
+        check(
+            &[(spec("y", DType::Fp32, &[-1, 2, -1], &[]), fp32(&[1, 2, 0], &[]))],
+            expect!["Values { output: 0 }: [[],[]]"],
+        );
+        check(
+            &[
+                (spec("a", DType::Fp32, &[-1, 1], &[]), fp32(&[2, 1], &[1.0, 2.0])),
+                (spec("b", DType::Fp32, &[-1, 2], &[]), fp32(&[2, 2], &[3.0, 4.0, 5.0, 6.0])),
+            ],
+            expect![[r#"Named: {"a":1.0,"b":[3.0,4.0]} {"a":2.0,"b":[5.0,6.0]}"#]],
+        );
+    }
+}
