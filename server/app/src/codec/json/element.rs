@@ -1,9 +1,11 @@
 //! How one JSON value becomes one element of each dtype, and lists of them a tensor's bytes.
 
+use std::ops::Neg;
+
 use gristmill_engine::tensor::{DType, ShapeText, element_count};
 use half::{bf16, f16};
 
-use super::scan::{JsonError, Scanner, is_number_start, non_finite, number_length};
+use super::scan::{JsonError, Scanner, WholePart, non_finite, number_length};
 
 /// Integers up to here are exact as `f64`: 2⁵³.
 const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
@@ -185,13 +187,14 @@ impl DataList<'_> {
                     return Ok(false);
                 }
                 self.element::<E>(scanner)?;
-                if scanner.take(b',') {
-                    continue;
+                match scanner.peek() {
+                    Some(b',') => scanner.advance(1),
+                    Some(b']') => {
+                        scanner.advance(1);
+                        break;
+                    }
+                    _ => return Err(scanner.syntax("',' or ']'")),
                 }
-                if scanner.take(b']') {
-                    break;
-                }
-                return Err(scanner.syntax("',' or ']'"));
             }
         }
         scanner.close();
@@ -275,17 +278,12 @@ macro_rules! impl_integer {
             #[inline]
             fn read(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), String> {
                 let rest = scanner.rest();
-                let sign = usize::from(rest.first() == Some(&b'-'));
-                let digits = rest[sign..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-                let length = sign + digits;
-                let plain = digits > 0
-                    && (digits == 1 || rest[sign] != b'0')
-                    && !matches!(rest.get(length), Some(b'.' | b'e' | b'E'));
-                if plain
-                    && let Ok(text) = std::str::from_utf8(&rest[..length])
+                if let Some(whole) = WholePart::read(rest)
+                    && !whole.goes_on
+                    && let Ok(text) = std::str::from_utf8(&rest[..whole.length])
                     && let Ok(value) = text.parse::<$integer>()
                 {
-                    scanner.advance(length);
+                    scanner.advance(whole.length);
                     data.extend_from_slice(&value.to_le_bytes());
                     return Ok(());
                 }
@@ -366,12 +364,23 @@ impl Element for bf16 {
 }
 
 /// A float type that `fast-float2` parses, correctly rounded in one step.
-trait Parsed: fast_float2::FastFloat {
+trait Parsed: fast_float2::FastFloat + Neg<Output = Self> {
+    /// Integers of so many digits are exact, and need no parser.
+    const EXACT_DIGITS_MAX: usize;
+
+    fn from_exact(value: u64) -> Self;
     fn from_non_finite(value: f64) -> Self;
     fn is_infinite(self) -> bool;
 }
 
 impl Parsed for f32 {
+    const EXACT_DIGITS_MAX: usize = 7;
+
+    #[inline]
+    fn from_exact(value: u64) -> f32 {
+        value as f32
+    }
+
     fn from_non_finite(value: f64) -> f32 {
         value as f32
     }
@@ -383,6 +392,13 @@ impl Parsed for f32 {
 }
 
 impl Parsed for f64 {
+    const EXACT_DIGITS_MAX: usize = 15;
+
+    #[inline]
+    fn from_exact(value: u64) -> f64 {
+        value as f64
+    }
+
     fn from_non_finite(value: f64) -> f64 {
         value
     }
@@ -396,14 +412,19 @@ impl Parsed for f64 {
 #[inline]
 fn float<F: Parsed + Copy>(scanner: &mut Scanner<'_>, dtype: &str) -> Result<F, String> {
     let rest = scanner.rest();
-    if is_number_start(rest)
-        && let Ok((value, length)) = fast_float2::parse_partial::<F, _>(rest)
-    {
-        if value.is_infinite() {
-            return Err(format!("{} is out of range for {dtype}", scanner.excerpt()));
+    if let Some(whole) = WholePart::read(rest) {
+        if !whole.goes_on && whole.digits <= F::EXACT_DIGITS_MAX {
+            scanner.advance(whole.length);
+            let value = F::from_exact(whole.value);
+            return Ok(if whole.negative { -value } else { value });
         }
-        scanner.advance(length);
-        return Ok(value);
+        if let Ok((value, length)) = fast_float2::parse_partial::<F, _>(rest) {
+            if value.is_infinite() {
+                return Err(format!("{} is out of range for {dtype}", scanner.excerpt()));
+            }
+            scanner.advance(length);
+            return Ok(value);
+        }
     }
     let Some((length, value)) = non_finite(rest) else {
         return Err(format!("expected a number, got {}", scanner.excerpt()));

@@ -3,7 +3,8 @@
 //! A pull scanner and not a serde deserializer, because tensors are most of a request's bytes and
 //! the published parsers each miss something here: serde_json has no `NaN`, which clients send and
 //! Triton reads, and rounds FP32 twice; sonic-rs overflows the stack when it passes over a deeply
-//! nested value. Numbers are converted by `fast-float2` and the standard library, escapes by serde_json.
+//! nested value. Numbers are converted by `fast-float2` and the standard library (floats that are
+//! written as short integers need neither), escapes by serde_json.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -330,15 +331,40 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// What a JSON number begins with, `-0.` or `12` for example, is legal.
-#[inline]
-pub(crate) fn is_number_start(rest: &[u8]) -> bool {
-    let unsigned = rest.strip_prefix(b"-").unwrap_or(rest);
-    let digits = leading_digits(unsigned);
-    if digits == 0 || (digits > 1 && unsigned[0] == b'0') {
-        return false;
+/// The sign and the whole part that a JSON number begins with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WholePart {
+    /// Bytes, with the sign.
+    pub(crate) length: usize,
+    pub(crate) digits: usize,
+    pub(crate) negative: bool,
+    /// The digits' value, which wraps beyond 19 digits.
+    pub(crate) value: u64,
+    /// The number goes on with a fraction or an exponent.
+    pub(crate) goes_on: bool,
+}
+
+impl WholePart {
+    /// What `rest` begins with, if a number can begin so: `-0.5` or `12` and neither `01` nor `1.`.
+    #[inline]
+    pub(crate) fn read(rest: &[u8]) -> Option<WholePart> {
+        let negative = rest.first() == Some(&b'-');
+        let start = usize::from(negative);
+        let mut length = start;
+        let mut value = 0u64;
+        while let Some(digit @ b'0'..=b'9') = rest.get(length) {
+            value = value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+            length += 1;
+        }
+        let digits = length - start;
+        let goes_on = match rest.get(length) {
+            Some(b'.') if !rest.get(length + 1).is_some_and(u8::is_ascii_digit) => return None,
+            Some(b'.' | b'e' | b'E') => true,
+            _ => false,
+        };
+        let is_legal = digits == 1 || (digits > 1 && rest[start] != b'0');
+        is_legal.then_some(WholePart { length, digits, negative, value, goes_on })
     }
-    unsigned.get(digits) != Some(&b'.') || unsigned.get(digits + 1).is_some_and(u8::is_ascii_digit)
 }
 
 /// The length of the token for a number that is not finite, and whether it is an infinity.
@@ -357,11 +383,7 @@ pub(crate) fn number_length(rest: &[u8]) -> Option<usize> {
     if let Some((length, _)) = non_finite(rest) {
         return Some(length);
     }
-    if !is_number_start(rest) {
-        return None;
-    }
-    let mut length = usize::from(rest[0] == b'-');
-    length += leading_digits(&rest[length..]);
+    let mut length = WholePart::read(rest)?.length;
     if rest.get(length) == Some(&b'.') {
         length += 1;
         length += leading_digits(&rest[length..]);

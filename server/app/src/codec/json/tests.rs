@@ -367,6 +367,22 @@ fn nest(flat: &[serde_json::Value], shape: &[usize]) -> serde_json::Value {
 }
 
 proptest! {
+    /// Every way to write a number gives what the standard library makes of it.
+    #[test]
+    fn floats_are_the_nearest(text in "-?(0|[1-9][0-9]{0,24})(\\.[0-9]{1,24})?([eE][+-]?[0-9]{1,2})?") {
+        let request = |datatype: &str| {
+            format!(r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"{datatype}","data":[{text}]}}]}}"#)
+        };
+        let single: f32 = text.parse().unwrap();
+        match decode(&request("FP32")) {
+            Ok(inputs) => prop_assert_eq!(&inputs[0].1.data()[..], &single.to_le_bytes()),
+            Err(error) => prop_assert!(single.is_infinite() && error.contains("out of range"), "{}", error),
+        }
+        let double: f64 = text.parse().unwrap();
+        let inputs = decode(&request("FP64")).unwrap();
+        prop_assert_eq!(&inputs[0].1.data()[..], &double.to_le_bytes());
+    }
+
     #[test]
     fn tensors_survive_json(tensor in any_tensor()) {
         let mut written = Vec::new();
