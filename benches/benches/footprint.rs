@@ -27,7 +27,7 @@ struct Args {
     /// The program; by default the release build of this checkout.
     #[arg(long)]
     program: Option<PathBuf>,
-    /// Given by `cargo bench`.
+    /// Given by `cargo bench` and not by `cargo test`.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -52,6 +52,10 @@ struct Results {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if !args.bench {
+        println!("a measurement: run it with `cargo bench --bench footprint`");
+        return Ok(());
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let program = args.program.clone().map_or_else(release_build, Ok)?;
     let library = model::onnx_runtime_library()?;

@@ -44,7 +44,7 @@ struct Args {
     /// The client's core.
     #[arg(long, default_value_t = 1)]
     client_core: usize,
-    /// Given by `cargo bench`.
+    /// Given by `cargo bench` and not by `cargo test`.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -94,6 +94,10 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     gristmill_onnx::disable_telemetry();
     let args = Args::parse();
+    if !args.bench {
+        println!("a measurement: run it with `cargo bench --bench overhead`");
+        return Ok(ExitCode::SUCCESS);
+    }
     let library = model::onnx_runtime_library()?;
     let cores = affinity::cores()?;
     for core in [args.server_core, args.client_core] {
