@@ -144,6 +144,8 @@ impl Workers {
 
 impl WorkerThread {
     fn run(self) {
+        // Before the instance is built, so that threads of its own are scheduled alike.
+        cores::compute_in_batches();
         // A send fails only when the starter has given up on this load; then there is nobody to tell.
         let mut instance = match self.model.instance() {
             Ok(instance) => instance,
