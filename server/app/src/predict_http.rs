@@ -1,6 +1,7 @@
 //! The plain dialect: `/predict` takes rows of features and answers what was predicted, `/health` says how it goes.
 
 mod features;
+mod nest;
 mod rows;
 mod rule;
 

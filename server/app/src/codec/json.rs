@@ -1,8 +1,10 @@
 //! JSON as the HTTP dialects speak it: numbers go straight between text and little-endian tensor bytes.
 
 mod answer;
+mod data;
 pub(crate) mod element;
 mod infer;
+mod number;
 pub(crate) mod scan;
 pub(crate) mod write;
 

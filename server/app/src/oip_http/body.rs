@@ -4,7 +4,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::{Bytes, BytesMut};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
@@ -44,7 +44,10 @@ async fn collect(headers: &HeaderMap, mut body: Body, bytes_max: usize) -> Resul
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse().ok());
     if let Some(length) = declared.filter(|&length| length > bytes_max) {
-        discard(body, bytes_max).await;
+        // A client that asks before it sends is told at once.
+        if !headers.contains_key(EXPECT) {
+            discard(body, bytes_max).await;
+        }
         return Err(too_large(&format!("{length} bytes"), bytes_max));
     }
     let mut first = Bytes::new();

@@ -217,6 +217,12 @@ async fn bodies_over_the_limit() {
         ]],
     );
 
+    let asks = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 5000000\r\n\r\n"
+    );
+    let reply = Reply::parse(&server.exchange(asks.as_bytes()).await);
+    assert_eq!(reply.status, 413, "refused without a byte of the body");
+
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
     bomb.write_all(&vec![b' '; 50_000_000]).unwrap();
     let bomb = bomb.finish().unwrap();

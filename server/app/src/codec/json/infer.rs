@@ -8,7 +8,7 @@ use gristmill_engine::error::InferError;
 use gristmill_engine::request::NamedTensor;
 use gristmill_engine::tensor::{DType, Shape, Signature, Tensor};
 
-use super::element::read_data;
+use super::data::read_data;
 use super::scan::{JsonError, Scalar, Scanner};
 use crate::codec::binary::{BinaryTail, raw_input, split_body};
 
