@@ -1,16 +1,12 @@
 //! Protobuf in and out: the bytes of a `ModelInferRequest` to a query, and an answer to the bytes of its message.
 
 use std::hint::black_box;
-use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gristmill::codec::proto::{self, Form};
-use gristmill_benches::model::fp32;
-use gristmill_engine::request::{ModelInfo, Response, Timing};
-use gristmill_engine::tensor::{DType, Tensor};
-use gristmill_engine::testing::batched_signature;
+use gristmill_benches::model::{fp32, response};
+use gristmill_engine::tensor::Tensor;
 use gristmill_proto::inference::model_infer_request::InferInputTensor;
 use gristmill_proto::inference::{InferTensorContents, ModelInferRequest};
 use prost::Message;
@@ -64,25 +60,6 @@ fn request(x: &Tensor, form: Form) -> ModelInferRequest {
     }
     message.inputs.push(input);
     message
-}
-
-fn response(y: &Tensor) -> Response {
-    let model = ModelInfo {
-        name: "model".into(),
-        version: 1,
-        signature: batched_signature(DType::Fp32, &y.shape()[1..]),
-        platform: "none".into(),
-        batch_rows_max: 1,
-        batch_delay: Duration::ZERO,
-        instances: 1,
-        threads: 1,
-        notes: Vec::new(),
-    };
-    Response {
-        model: Arc::new(model),
-        outputs: [(0, y.clone())].into_iter().collect(),
-        timing: Timing::default(),
-    }
 }
 
 criterion_group!(benches, codec);

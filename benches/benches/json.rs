@@ -7,16 +7,14 @@
 #![expect(clippy::print_stdout, reason = "the table is for people")]
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use gristmill::codec::json::{InferBody, decode_infer, encode_infer};
+use gristmill_benches::model::response;
 use gristmill_benches::summary::{Bound, Target};
-use gristmill_engine::request::{ModelInfo, Response, Timing};
 use gristmill_engine::tensor::{DType, Tensor};
-use gristmill_engine::testing::batched_signature;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -178,23 +176,4 @@ fn picture() -> Vec<f32> {
             (level as f32 / 255.0 - mean) / deviation
         })
         .collect()
-}
-
-fn response(y: &Tensor) -> Response {
-    let model = ModelInfo {
-        name: "model".into(),
-        version: 1,
-        signature: batched_signature(DType::Fp32, &y.shape()[1..]),
-        platform: "none".into(),
-        batch_rows_max: 1,
-        batch_delay: Duration::ZERO,
-        instances: 1,
-        threads: 1,
-        notes: Vec::new(),
-    };
-    Response {
-        model: Arc::new(model),
-        outputs: [(0, y.clone())].into_iter().collect(),
-        timing: Timing::default(),
-    }
 }

@@ -1,11 +1,14 @@
 //! The models of the measurements and the requests that are sent to them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use gristmill_engine::request::{NamedTensor, Query};
+use gristmill_engine::request::{ModelInfo, NamedTensor, Query, Response, Timing};
 use gristmill_engine::tensor::{DType, Tensor, element_count};
+use gristmill_engine::testing::batched_signature;
 use gristmill_proto::inference::ModelInferRequest;
 use gristmill_proto::inference::model_infer_request::InferInputTensor;
 
@@ -91,4 +94,24 @@ pub fn onnx_runtime_library() -> anyhow::Result<PathBuf> {
         }
     }
     bail!("no libonnxruntime.so in {}: {fetch}", cache.display())
+}
+
+/// What a model that gave `y` as its only output answers.
+pub fn response(y: &Tensor) -> Response {
+    let model = ModelInfo {
+        name: "model".into(),
+        version: 1,
+        signature: batched_signature(DType::Fp32, &y.shape()[1..]),
+        platform: "none".into(),
+        batch_rows_max: 1,
+        batch_delay: Duration::ZERO,
+        instances: 1,
+        threads: 1,
+        notes: Vec::new(),
+    };
+    Response {
+        model: Arc::new(model),
+        outputs: [(0, y.clone())].into_iter().collect(),
+        timing: Timing::default(),
+    }
 }
