@@ -15,6 +15,7 @@ pub mod metrics;
 mod queue;
 pub mod cores;
 mod proof;
+mod sweep;
 mod deployment;
 mod worker;
 pub mod workers;

@@ -1,5 +1,7 @@
 //! Proves before a version serves that rows may be stacked: runs sample rows alone and together and compares.
 
+use std::ops::Range;
+
 use crate::backend::{InputView, Instance};
 use crate::error::RunError;
 use crate::gather::Gather;
@@ -21,11 +23,20 @@ pub(crate) struct Sample {
     rows: Option<usize>,
 }
 
+/// How a sample is made up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recipe {
+    /// The size of dynamic dimensions other than the batch axis.
+    dynamic_size: usize,
+    /// All zeros and empty strings, for models that refuse arbitrary values.
+    plain: bool,
+}
+
 /// What the proof found.
 pub(crate) struct Proof {
     pub(crate) batch: BatchAxis,
-    /// The size for dynamic dimensions with which a sample runs; `None` when none did.
-    pub(crate) dynamic_size: Option<usize>,
+    /// Samples made in this way run; `None` when none did.
+    pub(crate) recipe: Option<Recipe>,
     /// What was found, for people.
     pub(crate) note: String,
 }
@@ -33,11 +44,11 @@ pub(crate) struct Proof {
 /// Runs samples on `instance` and decides whether the model may be batched.
 pub(crate) fn prove(signature: &Signature, instance: &mut dyn Instance) -> Proof {
     let mut failure = String::new();
-    for size in DYNAMIC_SIZES {
+    for dynamic_size in DYNAMIC_SIZES {
         for plain in [false, true] {
-            let sample = Sample::new(signature, 0..1, size, plain);
-            match sample.run(instance) {
-                Ok(_) => return compare(signature, instance, size, plain),
+            let recipe = Recipe { dynamic_size, plain };
+            match Sample::new(signature, 0..1, recipe).run(instance) {
+                Ok(_) => return compare(signature, instance, recipe),
                 Err(error) if failure.is_empty() => failure = error.to_string(),
                 Err(_) => {}
             }
@@ -51,27 +62,26 @@ pub(crate) fn prove(signature: &Signature, instance: &mut dyn Instance) -> Proof
         BatchAxis::Rows => BatchAxis::None { reason: format!("not proved, {note}") },
         none => none.clone(),
     };
-    Proof { batch, dynamic_size: None, note }
+    Proof { batch, recipe: None, note }
 }
 
-fn compare(signature: &Signature, instance: &mut dyn Instance, size: usize, plain: bool) -> Proof {
-    let dynamic_size = Some(size);
+fn compare(signature: &Signature, instance: &mut dyn Instance, recipe: Recipe) -> Proof {
     if let BatchAxis::None { reason } = &signature.batch {
         let note = format!("not batched: {reason}");
-        return Proof { batch: signature.batch.clone(), dynamic_size, note };
+        return Proof { batch: signature.batch.clone(), recipe: Some(recipe), note };
     }
     let refuse = |reason: String| {
         let note = format!("not batched: {reason}");
-        Proof { batch: BatchAxis::None { reason }, dynamic_size, note }
+        Proof { batch: BatchAxis::None { reason }, recipe: Some(recipe), note }
     };
     let mut alone = Vec::new();
     for row in 0..ROWS {
-        match Sample::new(signature, row..row + 1, size, plain).run(instance) {
+        match Sample::new(signature, row..row + 1, recipe).run(instance) {
             Ok(outputs) => alone.push(outputs),
             Err(error) => return refuse(format!("sample row {row} does not run: {error}")),
         }
     }
-    let together = match Sample::new(signature, 0..ROWS, size, plain).run(instance) {
+    let together = match Sample::new(signature, 0..ROWS, recipe).run(instance) {
         Ok(outputs) => outputs,
         Err(error) => return refuse(format!("{ROWS} rows do not run together: {error}")),
     };
@@ -104,7 +114,7 @@ fn compare(signature: &Signature, instance: &mut dyn Instance, size: usize, plai
         }
     }
     let note = format!("batch axis 0, proved: {ROWS} sample rows give the same outputs alone and together");
-    Proof { batch: BatchAxis::Rows, dynamic_size, note }
+    Proof { batch: BatchAxis::Rows, recipe: Some(recipe), note }
 }
 
 fn has_dynamic_dims(signature: &Signature) -> bool {
@@ -119,13 +129,7 @@ fn has_dynamic_dims(signature: &Signature) -> bool {
 
 impl Sample {
     /// Rows `rows` of an endless made-up data set: the same row has the same values in every sample.
-    /// A `plain` sample is all zeros and empty strings, for models that refuse arbitrary values.
-    pub(crate) fn new(
-        signature: &Signature,
-        rows: std::ops::Range<usize>,
-        dynamic_size: usize,
-        plain: bool,
-    ) -> Sample {
+    pub(crate) fn new(signature: &Signature, rows: Range<usize>, recipe: Recipe) -> Sample {
         let batched = signature.is_batched();
         let inputs = signature
             .inputs
@@ -135,7 +139,7 @@ impl Sample {
                 if spec.optional {
                     return None;
                 }
-                Some(sample_tensor(spec, index, &rows, batched, dynamic_size, plain))
+                Some(sample_tensor(spec, index, &rows, batched, recipe))
             })
             .collect();
         Sample { inputs, rows: batched.then_some(rows.len()) }
@@ -153,17 +157,16 @@ impl Sample {
 fn sample_tensor(
     spec: &TensorSpec,
     input: usize,
-    rows: &std::ops::Range<usize>,
+    rows: &Range<usize>,
     batched: bool,
-    dynamic_size: usize,
-    plain: bool,
+    recipe: Recipe,
 ) -> Tensor {
     let dims = spec.shape.as_deref().unwrap_or(&[]);
     let mut shape: Shape = dims
         .iter()
         .map(|dim| match dim {
             Dim::Fixed(size) => *size,
-            Dim::Dynamic(_) => dynamic_size,
+            Dim::Dynamic(_) => recipe.dynamic_size,
         })
         .collect();
     let row_elements: usize = shape.iter().skip(usize::from(batched)).product();
@@ -174,8 +177,8 @@ fn sample_tensor(
     let mut data = bytes::BytesMut::new();
     for row in rows {
         for element in 0..row_elements {
-            let noise = if plain { 0 } else { mix(row as u64, input as u64, element as u64) };
-            push_element(&mut data, spec.dtype, row, noise, plain);
+            let noise = if recipe.plain { 0 } else { mix(row as u64, input as u64, element as u64) };
+            push_element(&mut data, spec.dtype, row, noise, recipe.plain);
         }
     }
     Tensor::new(spec.dtype, shape, data.freeze())

@@ -1,4 +1,4 @@
-//! The threads of one deployment: loads and proves a version, gives each worker its own warm instance, retires them.
+//! The threads of one deployment: loads, proves and measures a version, gives each worker its own warm instance, retires them.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,13 +11,12 @@ use crate::cores;
 use crate::deployment::Deployment;
 use crate::error::LoadError;
 use crate::former::Policy;
-use crate::proof::{self, Proof, Sample};
+use crate::proof::{self, Proof, Recipe, Sample};
 use crate::request::ModelInfo;
-use crate::tensor::Signature;
+use crate::sweep::{self, ROWS_MAX_UNMEASURED, Sweep};
+use crate::tensor::{BatchAxis, Signature};
 use crate::worker::Worker;
 
-/// Most rows in one batch where the settings say nothing.
-pub const BATCH_ROWS_MAX_BY_DEFAULT: usize = 64;
 /// Rows that may wait where the settings say nothing: enough for bursts, short enough to answer in time.
 pub const QUEUE_ROWS_MAX_BY_DEFAULT: usize = 4096;
 /// Bytes of input tensors that may wait where the settings say nothing.
@@ -43,15 +42,18 @@ pub(crate) struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the first worker reports: the proof that it made on its instance.
-type FirstReport = Result<Proof, LoadError>;
+/// What the first worker reports: the proof that it made on its instance, and the largest batch that
+/// it measured where the settings leave that open.
+type FirstReport = Result<(Proof, Option<Sweep>), LoadError>;
 
 /// What a worker thread starts with.
 struct WorkerThread {
     model: Arc<dyn Model>,
-    /// Given to the first worker only, which proves the model for all.
-    proof: Option<Sender<FirstReport>>,
-    start: Receiver<(Arc<Deployment>, Option<usize>)>,
+    /// Given to the first worker only, which proves and measures the model for all.
+    report: Option<Sender<FirstReport>>,
+    /// Whether the settings leave the largest batch to be measured.
+    measures: bool,
+    start: Receiver<(Arc<Deployment>, Option<Recipe>)>,
     ready: Sender<Result<(), LoadError>>,
 }
 
@@ -72,16 +74,17 @@ impl Workers {
         let artifact = Artifact { threads: split.threads, ..artifact.clone() };
         let model: Arc<dyn Model> = Arc::from(backend.load(&artifact)?);
 
-        let (proof_sender, proof_receiver) = bounded(1);
+        let (report_sender, report_receiver) = bounded(1);
         let (ready_sender, ready_receiver) = bounded(split.instances);
         let mut starts = Vec::with_capacity(split.instances);
         let mut threads = Vec::with_capacity(split.instances);
         for index in 0..split.instances {
-            let (start_sender, start) = bounded::<(Arc<Deployment>, Option<usize>)>(1);
+            let (start_sender, start) = bounded::<(Arc<Deployment>, Option<Recipe>)>(1);
             starts.push(start_sender);
             let body = WorkerThread {
                 model: Arc::clone(&model),
-                proof: (index == 0).then(|| proof_sender.clone()),
+                report: (index == 0).then(|| report_sender.clone()),
+                measures: tuning.batch_rows_max.is_none(),
                 start,
                 ready: ready_sender.clone(),
             };
@@ -90,15 +93,17 @@ impl Workers {
             threads
                 .push(thread.map_err(|error| LoadError(format!("cannot start a worker thread: {error}")))?);
         }
-        drop((proof_sender, ready_sender));
+        drop((report_sender, ready_sender));
 
         // Dropping `starts` on any error below ends the threads.
-        let proof = receive(&proof_receiver)??;
+        let (proof, sweep) = receive(&report_receiver)??;
         let mut notes = model.notes();
         notes.push(proof.note);
+        let measured_rows_max = sweep.as_ref().map(|sweep| sweep.rows_max);
+        notes.extend(sweep.map(|sweep| sweep.note));
         notes.push(split.why);
         let signature = Signature { batch: proof.batch, ..model.signature().clone() };
-        let policy = policy(&signature, tuning);
+        let policy = policy(&signature, tuning, measured_rows_max);
         let info = ModelInfo {
             name: artifact.model.clone(),
             version: artifact.version,
@@ -113,11 +118,13 @@ impl Workers {
         let deployment = Arc::new(Deployment::new(info, policy));
         deployment.metrics.instances.set(split.instances as f64);
         for start in &starts {
-            let message = (Arc::clone(&deployment), proof.dynamic_size);
+            let message = (Arc::clone(&deployment), proof.recipe);
             start.send(message).map_err(|_| LoadError("a worker ended while it was started".into()))?;
         }
         for _ in 0..split.instances {
-            receive(&ready_receiver)?.inspect_err(|_| deployment.queue.close())?;
+            // A closed queue ends the workers that are ready already.
+            let ready = receive(&ready_receiver).and_then(std::convert::identity);
+            ready.inspect_err(|_| deployment.queue.close())?;
         }
         Ok(Workers { deployment, threads })
     }
@@ -150,33 +157,43 @@ impl WorkerThread {
         let mut instance = match self.model.instance() {
             Ok(instance) => instance,
             Err(error) => {
-                let told = match self.proof {
-                    Some(proof) => proof.send(Err(error)).is_ok(),
+                let told = match self.report {
+                    Some(report) => report.send(Err(error)).is_ok(),
                     None => self.ready.send(Err(error)).is_ok(),
                 };
                 tracing::debug!(told, "a session could not be built");
                 return;
             }
         };
-        if let Some(proof) = &self.proof
-            && proof.send(Ok(proof::prove(self.model.signature(), &mut *instance))).is_err()
+        if let Some(report) = &self.report
+            && report.send(Ok(self.prove_and_measure(&mut *instance))).is_err()
         {
             return;
         }
-        let Ok((deployment, dynamic_size)) = self.start.recv() else { return };
-        if let Some(size) = dynamic_size {
-            warm_up(&deployment.info, size, &mut *instance);
+        let Ok((deployment, recipe)) = self.start.recv() else { return };
+        if let Some(recipe) = recipe {
+            warm_up(&deployment.info, recipe, &mut *instance);
         }
         if self.ready.send(Ok(())).is_ok() {
             drop(self.ready);
             Worker::new(&deployment, &*self.model, instance).serve();
         }
     }
+
+    fn prove_and_measure(&self, instance: &mut dyn Instance) -> (Proof, Option<Sweep>) {
+        let signature = self.model.signature();
+        let proof = proof::prove(signature, instance);
+        let recipe = proof.recipe.filter(|_| self.measures && proof.batch == BatchAxis::Rows);
+        let sweep = recipe.map(|recipe| sweep::sweep(signature, recipe, instance));
+        (proof, sweep)
+    }
 }
 
-fn policy(signature: &Signature, tuning: &Tuning) -> Policy {
-    let batch_rows_max =
-        if signature.is_batched() { tuning.batch_rows_max.unwrap_or(BATCH_ROWS_MAX_BY_DEFAULT) } else { 1 };
+fn policy(signature: &Signature, tuning: &Tuning, measured_rows_max: Option<usize>) -> Policy {
+    let batch_rows_max = match signature.is_batched() {
+        true => tuning.batch_rows_max.or(measured_rows_max).unwrap_or(ROWS_MAX_UNMEASURED),
+        false => 1,
+    };
     Policy {
         batch_rows_max,
         batch_delay: if batch_rows_max == 1 {
@@ -194,13 +211,13 @@ fn receive<T>(receiver: &Receiver<T>) -> Result<T, LoadError> {
 }
 
 /// Runs the sizes that will be used, so that no caller pays for first-run allocations.
-fn warm_up(info: &ModelInfo, dynamic_size: usize, instance: &mut dyn Instance) {
+fn warm_up(info: &ModelInfo, recipe: Recipe, instance: &mut dyn Instance) {
     let start = Instant::now();
     for rows in [1, info.batch_rows_max] {
         if start.elapsed() * rows as u32 > WARM_UP_RUN_MAX {
             break;
         }
-        if let Err(error) = Sample::new(&info.signature, 0..rows, dynamic_size, true).run(instance) {
+        if let Err(error) = Sample::new(&info.signature, 0..rows, recipe).run(instance) {
             tracing::debug!(model = info.name, rows, %error, "warm-up run failed");
             break;
         }

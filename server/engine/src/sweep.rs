@@ -1,0 +1,114 @@
+//! Chooses the largest batch by measuring: on a CPU a larger batch is often no cheaper a row, and then only waits.
+
+use std::time::{Duration, Instant};
+
+use crate::backend::Instance;
+use crate::error::RunError;
+use crate::proof::{Recipe, Sample};
+use crate::tensor::Signature;
+
+/// Sizes that are tried. Beyond the largest an operator has to ask.
+const ROWS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+
+/// The largest batch of a model that could not be measured.
+pub(crate) const ROWS_MAX_UNMEASURED: usize = ROWS[ROWS.len() - 1];
+
+/// What a batch costs beside its run: two thread crossings, gathering, slicing. Weighs against small
+/// batches of quick models; of the order of what one request in flight adds to a bare echo
+/// (`cargo bench --bench overhead`).
+const BATCH_OVERHEAD: Duration = Duration::from_micros(50);
+
+/// A size is good enough when a row costs at most this much more than at the best size.
+const TOLERANCE: f64 = 1.02;
+
+/// The least of so many runs of a size counts ...
+const RUNS_MAX: usize = 3;
+/// ... or of two, when they take longer than this.
+const SIZE_TIME_MAX: Duration = Duration::from_millis(50);
+/// No further size is tried when that is expected to take the sweep beyond this.
+const SWEEP_TIME_MAX: Duration = Duration::from_millis(600);
+
+/// What the sweep found.
+pub(crate) struct Sweep {
+    pub(crate) rows_max: usize,
+    /// For people.
+    pub(crate) note: String,
+}
+
+/// Times runs of made-up rows, which a proof has shown to run when made by `recipe`.
+pub(crate) fn sweep(signature: &Signature, recipe: Recipe, instance: &mut dyn Instance) -> Sweep {
+    let start = Instant::now();
+    let mut times: Vec<(usize, Duration)> = Vec::new();
+    for rows in ROWS {
+        let row_time = times.last().map_or(Duration::ZERO, |&(rows, time)| time / rows as u32);
+        if start.elapsed() + 2 * row_time * rows as u32 > SWEEP_TIME_MAX {
+            break;
+        }
+        match least_time(&Sample::new(signature, 0..rows, recipe), instance) {
+            Ok(time) => times.push((rows, time)),
+            Err(error) => {
+                tracing::debug!(rows, %error, "a size of the sweep does not run");
+                break;
+            }
+        }
+    }
+    let rows_max = choose(&times);
+    let shown = |&(rows, time): &(usize, Duration)| {
+        format!("{:.1} us a row at {rows}", time.as_secs_f64() * 1e6 / rows as f64)
+    };
+    let measured: Vec<String> = times.iter().map(shown).collect();
+    Sweep { rows_max, note: format!("largest batch {rows_max} rows, measured: {}", measured.join(", ")) }
+}
+
+fn least_time(sample: &Sample, instance: &mut dyn Instance) -> Result<Duration, RunError> {
+    let start = Instant::now();
+    let mut least = Duration::MAX;
+    for run in 1..=RUNS_MAX {
+        let began = Instant::now();
+        sample.run(instance)?;
+        least = least.min(began.elapsed());
+        if run >= 2 && start.elapsed() > SIZE_TIME_MAX {
+            break;
+        }
+    }
+    Ok(least)
+}
+
+/// The smallest size at which a row is nearly as cheap as at the best one. Where the largest size that
+/// was measured is still the best, and larger ones were too slow to try, nothing speaks against those.
+fn choose(times: &[(usize, Duration)]) -> usize {
+    let row_cost = |&(rows, time): &(usize, Duration)| (time + BATCH_OVERHEAD).as_secs_f64() / rows as f64;
+    let least = times.iter().map(row_cost).fold(f64::INFINITY, f64::min);
+    let chosen = times.iter().position(|time| row_cost(time) <= least * TOLERANCE);
+    match chosen {
+        Some(index) if index + 1 < times.len() => times[index].0,
+        _ => ROWS_MAX_UNMEASURED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Microseconds of a whole run at 1, 2, 4, ... rows.
+    fn check(times_us: &[u64]) -> usize {
+        let times: Vec<_> =
+            ROWS.into_iter().zip(times_us.iter().map(|&us| Duration::from_micros(us))).collect();
+        choose(&times)
+    }
+
+    #[test]
+    fn batches_grow_as_long_as_that_saves() {
+        assert_eq!(check(&[3, 3, 4, 4, 5, 7, 12]), 64, "a small network: the overhead is all there is");
+        assert_eq!(check(&[420, 500, 1000, 2000, 4000, 8000, 16000]), 16, "twice as cheap from two rows on");
+        assert_eq!(
+            check(&[1404, 2800, 5600, 11200, 22200, 46000, 93800]),
+            4,
+            "a large batch costs more a row"
+        );
+        assert_eq!(check(&[100_000, 200_000]), 1, "two rows save nothing");
+        assert_eq!(check(&[100_000, 120_000]), 64, "two rows save much, and more were too slow to try");
+        assert_eq!(check(&[400_000]), 64, "nothing to compare with");
+        assert_eq!(check(&[]), 64, "nothing was measured");
+    }
+}
