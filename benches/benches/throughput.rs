@@ -1,7 +1,7 @@
 //! How much of ONNX Runtime's own throughput a model of 1 ms or more a row keeps when it is served over gRPC.
 //!
-//! ONNX Runtime alone gets the best of all its settings; Gristmill its defaults. Both have the same cores, and
-//! Gristmill shares them with the client.
+//! ONNX Runtime alone gets the best of all its settings; Gristmill its defaults. Both have the same cores. The
+//! client has one of its own: what it takes is not the server's doing.
 #![expect(clippy::print_stdout, reason = "a measuring program prints its results")]
 
 use std::path::Path;
@@ -38,9 +38,12 @@ struct Args {
     in_flight: usize,
     #[arg(long, default_value_t = 8)]
     connections: usize,
-    /// Cores for everything, comma-separated; all that this process may use where it is left out.
+    /// Cores for ONNX Runtime and for the server, comma-separated; all but the client's where it is left out.
     #[arg(long, value_delimiter = ',')]
     cores: Option<Vec<usize>>,
+    /// The last that this process may use where it is left out.
+    #[arg(long)]
+    client_core: Option<usize>,
     /// Given by `cargo bench` and not by `cargo test`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -77,14 +80,17 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let library = model::onnx_runtime_library()?;
-    let cores = match args.cores {
-        Some(cores) => cores,
-        None => affinity::cores()?,
-    };
-    affinity::pin(&cores)?;
+    let all = affinity::cores()?;
+    let client_core = args.client_core.or(all.last().copied()).context("there is a core")?;
+    let cores = args.cores.unwrap_or_else(|| all.into_iter().filter(|&core| core != client_core).collect());
+    ensure!(
+        !cores.is_empty() && !cores.contains(&client_core),
+        "the client has core {client_core}: expected others for ONNX Runtime and the server, got {cores:?}"
+    );
+    affinity::pin(&[client_core])?;
     let turn = Duration::from_millis(if args.quick { 200 } else { args.turn_ms });
 
-    let sweep = sweep(&library, cores.len(), turn / 4)?;
+    let sweep = affinity::on(&cores, || sweep(&library, cores.len(), turn / 4))??;
     let best =
         *sweep.iter().max_by(|left, right| left.1.total_cmp(&right.1)).context("there are settings")?;
     let best = best.0;
@@ -102,7 +108,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut rounds = Vec::new();
     for round in 1..=if args.quick { 1 } else { args.rounds } {
         eprintln!("round {round}");
-        let alone_rows_per_s = alone::rows_per_s(&library, CONVOLUTIONS, best, turn)?;
+        let alone_rows_per_s =
+            affinity::on(&cores, || alone::rows_per_s(&library, CONVOLUTIONS, best, turn))??;
         let before = cpu_time::total(server.pid())?;
         let served = load.run(args.in_flight, turn)?;
         let used = cpu_time::total(server.pid())? - before;
