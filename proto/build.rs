@@ -7,14 +7,15 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=inference");
-    let files = protox::compile(["inference/grpc_service.proto"], ["."])?;
+    println!("cargo:rerun-if-changed=gristmill");
+    let files = protox::compile(["inference/grpc_service.proto", "gristmill/admin.proto"], ["."])?;
 
     // Reflection serves names and types; comments would only make the binary larger.
     let mut descriptors = files.clone();
     for file in &mut descriptors.file {
         file.source_code_info = None;
     }
-    let path = PathBuf::from(std::env::var("OUT_DIR")?).join("inference.bin");
+    let path = PathBuf::from(std::env::var("OUT_DIR")?).join("services.bin");
     std::fs::write(path, descriptors.encode_to_vec())?;
 
     // Tensors become slices of the buffer that their message came in, not copies.

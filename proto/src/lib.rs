@@ -10,5 +10,11 @@ pub mod inference {
     tonic::include_proto!("inference");
 }
 
+/// What operators ask of a running server: package `gristmill.v1`.
+#[expect(clippy::allow_attributes, reason = "generated code: its generator answers for its style")]
+pub mod admin {
+    tonic::include_proto!("gristmill.v1");
+}
+
 /// The encoded `FileDescriptorSet` of every service in this crate, for server reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("inference");
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("services");

@@ -1,18 +1,21 @@
 //! `gristmill check`: loads and proves every model without serving, and says what was derived and why.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use gristmill_engine::engine::Engine;
-use gristmill_engine::reconcile::LoadReport;
+use gristmill_engine::reconcile::{LoadReport, Options};
 use gristmill_engine::registry::{DirRegistry, Registry};
-use gristmill_engine::request::ModelInfo;
+use gristmill_engine::request::{ModelInfo, VersionSelector};
 use gristmill_engine::tensor::TensorSpec;
 use gristmill_onnx::Runtime;
 
 use crate::cli::CheckArgs;
-use crate::{config, telemetry};
+use crate::config::SettingsReader;
+use crate::telemetry;
 
 /// Labels shown for one output; the rest are counted.
 const LABELS_SHOWN_MAX: usize = 8;
@@ -24,9 +27,12 @@ const LABELS_SHOWN_MAX: usize = 8;
 pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     telemetry::start_logging(&args.models.log)?;
     let runtime = Runtime::find(args.models.onnxruntime_library.as_deref())?;
-    let read_settings = config::settings_reader(&runtime, &args.models).map_err(anyhow::Error::msg)?;
-    let desired = DirRegistry::new(args.models.repository.clone(), read_settings).desired()?;
-    let (engine, mut reconciler) = Engine::new(true);
+    let reader = SettingsReader::new(&runtime, &args.models).map_err(anyhow::Error::msg)?;
+    let read_settings = Box::new(move |directory: &Path| reader.read(directory));
+    // What is checked lies still.
+    let mut registry = DirRegistry::new(args.models.repository.clone(), read_settings, Duration::ZERO);
+    let desired = registry.desired()?;
+    let (engine, mut reconciler) = Engine::new(true, Options::default());
     let reports = reconciler.load(desired);
     let mut output = std::io::stdout().lock();
     let faults =
@@ -48,7 +54,7 @@ fn print(
             0 => report.model.clone(),
             version => format!("{} version {version}", report.model),
         };
-        match (&report.result, engine.model(&report.model, Some(report.version))) {
+        match (&report.result, engine.model(&report.model, &VersionSelector::Number(report.version))) {
             (Ok(()), Ok(info)) => {
                 writeln!(output, "{name}: sound, loaded and proved in {} ms", report.took.as_millis())?;
                 print_model(output, &info)?;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::models_command::ModelsCommand;
+
 /// Serves ONNX models over gRPC and HTTP with dynamic micro-batching.
 ///
 /// A model repository is a directory of <model>/<version>/model.onnx; nothing else is required.
@@ -26,13 +28,16 @@ pub enum Command {
     ///
     /// On SIGTERM or SIGINT the server reports not ready, serves on for the lame-duck period, stops
     /// accepting, finishes what it admitted and exits with 0. A second signal exits at once.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Load and prove every model without serving, and print what was derived for each and why.
     ///
     /// Exits with 1 when any model is at fault, with a message that says what is wrong.
     Check(CheckArgs),
     /// Ask a running server whether it is ready; exits with 0 if so and 1 if not.
     Health(HealthArgs),
+    /// Manage the models of a repository.
+    #[command(subcommand)]
+    Models(ModelsCommand),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -58,6 +63,24 @@ pub struct ServeArgs {
     /// Models run on threads of their own.
     #[arg(long, env = "GRISTMILL_IO_THREADS", default_value_t = 0, value_name = "COUNT")]
     pub io_threads: usize,
+    /// Who decides what is loaded: `watch` and `poll` follow the repository (by the system's notifications with
+    /// polling beside them, or by polling alone), `explicit` loads only what is asked for through the
+    /// interfaces, `none` loads what is there at the start and changes nothing after that.
+    #[arg(long, env = "GRISTMILL_MODEL_CONTROL", default_value = "watch", value_name = "MODE")]
+    pub model_control: ModelControl,
+    /// How often the repository is read again.
+    #[arg(long, env = "GRISTMILL_POLL_INTERVAL", default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub poll_interval: Duration,
+    /// A version is loaded when none of its files was written to for this long, or when it has a file
+    /// `.complete`.
+    #[arg(long, env = "GRISTMILL_SETTLE_TIME", default_value = "500ms", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub settle_time: Duration,
+    /// Versions that are loaded side by side while something serves.
+    #[arg(long, env = "GRISTMILL_LOADS_MAX", default_value_t = 1, value_name = "COUNT")]
+    pub loads_max: usize,
+    /// A load that takes longer is given up.
+    #[arg(long, env = "GRISTMILL_LOAD_TIMEOUT", default_value = "10m", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub load_timeout: Duration,
     /// Count an empty repository as ready.
     #[arg(long, env = "GRISTMILL_ALLOW_EMPTY_REPOSITORY")]
     pub allow_empty_repository: bool,
@@ -71,6 +94,9 @@ pub struct ServeArgs {
     /// Write the bound addresses to this file, as JSON, once every model is loaded.
     #[arg(long, env = "GRISTMILL_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Leave memory that was freed with the allocators, for measurements of what giving it back is worth.
+    #[arg(long, env = "GRISTMILL_KEEP_FREE_MEMORY", hide = true)]
+    pub keep_free_memory: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -133,6 +159,14 @@ pub enum BackendArg {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModelControl {
+    Watch,
+    Poll,
+    Explicit,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     Human,
     Json,
@@ -144,7 +178,7 @@ impl ServeArgs {
     /// What `gristmill serve` without flags would run with.
     pub fn from_environment() -> ServeArgs {
         match Cli::parse_from(["gristmill", "serve"]).command {
-            Some(Command::Serve(args)) => args,
+            Some(Command::Serve(args)) => *args,
             _ => unreachable!("serve was asked for; this is a bug"),
         }
     }

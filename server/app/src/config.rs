@@ -1,18 +1,26 @@
 //! A model's optional settings file: `model.toml` as it is written, and what it means once checked.
 
+mod lifecycle;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use gristmill_engine::registry::{ModelSettings, ReadSettings};
-use gristmill_engine::workers::Tuning;
+use gristmill_engine::registry::{Lifecycle, ModelSettings, Prepared, VersionPolicy};
+use gristmill_engine::tuning::Tuning;
 use gristmill_onnx::{BackendChoice, OnnxBackend, OnnxOptions, Provider, ProviderKind, Runtime};
 use serde::Deserialize;
 
+use self::lifecycle::{RawBudget, RawVersions, RawWatch};
 use crate::cli::{BackendArg, ModelArgs};
+use crate::triton_config::{self, DeclaredBackend, TritonConfig};
+use crate::{golden, manifest};
 
 const FILE_NAME: &str = "model.toml";
+/// Read where there is no [`FILE_NAME`].
+const TRITON_FILE_NAME: &str = "config.pbtxt";
 
 /// Most instances or threads that a file may ask for: more is a typing error.
 const WORKERS_MAX: usize = 1024;
@@ -22,12 +30,13 @@ const BATCH_ROWS_MAX: usize = 1 << 20;
 const DELAY_MAX: Duration = Duration::from_secs(60);
 
 /// What a checked file says; what it leaves out is for the server's flags and for derivation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelToml {
     pub backend: Option<BackendChoice>,
     pub providers: Option<Vec<Provider>>,
     pub spinning: Option<bool>,
     pub tuning: Tuning,
+    pub lifecycle: Lifecycle,
 }
 
 /// The file as it is written.
@@ -43,6 +52,14 @@ struct Raw {
     batching: RawBatching,
     #[serde(default)]
     queue: RawQueue,
+    versions: Option<RawVersions>,
+    #[serde(default)]
+    labels: BTreeMap<String, u64>,
+    keep_previous: Option<String>,
+    allow_signature_change: Option<bool>,
+    #[serde(default)]
+    budget: RawBudget,
+    watch: Option<RawWatch>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -78,37 +95,119 @@ struct RawQueue {
     bytes_max: Option<usize>,
 }
 
-/// Reads the settings of a model's directory: its `model.toml` over the command line's defaults.
-///
-/// # Errors
-/// A provider on the command line is unknown; the text lists those that are.
-pub fn settings_reader(runtime: &Runtime, args: &ModelArgs) -> Result<ReadSettings, String> {
-    let runtime = runtime.clone();
-    let backend = match args.backend {
-        BackendArg::Auto => BackendChoice::Auto,
-        BackendArg::Onnxruntime => BackendChoice::OnnxRuntime,
-        BackendArg::Tract => BackendChoice::Tract,
-    };
-    let providers: Vec<Provider> = args
-        .providers
-        .iter()
-        .map(|name| provider(name.trim(), BTreeMap::new()).map_err(|why| format!("--providers: {why}")))
-        .collect::<Result<_, _>>()?;
-    Ok(Box::new(move |directory: &Path| {
-        let file = read_model_toml(&directory.join(FILE_NAME))?;
-        let options = OnnxOptions {
-            backend: file.backend.unwrap_or(backend),
-            providers: file.providers.unwrap_or_else(|| providers.clone()),
-            spinning: file.spinning.unwrap_or(false),
-        };
-        Ok(ModelSettings { backend: OnnxBackend::new(&runtime, options), tuning: file.tuning })
-    }))
+/// Reads the settings of models: their files over the command line's defaults.
+#[derive(Clone)]
+pub struct SettingsReader {
+    runtime: Runtime,
+    backend: BackendChoice,
+    providers: Vec<Provider>,
 }
 
-fn read_model_toml(path: &Path) -> Result<ModelToml, String> {
+impl SettingsReader {
+    /// # Errors
+    /// A provider on the command line is unknown; the text lists those that are.
+    pub fn new(runtime: &Runtime, args: &ModelArgs) -> Result<SettingsReader, String> {
+        let backend = match args.backend {
+            BackendArg::Auto => BackendChoice::Auto,
+            BackendArg::Onnxruntime => BackendChoice::OnnxRuntime,
+            BackendArg::Tract => BackendChoice::Tract,
+        };
+        let read = |name: &String| {
+            provider(name.trim(), BTreeMap::new()).map_err(|why| format!("--providers: {why}"))
+        };
+        let providers = args.providers.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(SettingsReader { runtime: runtime.clone(), backend, providers })
+    }
+
+    /// The settings in a model's directory: its `model.toml`, or else its `config.pbtxt`.
+    ///
+    /// # Errors
+    /// The text names the file and the field.
+    pub fn read(&self, directory: &Path) -> Result<ModelSettings, String> {
+        let path = directory.join(FILE_NAME);
+        let triton_path = directory.join(TRITON_FILE_NAME);
+        if let Some(text) = read_if_there(&path)? {
+            let file = parse_model_toml(&text).map_err(|why| format!("{}: {why}", path.display()))?;
+            let notes = match triton_path.exists() {
+                true => vec![format!("{TRITON_FILE_NAME} is not read: {FILE_NAME} is there")],
+                false => Vec::new(),
+            };
+            return Ok(self.settings(file, notes));
+        }
+        match read_if_there(&triton_path)? {
+            Some(text) => triton_config::parse_pbtxt(&text)
+                .and_then(|config| self.triton_settings(config, directory))
+                .map_err(|why| format!("{}: {why}", triton_path.display())),
+            None => Ok(self.settings(ModelToml::default(), Vec::new())),
+        }
+    }
+
+    fn settings(&self, file: ModelToml, notes: Vec<String>) -> ModelSettings {
+        let options = OnnxOptions {
+            backend: file.backend.unwrap_or(self.backend),
+            providers: file.providers.unwrap_or_else(|| self.providers.clone()),
+            spinning: file.spinning.unwrap_or(false),
+        };
+        ModelSettings {
+            tuning: file.tuning,
+            lifecycle: file.lifecycle,
+            prepare: Arc::new(move |version_directory| prepare(version_directory, &notes)),
+            ..ModelSettings::new(OnnxBackend::new(&self.runtime, options))
+        }
+    }
+
+    /// What Triton's configuration of the model in `directory` means here.
+    ///
+    /// # Errors
+    /// It is the configuration of another model.
+    pub(crate) fn triton_settings(
+        &self,
+        config: TritonConfig,
+        directory: &Path,
+    ) -> Result<ModelSettings, String> {
+        let name = directory.file_name().unwrap_or_default();
+        if let Some(declared) = config.name.as_ref().filter(|declared| name != declared.as_str()) {
+            return Err(format!(
+                "name is '{declared}': expected '{}', the name of its directory, or none",
+                name.display()
+            ));
+        }
+        let policy = match &config.version_policy {
+            None => VersionPolicy::Latest(1),
+            Some(triton_config::VersionPolicy::Latest(count)) => VersionPolicy::Latest(*count),
+            Some(triton_config::VersionPolicy::All) => VersionPolicy::All,
+            Some(triton_config::VersionPolicy::Specific(list)) => {
+                VersionPolicy::Specific(list.iter().copied().collect())
+            }
+        };
+        let file = ModelToml {
+            providers: config.providers.clone(),
+            tuning: config.tuning(),
+            lifecycle: Lifecycle { policy, ..Lifecycle::default() },
+            ..ModelToml::default()
+        };
+        let file_name = config.model_file.clone();
+        let mut settings = self.settings(file, Vec::new());
+        if let Some(file_name) = file_name {
+            settings.file_name = file_name;
+        }
+        settings.backend = Arc::new(DeclaredBackend::new(settings.backend, config, directory.to_owned()));
+        Ok(settings)
+    }
+}
+
+/// Verifies a version's checksums and reads its golden inputs.
+fn prepare(version_directory: &Path, notes: &[String]) -> Result<Prepared, String> {
+    let mut notes = notes.to_vec();
+    notes.extend(manifest::verify(version_directory)?);
+    let golden = golden::read(version_directory)?;
+    Ok(Prepared { golden, notes })
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>, String> {
     match fs::read_to_string(path) {
-        Ok(text) => parse_model_toml(&text).map_err(|why| format!("{}: {why}", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(ModelToml::default()),
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }
 }
@@ -133,7 +232,15 @@ pub fn parse_model_toml(text: &str) -> Result<ModelToml, String> {
         batch_delay: raw.batching.delay.as_deref().map(delay).transpose()?,
         queue_rows_max: between("queue.rows_max", raw.queue.rows_max, usize::MAX)?,
         queue_bytes_max: between("queue.bytes_max", raw.queue.bytes_max, usize::MAX)?,
+        budget: lifecycle::budget(raw.budget)?,
     };
+    let lifecycle = lifecycle::lifecycle(
+        raw.versions,
+        raw.labels,
+        raw.keep_previous.as_deref(),
+        raw.allow_signature_change,
+        raw.watch,
+    )?;
     if let (Some(batch), Some(queue)) = (tuning.batch_rows_max, tuning.queue_rows_max)
         && queue < batch
     {
@@ -147,7 +254,7 @@ pub fn parse_model_toml(text: &str) -> Result<ModelToml, String> {
         RawBackend::Onnxruntime => BackendChoice::OnnxRuntime,
         RawBackend::Tract => BackendChoice::Tract,
     });
-    Ok(ModelToml { backend, providers: providers.transpose()?, spinning: raw.spinning, tuning })
+    Ok(ModelToml { backend, providers: providers.transpose()?, spinning: raw.spinning, tuning, lifecycle })
 }
 
 fn between(field: &str, value: Option<usize>, max: usize) -> Result<Option<usize>, String> {
@@ -183,6 +290,8 @@ fn provider(name: &str, options: BTreeMap<String, String>) -> Result<Provider, S
 mod tests {
     use super::*;
     use expect_test::{Expect, expect};
+    use gristmill_engine::budget::Budget;
+    use gristmill_engine::conduct::Watch;
 
     fn check(text: &str, expected: Expect) {
         let result = match parse_model_toml(text) {
@@ -207,6 +316,12 @@ mod tests {
             threads = 3
             batching = { rows_max = 16, delay = "2ms" }
             queue = { rows_max = 100, bytes_max = 1000 }
+            versions = { latest = 3 }
+            labels = { stable = 4 }
+            keep_previous = "10s"
+            allow_signature_change = true
+            budget = { run_p99 = { 1 = "2ms" }, resident_bytes = 1000000 }
+            watch = { period = "2m", p99_ratio_max = 3.0 }
         "#;
         let parsed = parse_model_toml(text).unwrap();
         assert_eq!(parsed.backend, Some(BackendChoice::OnnxRuntime));
@@ -219,12 +334,66 @@ mod tests {
             batch_delay: Some(Duration::from_millis(2)),
             queue_rows_max: Some(100),
             queue_bytes_max: Some(1000),
+            budget: Budget {
+                run_p99_max: BTreeMap::from([(1, Duration::from_millis(2))]),
+                resident_bytes_max: Some(1_000_000),
+            },
         };
+        let lifecycle = Lifecycle {
+            policy: VersionPolicy::Latest(3),
+            labels: BTreeMap::from([("stable".into(), 4)]),
+            keep_previous: Duration::from_secs(10),
+            allow_signature_change: true,
+            watch: Some(Watch {
+                period: Duration::from_secs(120),
+                p99_ratio_max: Some(3.0),
+                ..Watch::default()
+            }),
+        };
+        assert_eq!(parsed.lifecycle, lifecycle);
         assert_eq!(parsed.tuning, tuning);
     }
 
     #[test]
     fn faults_say_what_was_expected() {
+        check(
+            "watch = \"on\"",
+            expect![[r#"
+            TOML parse error at line 1, column 9
+              |
+            1 | watch = "on"
+              |         ^^^^
+            expected "off" or a table with period, requests_min, error_rate_increase_max and p99_ratio_max"#]],
+        );
+        check("watch = { p99_ratio_max = 0.5 }", expect!["watch.p99_ratio_max is 0.5: expected at least 1"]);
+        check(
+            "watch = { error_rate_increase_max = 5.0 }",
+            expect!["watch.error_rate_increase_max is 5: expected 0 to 1"],
+        );
+        assert_eq!(parse_model_toml("watch = \"off\"").unwrap().lifecycle.watch, None);
+        check("versions = []", expect!["versions is an empty list: expected one version at least"]);
+        check("versions = { latest = 0 }", expect!["versions.latest is 0: expected 1 to 1000"]);
+        check(
+            "versions = \"newest\"",
+            expect![[r#"
+            TOML parse error at line 1, column 12
+              |
+            1 | versions = "newest"
+              |            ^^^^^^^^
+            expected "all", a list such as [1, 3], or { latest = 2 }"#]],
+        );
+        check(
+            "labels = { 3 = 1 }",
+            expect!["labels: '3' is not a label: expected a name that is not a number, without '/'"],
+        );
+        check(
+            "keep_previous = \"long\"",
+            expect![[r#"keep_previous is "long": expected a duration such as "5m" (expected number at 0)"#]],
+        );
+        check(
+            "budget = { run_p99 = { x = \"2ms\" } }",
+            expect![[r#"budget.run_p99: 'x' is not a number of rows: expected for example { 1 = "2ms" }"#]],
+        );
         check("instances = 0", expect!["instances is 0: expected 1 to 1024"]);
         check(
             "batching = { rows_max = 9999999 }",
@@ -260,11 +429,11 @@ mod tests {
         check(
             "instance = 2",
             expect![[r#"
-            TOML parse error at line 1, column 1
-              |
-            1 | instance = 2
-              | ^^^^^^^^
-            unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `batching`, `queue`"#]],
+                TOML parse error at line 1, column 1
+                  |
+                1 | instance = 2
+                  | ^^^^^^^^
+                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`"#]],
         );
         check(
             "backend = \"torch\"",

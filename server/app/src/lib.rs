@@ -1,14 +1,22 @@
 //! The front doors of the server, its configuration and its wiring.
 
+mod admin;
 pub mod check;
 pub mod cli;
 pub mod codec;
 pub mod config;
+mod golden;
 pub mod health;
+mod import;
+mod manifest;
+pub mod models_command;
 pub mod oip_grpc;
 pub mod oip_http;
 pub(crate) mod predict_http;
+mod repository_orders;
 pub mod serve;
 pub mod shutdown;
 pub mod status;
 pub mod telemetry;
+mod triton_config;
+mod watch;

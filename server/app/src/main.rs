@@ -4,18 +4,20 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gristmill::cli::{Cli, Command, ServeArgs};
-use gristmill::{check, health, serve};
+use gristmill::{check, health, models_command, serve};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     gristmill_onnx::disable_telemetry();
-    let command = Cli::parse().command.unwrap_or_else(|| Command::Serve(ServeArgs::from_environment()));
+    let command =
+        Cli::parse().command.unwrap_or_else(|| Command::Serve(Box::new(ServeArgs::from_environment())));
     let result = match command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Models(command) => models_command::run(&command),
     };
     match result {
         Ok(code) => code,

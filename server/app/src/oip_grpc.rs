@@ -1,8 +1,10 @@
 //! The gRPC front door: the Open Inference Protocol v2 with Triton's extensions, health and reflection.
 
+mod connection;
 pub(crate) mod describe;
 mod edge;
 mod health;
+mod repository;
 mod serve;
 mod stream;
 
@@ -10,15 +12,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::stream::BoxStream;
+use gristmill_engine::control::Control;
 use gristmill_engine::engine::Engine;
 use gristmill_engine::error::InferError;
+use gristmill_engine::request::VersionSelector;
 use gristmill_proto::inference as pb;
 use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::codec::proto::{self, InferCall, parse_version};
+use crate::codec::proto::{self, InferCall};
+use crate::repository_orders;
 use crate::status::{bounded_status, grpc_status};
 
 pub use self::serve::serve;
@@ -40,6 +45,8 @@ impl Default for GrpcOptions {
 #[derive(Clone)]
 struct Inference {
     engine: Arc<Engine>,
+    /// `None` where nobody may change what is served.
+    control: Option<Control>,
     options: GrpcOptions,
     /// Cancelled when the server has stopped accepting: streams end after what they have read.
     stopping: CancellationToken,
@@ -62,6 +69,10 @@ impl Inference {
         Ok(answer)
     }
 
+    fn control(&self) -> Result<&Control, InferError> {
+        self.control.as_ref().ok_or_else(repository_orders::nobody)
+    }
+
     fn check_length(&self, answer: &pb::ModelInferResponse) -> Result<(), InferError> {
         let (length, limit) = (answer.encoded_len(), self.options.message_bytes_max);
         if length <= limit {
@@ -72,6 +83,14 @@ impl Inference {
              ask for fewer rows or outputs, or raise --grpc-message-bytes-max"
         )))
     }
+}
+
+fn one_repository(name: &str) -> Result<(), Status> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    let text = format!("the server has one model repository: leave repository_name empty, got '{name}'");
+    Err(bounded_status(Code::Unimplemented, text))
 }
 
 #[tonic::async_trait]
@@ -97,8 +116,8 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::ModelReadyRequest>,
     ) -> Result<Response<pb::ModelReadyResponse>, Status> {
         let pb::ModelReadyRequest { name, version } = request.into_inner();
-        let version = parse_version(&version).map_err(grpc_status)?;
-        Ok(Response::new(pb::ModelReadyResponse { ready: self.engine.model(&name, version).is_ok() }))
+        let version = VersionSelector::parse(&version).map_err(grpc_status)?;
+        Ok(Response::new(pb::ModelReadyResponse { ready: self.engine.model(&name, &version).is_ok() }))
     }
 
     async fn server_metadata(
@@ -154,12 +173,31 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::RepositoryIndexRequest>,
     ) -> Result<Response<pb::RepositoryIndexResponse>, Status> {
         let pb::RepositoryIndexRequest { repository_name, ready } = request.into_inner();
-        if !repository_name.is_empty() {
-            let text = format!(
-                "the server has one model repository: leave repository_name empty, got '{repository_name}'"
-            );
-            return Err(bounded_status(Code::Unimplemented, text));
-        }
+        one_repository(&repository_name)?;
         Ok(Response::new(describe::index(&self.engine, ready)))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<pb::RepositoryModelLoadRequest>,
+    ) -> Result<Response<pb::RepositoryModelLoadResponse>, Status> {
+        let request = request.into_inner();
+        one_repository(&request.repository_name)?;
+        let order = repository::read_load(request.parameters).map_err(grpc_status)?;
+        let control = self.control().map_err(grpc_status)?;
+        repository_orders::load(control, &request.model_name, order).await.map_err(grpc_status)?;
+        Ok(Response::new(pb::RepositoryModelLoadResponse {}))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<pb::RepositoryModelUnloadRequest>,
+    ) -> Result<Response<pb::RepositoryModelUnloadResponse>, Status> {
+        let request = request.into_inner();
+        one_repository(&request.repository_name)?;
+        repository::check_unload(&request.parameters).map_err(grpc_status)?;
+        let control = self.control().map_err(grpc_status)?;
+        repository_orders::unload(control, &request.model_name).await.map_err(grpc_status)?;
+        Ok(Response::new(pb::RepositoryModelUnloadResponse {}))
     }
 }

@@ -1,9 +1,11 @@
 //! The HTTP door: the Open Inference Protocol v2 over REST with Triton's additions, and `/predict` beside it.
 
+mod admin;
 pub(crate) mod body;
 mod connection;
 mod describe;
 pub(crate) mod reply;
+mod repository;
 pub(crate) mod v2;
 
 use std::sync::Arc;
@@ -13,8 +15,9 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post};
+use gristmill_engine::control::Control;
 use gristmill_engine::engine::Engine;
-use gristmill_engine::error::InferError;
+use gristmill_engine::request::{ModelInfo, VersionSelector};
 use serde::Deserialize;
 
 pub use self::connection::serve;
@@ -31,6 +34,8 @@ pub struct HttpOptions {
 /// What every handler needs.
 pub(crate) struct Door {
     pub(crate) engine: Arc<Engine>,
+    /// `None` where nobody may change what is served.
+    pub(crate) control: Option<Control>,
     pub(crate) options: HttpOptions,
 }
 
@@ -38,7 +43,17 @@ pub(crate) struct Door {
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) model: String,
-    pub(crate) version: Option<u64>,
+    pub(crate) version: VersionSelector,
+}
+
+// === impl Door ===
+
+impl Door {
+    /// Whether `target` is served by another version now than `model`.
+    pub(crate) fn has_changed(&self, target: &Target, model: &ModelInfo) -> bool {
+        let now = self.engine.model(&target.model, &target.version);
+        now.is_ok_and(|now| now.version != model.version)
+    }
 }
 
 // === impl HttpOptions ===
@@ -50,7 +65,7 @@ impl Default for HttpOptions {
 }
 
 /// Every path of the HTTP door but `/metrics`.
-pub fn router(engine: Arc<Engine>, options: HttpOptions) -> Router {
+pub fn router(engine: Arc<Engine>, control: Option<Control>, options: HttpOptions) -> Router {
     let models = Router::new()
         .route("/", get(v2::model))
         .route("/ready", get(v2::model_ready))
@@ -65,13 +80,21 @@ pub fn router(engine: Arc<Engine>, options: HttpOptions) -> Router {
         .route("/v2/models/stats", get(v2::all_statistics))
         .nest("/v2/models/{model}", models.clone())
         .nest("/v2/models/{model}/versions/{version}", models)
-        .route("/v2/repository/index", post(v2::repository_index))
+        .route("/v2/repository/index", post(repository::index))
+        .route("/v2/repository/models/{model}/load", post(repository::load))
+        .route("/v2/repository/models/{model}/unload", post(repository::unload))
+        .route("/v1/admin/models", get(admin::list))
+        .route("/v1/admin/models/{model}", get(admin::show))
+        .route("/v1/admin/models/{model}/load", post(admin::load))
+        .route("/v1/admin/models/{model}/unload", post(admin::unload))
+        .route("/v1/admin/models/{model}/rollback", post(admin::roll_back))
+        .route("/v1/admin/models/{model}/label", post(admin::set_label))
         .route("/predict/{model}", post(predict_http::predict))
         .route("/predict/{model}/{version}", post(predict_http::predict))
         .route("/health", get(predict_http::health))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(Arc::new(Door { engine, options }))
+        .with_state(Arc::new(Door { engine, control, options }))
 }
 
 async fn unknown_path(uri: Uri) -> Refusal {
@@ -107,19 +130,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
         let Path(Segments { model, version }) = Path::from_request_parts(parts, state)
             .await
             .map_err(|rejection| Refusal::new(rejection.status(), rejection.body_text()))?;
-        let version = match version {
-            None => None,
-            Some(text) => Some(parse_version(&model, &text)?),
-        };
+        let version = VersionSelector::parse(&version.unwrap_or_default())?;
         Ok(Target { model, version })
-    }
-}
-
-fn parse_version(model: &str, text: &str) -> Result<u64, InferError> {
-    match text.parse() {
-        Ok(version) if version > 0 => Ok(version),
-        _ => Err(InferError::InvalidInput(format!(
-            "model '{model}': version '{text}' is not a positive integer: leave it out for the default version"
-        ))),
     }
 }

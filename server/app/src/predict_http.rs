@@ -13,7 +13,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use gristmill_engine::engine::VersionState;
-use gristmill_engine::request::Query;
+use gristmill_engine::error::InferError;
+use gristmill_engine::request::{Query, VersionSelector};
 use serde::Serialize;
 use smallvec::smallvec;
 
@@ -39,21 +40,29 @@ pub(crate) async fn predict(
     let arrival = Instant::now();
     let (parts, body) = request.into_parts();
     let patience = header_timeout(&parts.headers)?;
-    let model = door.engine.model(&target.model, target.version)?;
     let body = body::read(&parts.headers, body, door.options).await?;
-    let Features { inputs, listed } = {
-        let text = Scanner::check_text(&body)?;
-        features::read(&model, text).map_err(|error| error.into_infer_error(text))?
+    let deadline = deadline(arrival, [patience]);
+    let (response, listed) = loop {
+        let model = door.engine.model(&target.model, &target.version)?;
+        let Features { inputs, listed } = {
+            let text = Scanner::check_text(&body)?;
+            features::read(&model, text).map_err(|error| error.into_infer_error(text))?
+        };
+        let query = Query {
+            model: target.model.clone(),
+            // The version whose signature the features were read for, even if another one takes over now.
+            version: VersionSelector::Number(model.version),
+            inputs,
+            outputs: Vec::new(),
+            deadline,
+        };
+        match door.engine.infer(query).await {
+            // It was retired meanwhile, after its successor began to serve.
+            Err(InferError::NotFound(_) | InferError::Unavailable(_))
+                if door.has_changed(&target, &model) => {}
+            result => break (result?, listed),
+        }
     };
-    let query = Query {
-        model: target.model,
-        // The version whose signature the features were read for, even if another one takes over now.
-        version: Some(model.version),
-        inputs,
-        outputs: Vec::new(),
-        deadline: deadline(arrival, [patience]),
-    };
-    let response = door.engine.infer(query).await?;
 
     let (predictions, probabilities) = Rule::of(&response.model.signature).apply(&response)?;
     let mut json = Vec::with_capacity(128 + 24 * predictions.len());

@@ -10,23 +10,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use gristmill_engine::control::{Control, Following};
 use gristmill_engine::engine::Engine;
-use gristmill_engine::reconcile::{LoadReport, Reconciler};
-use gristmill_engine::registry::{DirRegistry, Registry};
+use gristmill_engine::reconcile::{LoadReport, Options};
 use gristmill_onnx::Runtime;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cli::{LogFormat, ServeArgs};
-use crate::config;
+use crate::cli::{LogFormat, ModelControl, ServeArgs};
+use crate::config::SettingsReader;
 use crate::oip_grpc::{self, GrpcOptions};
 use crate::oip_http::{self, HttpOptions};
+use crate::repository_orders::OrderedRegistry;
 use crate::shutdown::Signals;
 use crate::telemetry::{self, Telemetry};
+use crate::watch;
 
 /// Sockets are quick: more I/O threads than this only take cores from the models.
 const IO_THREADS_MAX_BY_DEFAULT: usize = 4;
+
+const SUCCESS: u8 = 0;
+const FAILURE: u8 = 1;
 
 /// The bound addresses, known once the listeners exist.
 #[derive(Clone, Copy, Debug)]
@@ -54,12 +59,12 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         .build()
         .context("cannot start the I/O threads")?;
     let code = tokio.block_on(serve(args, start))?;
-    // Whatever still runs was given its time by the drain.
-    tokio.shutdown_background();
-    Ok(code)
+    // Whatever still runs was given its time by the drain. A load may still be inside a runtime.
+    gristmill_onnx::end_process(code)
 }
 
-async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<ExitCode> {
+/// Returns the exit code.
+async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let http = bind("--http", args.http).await?;
     let grpc = bind("--grpc", args.grpc).await?;
@@ -72,45 +77,67 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<ExitCode> {
         tracing::warn!("{}", runtime.describe());
     }
     let telemetry = Telemetry::install(&runtime.describe())?;
-    let (engine, reconciler) = Engine::new(args.allow_empty_repository);
+    let mode = args.model_control;
+    let options = Options {
+        loads_max: args.loads_max.max(1),
+        load_timeout: args.load_timeout,
+        explicit: mode == ModelControl::Explicit,
+        release_memory: match args.keep_free_memory {
+            true => || {},
+            false => gristmill_onnx::release_free_memory,
+        },
+    };
+    let (engine, reconciler) = Engine::new(args.allow_empty_repository, options);
     let engine = Arc::new(engine);
+    let reader = SettingsReader::new(&runtime, &args.models).map_err(anyhow::Error::msg)?;
+    let registry = OrderedRegistry::new(args.models.repository.clone(), reader, args.settle_time);
+    let following = Following {
+        poll_interval: matches!(mode, ModelControl::Watch | ModelControl::Poll).then_some(args.poll_interval),
+        settle: args.settle_time,
+        takes_orders: mode != ModelControl::None,
+    };
+    let (control, reconciling, mut started) = Control::start(reconciler, Box::new(registry), following)
+        .context("cannot start the thread that loads models")?;
 
     let stop = CancellationToken::new();
     let doors = TaskTracker::new();
     let metrics_router = telemetry.router(Arc::clone(&engine));
-    let http_router =
-        oip_http::router(Arc::clone(&engine), HttpOptions { body_bytes_max: args.http_body_bytes_max })
-            .merge(metrics_router.clone());
+    let http_options = HttpOptions { body_bytes_max: args.http_body_bytes_max };
+    let http_router = oip_http::router(Arc::clone(&engine), Some(control.clone()), http_options)
+        .merge(metrics_router.clone());
     let grpc_options = GrpcOptions { message_bytes_max: args.grpc_message_bytes_max };
     open_door(&doors, "http", oip_http::serve(http, http_router, stop.clone().cancelled_owned()));
     open_door(&doors, "metrics", oip_http::serve(metrics, metrics_router, stop.clone().cancelled_owned()));
     open_door(
         &doors,
         "grpc",
-        oip_grpc::serve(grpc, Arc::clone(&engine), grpc_options, stop.clone().cancelled_owned()),
+        oip_grpc::serve(
+            grpc,
+            Arc::clone(&engine),
+            Some(control.clone()),
+            grpc_options,
+            stop.clone().cancelled_owned(),
+        ),
     );
     doors.close();
     tokio::spawn(telemetry.keep_up());
 
-    let registry = DirRegistry::new(
-        args.models.repository.clone(),
-        config::settings_reader(&runtime, &args.models).map_err(anyhow::Error::msg)?,
-    );
-    let mut loading = std::pin::pin!(load(registry, reconciler));
-    let (reconciler, reports) = tokio::select! {
-        loaded = &mut loading => loaded?,
+    // Before the first loads end, so that no change in between waits for the next poll.
+    let _watcher = (mode == ModelControl::Watch).then(|| watch::start(&args.models.repository, &control));
+    let reports = tokio::select! {
+        reports = &mut started => reports.context("the thread that loads models has panicked")??,
         signal = signals.next() => {
             tracing::info!(signal, "ended while models were being loaded");
-            return Ok(ExitCode::SUCCESS);
+            return Ok(SUCCESS);
         }
     };
-    gristmill_onnx::release_free_memory();
     announce(args, &engine, &runtime, addresses, start, &reports);
     if let Some(path) = &args.ready_file {
         write_ready_file(path, addresses)?;
     }
 
     let signal = signals.next().await;
+    let reconciler = control.shut_down(reconciling);
     end_in_order(args, &mut signals, signal, &engine, reconciler, &stop, &doors).await
 }
 
@@ -120,10 +147,10 @@ async fn end_in_order(
     signals: &mut Signals,
     signal: &'static str,
     engine: &Engine,
-    reconciler: Reconciler,
+    reconciler: impl Future<Output = ()>,
     stop: &CancellationToken,
     doors: &TaskTracker,
-) -> anyhow::Result<ExitCode> {
+) -> anyhow::Result<u8> {
     let orderly = async {
         engine.begin_shutdown();
         let lame_duck = humantime::format_duration(args.lame_duck);
@@ -134,17 +161,16 @@ async fn end_in_order(
         if tokio::time::timeout(args.drain_timeout, doors.wait()).await.is_err() {
             tracing::warn!("open connections outlasted --drain-timeout and are cut");
         }
-        off_the_io_threads("retire", move || reconciler.shut_down()).await
+        reconciler.await;
     };
     tokio::select! {
-        ended = orderly => {
-            ended?;
+        () = orderly => {
             tracing::info!("every admitted request is answered");
-            Ok(ExitCode::SUCCESS)
+            Ok(SUCCESS)
         }
         signal = signals.next() => {
             tracing::warn!(signal, "ended at once by a second signal");
-            Ok(ExitCode::FAILURE)
+            Ok(FAILURE)
         }
     }
 }
@@ -167,31 +193,6 @@ fn open_door<E>(
     });
 }
 
-async fn load(
-    mut registry: DirRegistry,
-    mut reconciler: Reconciler,
-) -> anyhow::Result<(Reconciler, Vec<LoadReport>)> {
-    off_the_io_threads("load", move || {
-        let desired = registry.desired()?;
-        let reports = reconciler.load(desired);
-        Ok((reconciler, reports))
-    })
-    .await?
-}
-
-/// Runs slow, blocking work on a thread of its own.
-async fn off_the_io_threads<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> anyhow::Result<T> {
-    let (done, result) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new().name(name.into()).spawn(move || {
-        // Nobody is there to take the result only when the server has ended meanwhile.
-        let _ended = done.send(work());
-    })?;
-    result.await.with_context(|| format!("the {name} thread panicked"))
-}
-
 /// The start-up summary: a table for people, one log line a model otherwise.
 fn announce(
     args: &ServeArgs,
@@ -201,9 +202,9 @@ fn announce(
     start: Instant,
     reports: &[LoadReport],
 ) {
-    for report in reports {
+    for report in reports.iter().filter(|report| report.version == 0) {
         if let Err(error) = &report.result {
-            tracing::error!(model = report.model, version = report.version, %error, "not served");
+            tracing::error!(model = report.model, %error, "not served");
         }
     }
     let readiness = engine.ready();

@@ -11,9 +11,10 @@ use gristmill::oip_http::{self, HttpOptions};
 use gristmill_engine::engine::Engine;
 use gristmill_engine::error::RunError;
 use gristmill_engine::reconcile::Reconciler;
+use gristmill_engine::request::VersionSelector;
 use gristmill_engine::tensor::{DType, Dim};
 use gristmill_engine::testing::{FakeBackend, batched_signature, copy, engine};
-use gristmill_engine::workers::Tuning;
+use gristmill_engine::tuning::Tuning;
 use gristmill_proto::inference as pb;
 use gristmill_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use http_body_util::{BodyExt as _, Full};
@@ -91,9 +92,14 @@ async fn serve(backend: FakeBackend) -> Served {
     let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (grpc_address, http_address) = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
-    let router = oip_http::router(Arc::clone(&engine), HttpOptions::default());
-    let grpc_server =
-        oip_grpc::serve(grpc, Arc::clone(&engine), GrpcOptions::default(), stop.clone().cancelled_owned());
+    let router = oip_http::router(Arc::clone(&engine), None, HttpOptions::default());
+    let grpc_server = oip_grpc::serve(
+        grpc,
+        Arc::clone(&engine),
+        None,
+        GrpcOptions::default(),
+        stop.clone().cancelled_owned(),
+    );
     tokio::spawn(grpc_server);
     tokio::spawn(oip_http::serve(http, router, stop.clone().cancelled_owned()));
     Served { engine, reconciler, grpc: grpc_address, http: http_address, stop }
@@ -215,7 +221,7 @@ async fn storm(calls: Vec<Call>) {
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
     }
-    let statistics = served.engine.statistics(Some("m"), None).unwrap().remove(0).1;
+    let statistics = served.engine.statistics(Some("m"), &VersionSelector::Default).unwrap().remove(0).1;
     assert!(statistics.success.count as usize >= sure, "{} of {sure} were counted", statistics.success.count);
     served.stop.cancel();
     let (done, ended) = tokio::sync::oneshot::channel();

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::error::{InferError, Stage};
@@ -58,6 +59,26 @@ pub(crate) fn parts(parts: usize, progress: Option<Progress>) -> (Vec<Reply>, Ti
     let join = Arc::new(Join { state: Mutex::new(state) });
     let replies = (0..parts).map(|index| Reply::Part { join: Arc::clone(&join), index }).collect();
     (replies, Ticket { answer, progress })
+}
+
+/// Sends outcomes: on the runtime of its callers if there are several, because each one
+/// sent from a worker wakes an I/O thread that may take the worker's core before the next is sent. From
+/// there, they are ready together, and those of one connection leave in one write.
+pub(crate) fn deliver(replies: Vec<(Reply, Outcome)>, callers: Option<&Handle>) {
+    match callers {
+        Some(callers) if replies.len() > 1 => {
+            // Not awaited: the callers are.
+            let _delivery = callers.spawn(async { send_all(replies) });
+        }
+        _ => send_all(replies),
+    }
+}
+
+fn send_all(replies: Vec<(Reply, Outcome)>) {
+    for (reply, outcome) in replies {
+        // A caller who has left needs no answer, and was counted.
+        let _heard = reply.send(outcome);
+    }
 }
 
 // === impl Ticket ===

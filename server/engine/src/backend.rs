@@ -36,16 +36,16 @@ pub trait Model: Send + Sync {
     /// provider in use, each provider that was refused with its reason.
     fn notes(&self) -> Vec<String>;
 
-    /// Builds one more independent copy. Called on the thread that will own it.
+    /// Builds one more independent copy, for a worker.
     ///
     /// # Errors
     /// The runtime cannot build the session (memory, provider, corrupt file).
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError>;
 }
 
-/// One copy of a model. `&mut` and not `Sync`: exactly one worker thread makes, runs and drops it,
-/// so implementations need not be `Send`.
-pub trait Instance {
+/// One copy of a model. A loader makes and proves it and hands it to a worker, which runs and drops it: one
+/// thread at a time.
+pub trait Instance: Send {
     /// Runs once. `inputs[i]` is signature input `i`, or `None` where an optional input is left out.
     /// With a batch axis every shape begins with the same number of rows.
     ///

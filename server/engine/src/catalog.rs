@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::deployment::Deployment;
 use crate::error::InferError;
+use crate::request::VersionSelector;
 
 /// One version in the repository, serving or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,10 +31,25 @@ pub enum VersionState {
 }
 
 /// Everything that a request must see together.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Catalog {
     models: HashMap<String, Served>,
     index: BTreeMap<(String, u64), (VersionState, String)>,
+    /// What keeps a model that ought to be served from being served, one entry a model.
+    unserved: Vec<String>,
+    /// Models that serve and have a version that ought to and cannot.
+    failing: Vec<String>,
+}
+
+/// What the catalog shows of one model.
+pub(crate) struct ModelReport {
+    pub(crate) name: String,
+    /// Version 0 stands for the model as a whole.
+    pub(crate) versions: BTreeMap<u64, (VersionState, String)>,
+    pub(crate) served: Option<Served>,
+    /// The server is not ready until it serves.
+    pub(crate) is_expected: bool,
+    pub(crate) fault: Option<String>,
 }
 
 /// What the engine reads and the reconciler writes.
@@ -47,9 +63,11 @@ pub(crate) struct Published {
 }
 
 /// The versions of a model that serve, ascending and never empty.
-#[derive(Clone)]
-struct Served {
-    versions: Vec<Arc<Deployment>>,
+pub(crate) struct Served {
+    pub(crate) versions: Vec<Arc<Deployment>>,
+    /// One of them.
+    pub(crate) default: u64,
+    pub(crate) labels: BTreeMap<String, u64>,
 }
 
 // === impl VersionState ===
@@ -68,11 +86,41 @@ impl VersionState {
 // === impl Catalog ===
 
 impl Catalog {
-    /// The deployment that answers for `name`: the newest version unless one is asked for.
-    pub(crate) fn find(&self, name: &str, version: Option<u64>) -> Result<&Arc<Deployment>, InferError> {
-        let found = self.models.get(name).and_then(|served| match version {
-            None => served.versions.last(),
-            Some(version) => served.versions.iter().find(|deployment| deployment.info.version == version),
+    pub(crate) fn new(reports: impl Iterator<Item = ModelReport>) -> Catalog {
+        let mut catalog = Catalog::default();
+        for ModelReport { name, versions, served, is_expected, fault } in reports {
+            let newest = || {
+                let (version, (state, reason)) = versions.last_key_value()?;
+                let state = state.name().to_lowercase();
+                Some(format!("version {version} is {state}: {reason}"))
+            };
+            if served.is_some() {
+                catalog.failing.extend(fault.map(|fault| format!("model '{name}': {fault}")));
+            } else if is_expected {
+                catalog.unserved.push(match fault.or_else(newest) {
+                    Some(fault) => format!("model '{name}': {fault}"),
+                    None => format!("model '{name}' has no version"),
+                });
+            }
+            catalog
+                .index
+                .extend(versions.into_iter().map(|(version, entry)| ((name.clone(), version), entry)));
+            if let Some(served) = served {
+                catalog.models.insert(name, served);
+            }
+        }
+        catalog
+    }
+
+    /// The deployment that answers for `name`.
+    pub(crate) fn find(&self, name: &str, version: &VersionSelector) -> Result<&Arc<Deployment>, InferError> {
+        let found = self.models.get(name).and_then(|served| {
+            let version = match version {
+                VersionSelector::Default => served.default,
+                VersionSelector::Number(version) => *version,
+                VersionSelector::Label(label) => *served.labels.get(label)?,
+            };
+            served.versions.iter().find(|deployment| deployment.info.version == version)
         });
         found.ok_or_else(|| self.missing(name, version))
     }
@@ -81,7 +129,7 @@ impl Catalog {
     pub(crate) fn versions(&self, name: &str) -> Result<&[Arc<Deployment>], InferError> {
         match self.models.get(name) {
             Some(served) => Ok(&served.versions),
-            None => Err(self.missing(name, None)),
+            None => Err(self.missing(name, &VersionSelector::Default)),
         }
     }
 
@@ -104,79 +152,59 @@ impl Catalog {
             .collect()
     }
 
-    /// What keeps each model in the repository from being served, one entry a model; empty when all serve.
-    pub(crate) fn unserved(&self) -> Vec<String> {
-        let mut reasons: Vec<String> = Vec::new();
-        let mut reported: Option<&str> = None;
-        for ((model, version), (state, reason)) in &self.index {
-            if self.models.contains_key(model) || reported == Some(model) {
-                continue;
-            }
-            reported = Some(model);
-            let state = state.name().to_lowercase();
-            reasons.push(match version {
-                0 => format!("model '{model}' is {state}: {reason}"),
-                _ => format!("model '{model}' version {version} is {state}: {reason}"),
-            });
-        }
-        reasons
+    pub(crate) fn unserved(&self) -> &[String] {
+        &self.unserved
+    }
+
+    pub(crate) fn failing(&self) -> &[String] {
+        &self.failing
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
 
-    /// The same with `deployment` serving.
-    pub(crate) fn with(&self, deployment: Arc<Deployment>) -> Catalog {
-        let mut next = self.clone();
-        let info = &deployment.info;
-        next.index.insert((info.name.clone(), info.version), (VersionState::Ready, String::new()));
-        let served = next.models.entry(info.name.clone()).or_insert_with(|| Served { versions: Vec::new() });
-        served.versions.retain(|old| old.info.version != info.version);
-        let position = served.versions.partition_point(|old| old.info.version < info.version);
-        served.versions.insert(position, deployment);
-        next
-    }
-
-    /// The same with a version in a state in which it does not serve.
-    pub(crate) fn with_state(
-        &self,
-        model: &str,
-        version: u64,
-        state: VersionState,
-        reason: String,
-    ) -> Catalog {
-        let mut next = self.clone();
-        next.index.insert((model.to_owned(), version), (state, reason));
-        next
-    }
-
-    fn missing(&self, name: &str, version: Option<u64>) -> InferError {
-        let mut known = self.index.range((name.to_owned(), 0)..=(name.to_owned(), u64::MAX)).peekable();
-        if known.peek().is_none() {
+    fn missing(&self, name: &str, version: &VersionSelector) -> InferError {
+        let range = || self.index.range((name.to_owned(), 0)..=(name.to_owned(), u64::MAX));
+        if range().next().is_none() {
             return InferError::NotFound(format!(
-                "model '{name}' is not in the repository: GET /v2/models lists what is"
+                "model '{name}' is not in the repository: its index lists what is"
             ));
         }
-        let entry = match version {
-            // The newest is what a request without a version would have got.
-            None => known.next_back(),
-            Some(version) => known.find(|((_, known), _)| *known == version),
+        let labels = self.models.get(name).map(|served| &served.labels);
+        let wanted = match version {
+            // What a request without a version would have got at best.
+            VersionSelector::Default => range().next_back().map(|((_, version), _)| *version),
+            VersionSelector::Number(version) => Some(*version),
+            VersionSelector::Label(label) => match labels.and_then(|labels| labels.get(label)) {
+                Some(version) => Some(*version),
+                None => {
+                    let known: Vec<&str> =
+                        labels.into_iter().flatten().map(|(label, _)| label.as_str()).collect();
+                    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                    return InferError::NotFound(format!(
+                        "model '{name}' has no version '{label}': expected a number or one of its labels ({known})"
+                    ));
+                }
+            },
         };
-        match entry {
-            Some(((_, version), (state, reason))) => InferError::Unavailable(format!(
+        let entry = range().find(|((_, version), _)| Some(*version) == wanted);
+        match (entry, wanted) {
+            (Some(((_, 0), (_, reason))), _) => {
+                InferError::Unavailable(format!("model '{name}' is unavailable: {reason}"))
+            }
+            (Some(((_, version), (state, reason))), _) => InferError::Unavailable(format!(
                 "model '{name}' version {version} is {}: {reason}",
                 state.name().to_lowercase()
             )),
-            None => {
-                let versions: Vec<String> = self
-                    .index
-                    .range((name.to_owned(), 0)..=(name.to_owned(), u64::MAX))
+            (None, wanted) => {
+                let versions: Vec<String> = range()
+                    .filter(|((_, version), _)| *version > 0)
                     .map(|((_, version), _)| version.to_string())
                     .collect();
                 InferError::NotFound(format!(
                     "model '{name}' has no version {}: its versions are {}",
-                    version.unwrap_or_default(),
+                    wanted.unwrap_or_default(),
                     versions.join(", ")
                 ))
             }
@@ -198,9 +226,11 @@ impl Default for Published {
 }
 
 impl Published {
-    pub(crate) fn publish(&self, next: Catalog) {
-        self.catalog.store(Arc::new(next));
+    /// Replaces the catalog, and returns the one before: requests may still be looking at it.
+    pub(crate) fn publish(&self, next: Catalog) -> Arc<Catalog> {
+        let before = self.catalog.swap(Arc::new(next));
         self.announce();
+        before
     }
 
     pub(crate) fn begin_shutdown(&self) {

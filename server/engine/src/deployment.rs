@@ -1,10 +1,13 @@
 //! One loaded version as the catalog holds it: checks and queues queries, and keeps its own statistics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::runtime::Handle;
+
 use crate::answer::{self, Progress, Ticket};
+use crate::conduct::{Conduct, Summary};
 use crate::error::InferError;
 use crate::former::{Policy, Refusal};
 use crate::job::Job;
@@ -22,6 +25,9 @@ pub(crate) struct Deployment {
     statistics: Mutex<Statistics>,
     /// Moving average of run time per row, in nanoseconds; for the retry delay.
     row_nanos: AtomicU64,
+    /// The runtime of whoever asks: the same for all.
+    pub(crate) callers: OnceLock<Handle>,
+    conduct: Mutex<Conduct>,
 }
 
 /// Why a query was not admitted.
@@ -62,6 +68,8 @@ impl Deployment {
             metrics,
             statistics: Mutex::new(Statistics::default()),
             row_nanos: AtomicU64::new(0),
+            callers: OnceLock::new(),
+            conduct: Mutex::new(Conduct::new(Instant::now())),
         }
     }
 
@@ -76,6 +84,11 @@ impl Deployment {
     }
 
     fn admit(&self, query: Query) -> Result<Ticket, Refused> {
+        if self.callers.get().is_none()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            self.callers.get_or_init(|| runtime);
+        }
         let request = Request::new(&self.info.signature, query).map_err(Refused::Error)?;
         self.check_size(&request).map_err(Refused::Error)?;
         let arrived = Instant::now();
@@ -155,6 +168,25 @@ impl Deployment {
 
     pub(crate) fn statistics(&self) -> Statistics {
         self.lock_statistics().clone()
+    }
+
+    /// Requests that the model answered.
+    pub(crate) fn record_answers(&self, latencies: impl Iterator<Item = Duration>, now: Instant) {
+        self.lock_conduct().answered(latencies, now);
+    }
+
+    /// A request that the model failed.
+    pub(crate) fn record_model_failure(&self) {
+        self.lock_conduct().failed(Instant::now());
+    }
+
+    /// How it behaves lately.
+    pub(crate) fn conduct(&self) -> Summary {
+        self.lock_conduct().summary()
+    }
+
+    fn lock_conduct(&self) -> MutexGuard<'_, Conduct> {
+        self.conduct.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn record_run(&self, ran: &Ran) {

@@ -11,8 +11,8 @@ use crate::catalog::Published;
 pub use crate::catalog::{IndexEntry, VersionState};
 use crate::deployment::Refused;
 use crate::error::{InferError, Stage};
-use crate::reconcile::Reconciler;
-use crate::request::{ModelInfo, Query, Response};
+use crate::reconcile::{Options, Reconciler};
+use crate::request::{ModelInfo, Query, Response, VersionSelector};
 use crate::statistics::Statistics;
 
 /// What front doors call. Cheap to share; holds no thread of its own.
@@ -28,15 +28,17 @@ pub struct Readiness {
     pub ready: bool,
     /// One entry for each thing that stands in the way.
     pub reasons: Vec<String>,
+    /// One entry for each model that serves and has a version that ought to and cannot.
+    pub failing: Vec<String>,
 }
 
 // === impl Engine ===
 
 impl Engine {
     /// An engine that serves nothing yet, and the reconciler that will change that.
-    pub fn new(allow_empty: bool) -> (Engine, Reconciler) {
+    pub fn new(allow_empty: bool, options: Options) -> (Engine, Reconciler) {
         let published = Arc::new(Published::default());
-        let reconciler = Reconciler::new(Arc::clone(&published));
+        let reconciler = Reconciler::new(Arc::clone(&published), options);
         (Engine { published, allow_empty }, reconciler)
     }
 
@@ -69,7 +71,7 @@ impl Engine {
             return Err(InferError::DeadlineExceeded { stage: Stage::Queue });
         }
         let catalog = self.published.catalog.load();
-        let deployment = catalog.find(&query.model, query.version)?;
+        let deployment = catalog.find(&query.model, &query.version)?;
         match deployment.submit(query) {
             Ok(ticket) => Ok((Arc::clone(&deployment.info), ticket)),
             Err(Refused::Error(error)) => Err(error),
@@ -77,12 +79,12 @@ impl Engine {
         }
     }
 
-    /// What serves under `name` (its default version when `version` is `None`).
+    /// What serves under `name`.
     ///
     /// # Errors
     /// `NotFound` for a name or version that is not in the repository, `Unavailable` for one that
     /// is there and does not serve now.
-    pub fn model(&self, name: &str, version: Option<u64>) -> Result<Arc<ModelInfo>, InferError> {
+    pub fn model(&self, name: &str, version: &VersionSelector) -> Result<Arc<ModelInfo>, InferError> {
         self.published.catalog.load().find(name, version).map(|deployment| Arc::clone(&deployment.info))
     }
 
@@ -105,12 +107,12 @@ impl Engine {
     pub fn statistics(
         &self,
         name: Option<&str>,
-        version: Option<u64>,
+        version: &VersionSelector,
     ) -> Result<Vec<(Arc<ModelInfo>, Statistics)>, InferError> {
         let catalog = self.published.catalog.load();
         let deployments = match (name, version) {
             (None, _) => catalog.deployments(),
-            (Some(name), None) => catalog.versions(name)?.iter().collect(),
+            (Some(name), VersionSelector::Default) => catalog.versions(name)?.iter().collect(),
             (Some(name), version) => vec![catalog.find(name, version)?],
         };
         let pairs =
@@ -121,7 +123,7 @@ impl Engine {
     /// Ready means: every model in the repository has a servable version, and no shutdown has begun.
     pub fn ready(&self) -> Readiness {
         let catalog = self.published.catalog.load();
-        let mut reasons = catalog.unserved();
+        let mut reasons = catalog.unserved().to_vec();
         if !self.published.listed.load(Ordering::Acquire) {
             reasons.push("the model repository has not been read yet".into());
         } else if catalog.is_empty() && !self.allow_empty {
@@ -131,7 +133,7 @@ impl Engine {
         if self.published.is_shutting_down() {
             reasons.push("the server is shutting down".into());
         }
-        Readiness { ready: reasons.is_empty(), reasons }
+        Readiness { ready: reasons.is_empty(), reasons, failing: catalog.failing().to_vec() }
     }
 
     /// Reports not ready from now on. Requests are still served until the reconciler shuts down.

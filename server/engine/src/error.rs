@@ -61,3 +61,17 @@ pub enum RunError {
     #[error("{0}")]
     Failed(String),
 }
+
+/// Why an operator's wish was not granted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such model.
+    #[error("{0}")]
+    NotFound(String),
+    /// What was asked for does not fit the state of the model or of the server.
+    #[error("{0}")]
+    Refused(String),
+    /// It was tried and went wrong.
+    #[error("{0}")]
+    Failed(String),
+}

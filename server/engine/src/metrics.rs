@@ -124,6 +124,13 @@ pub const LOAD_SECONDS: Metric = Metric {
     labels: VERSION_LABELS,
     help: "Time to load, prove and warm the version",
 };
+pub const LOADS: Metric = Metric {
+    name: "gristmill_model_loads_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["model", "version", "outcome"],
+    help: "Loads of the version by how they ended: ok or failed",
+};
 pub const LOAD_RESIDENT_BYTES: Metric = Metric {
     name: "gristmill_model_load_resident_bytes",
     kind: Kind::Gauge,
@@ -153,6 +160,7 @@ pub const METRICS: &[Metric] = &[
     INSTANCES,
     INSTANCE_REPLACEMENTS,
     LOAD_SECONDS,
+    LOADS,
     LOAD_RESIDENT_BYTES,
     MODEL_READY,
 ];
@@ -201,16 +209,30 @@ pub(crate) struct VersionGauges {
     pub(crate) ready: Gauge,
     pub(crate) load_seconds: Gauge,
     pub(crate) load_resident_bytes: Gauge,
+    loads_ok: Counter,
+    loads_failed: Counter,
 }
 
 impl VersionGauges {
     pub(crate) fn new(model: &str, version: u64) -> VersionGauges {
         let labels = version_labels(model, version);
+        let loads = |outcome: &'static str| {
+            let [model, version] = labels.clone();
+            metrics::counter!(LOADS.name, &[model, version, ("outcome", outcome.into())])
+        };
         VersionGauges {
+            loads_ok: loads("ok"),
+            loads_failed: loads("failed"),
             ready: metrics::gauge!(MODEL_READY.name, &labels),
             load_seconds: metrics::gauge!(LOAD_SECONDS.name, &labels),
             load_resident_bytes: metrics::gauge!(LOAD_RESIDENT_BYTES.name, &labels),
         }
+    }
+}
+
+impl VersionGauges {
+    pub(crate) fn count_load(&self, is_ok: bool) {
+        if is_ok { &self.loads_ok } else { &self.loads_failed }.increment(1);
     }
 }
 

@@ -70,14 +70,7 @@ impl<T: Item> Queue<T> {
         loop {
             let now = Instant::now();
             match state.former.poll(now) {
-                Decision::Run => {
-                    let reason = state.former.take(now, batch, dropped);
-                    if !state.former.is_empty() {
-                        // What is left is another worker's: pass the wake-up on.
-                        self.wake_one(state);
-                    }
-                    return Some(reason);
-                }
+                Decision::Run => return Some(self.take(state, now, batch, dropped)),
                 Decision::Idle if state.closed => return None,
                 Decision::Idle => state = self.sleep(state, None),
                 Decision::WaitUntil(until) => {
@@ -85,6 +78,31 @@ impl<T: Item> Queue<T> {
                 }
             }
         }
+    }
+
+    /// What [`Queue::next_batch`] would give at once; `None` where it would wait or end.
+    pub(crate) fn try_batch(&self, batch: &mut Vec<T>, dropped: &mut Vec<T>) -> Option<CloseReason> {
+        let state = self.lock();
+        let now = Instant::now();
+        match state.former.poll(now) {
+            Decision::Run => Some(self.take(state, now, batch, dropped)),
+            Decision::Idle | Decision::WaitUntil(_) => None,
+        }
+    }
+
+    fn take(
+        &self,
+        mut state: Guard<'_, T>,
+        now: Instant,
+        batch: &mut Vec<T>,
+        dropped: &mut Vec<T>,
+    ) -> CloseReason {
+        let reason = state.former.take(now, batch, dropped);
+        if !state.former.is_empty() {
+            // What is left is another worker's: pass the wake-up on.
+            self.wake_one(state);
+        }
+        reason
     }
 
     /// Admits nothing more; workers finish what was admitted.

@@ -1,140 +1,297 @@
-//! Makes what is served agree with what ought to be: loads, proves and publishes versions, and retires them.
+//! Makes what is served agree with what ought to be: plans, loads, publishes and retires versions.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::unbounded;
+use crossbeam::channel::{Receiver, Sender, unbounded};
 
-use crate::backend::Artifact;
-use crate::catalog::{Catalog, Published, VersionState};
+use crate::catalog::{Catalog, Published};
 use crate::cores;
 use crate::error::LoadError;
+use crate::managed::Managed;
 use crate::metrics::VersionGauges;
-use crate::registry::{Desired, DesiredModel, ModelSettings};
-use crate::workers::Workers;
+use crate::plan::Step;
+use crate::registry::Desired;
+use crate::retire::Retirer;
+use crate::workers::{Order, Workers};
 
 /// The only writer of the catalog, and the owner of every worker.
 pub struct Reconciler {
-    published: Arc<Published>,
-    serving: Vec<Workers>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) options: Options,
+    pub(crate) models: BTreeMap<String, Managed>,
+    retirer: Retirer,
+    /// Catalogs of before that a request may still be looking at.
+    snapshots: Vec<Weak<Catalog>>,
+    to_retire: Vec<Workers>,
+    loads: u64,
+    done: Sender<Done>,
+    pub(crate) results: Receiver<Done>,
+}
+
+/// How a reconciler goes about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Versions that are loaded side by side while something serves. Before that, one for each core.
+    pub loads_max: usize,
+    pub load_timeout: Duration,
+    /// Models are loaded only when they are asked for.
+    pub explicit: bool,
+    /// Gives memory that was freed back to the system; called after a load and after a retirement.
+    pub release_memory: fn(),
 }
 
 /// How one version's load went.
 #[derive(Clone, Debug)]
 pub struct LoadReport {
     pub model: String,
+    /// 0 for a model whose versions could not be told.
     pub version: u64,
     pub took: Duration,
     pub result: Result<(), LoadError>,
 }
 
-/// A version to load.
-struct Task {
-    artifact: Artifact,
-    settings: ModelSettings,
+/// A load that has ended.
+pub(crate) struct Done {
+    model: String,
+    version: u64,
+    load: u64,
+    took: Duration,
+    grown_bytes: u64,
+    result: Result<Workers, LoadError>,
 }
 
+/// Loading is given up after this where nothing else is set: a large model on a slow disk fits.
+pub const LOAD_TIMEOUT_BY_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
+/// Longest that the end waits for loads that are under way.
+const LOADS_END_MAX: Duration = Duration::from_secs(5);
+
+// === impl Options ===
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            loads_max: 1,
+            load_timeout: LOAD_TIMEOUT_BY_DEFAULT,
+            explicit: false,
+            release_memory: || {},
+        }
+    }
+}
+
+// === impl Reconciler ===
+
 impl Reconciler {
-    pub(crate) fn new(published: Arc<Published>) -> Reconciler {
-        Reconciler { published, serving: Vec::new() }
+    pub(crate) fn new(published: Arc<Published>, options: Options) -> Reconciler {
+        let (done, results) = unbounded();
+        Reconciler {
+            published,
+            options,
+            models: BTreeMap::new(),
+            retirer: Retirer::start(options.release_memory),
+            snapshots: Vec::new(),
+            to_retire: Vec::new(),
+            loads: 0,
+            done,
+            results,
+        }
     }
 
-    /// Loads every version of `desired`, as many side by side as there are cores, and publishes each
-    /// as soon as it is proved and warm. A version that fails is left out, with its reason in the index.
+    /// Loads what `desired` asks for, and returns when nothing more can be done now. A version that fails is
+    /// left out, with its reason in the index.
     ///
     /// Reports in the order of the repository.
     pub fn load(&mut self, desired: Desired) -> Vec<LoadReport> {
-        let mut reports = Vec::new();
-        let mut tasks = Vec::new();
-        let mut catalog = Catalog::clone(&self.published.catalog.load());
-        for (name, model) in desired.models {
-            match model {
-                DesiredModel::Faulty { reason } => {
-                    VersionGauges::new(&name, 0).ready.set(0.0);
-                    catalog = catalog.with_state(&name, 0, VersionState::Unavailable, reason.clone());
-                    let result = Err(LoadError(reason));
-                    reports.push(LoadReport { model: name, version: 0, took: Duration::ZERO, result });
-                }
-                DesiredModel::Sound { versions, settings } => {
-                    for (version, path) in versions {
-                        let reason = "it is being loaded".to_owned();
-                        catalog = catalog.with_state(&name, version, VersionState::Loading, reason);
-                        let artifact = Artifact { model: name.clone(), version, path, threads: 1 };
-                        tasks.push(Task { artifact, settings: settings.clone() });
-                    }
-                }
+        self.observe(desired);
+        let mut reports = self.faults();
+        self.step(Instant::now());
+        while self.loading() > 0 {
+            if let Ok(done) = self.results.recv_timeout(self.options.load_timeout) {
+                reports.push(self.finish(done));
             }
+            self.step(Instant::now());
         }
-        self.published.publish(catalog);
-        self.published.listed.store(true, Ordering::Release);
-        reports.extend(self.run(tasks));
         reports.sort_by(|a, b| (&a.model, a.version).cmp(&(&b.model, b.version)));
         reports
     }
 
-    fn run(&mut self, tasks: Vec<Task>) -> Vec<LoadReport> {
-        let loaders = cores::granted().min(tasks.len());
-        let (task_sender, task_receiver) = unbounded();
-        let (done_sender, done_receiver) = unbounded();
-        for task in tasks {
-            task_sender.send(task).expect("the receiver is held below; this is a bug");
+    /// Takes over what ought to be served. The next step acts on it.
+    pub(crate) fn observe(&mut self, desired: Desired) {
+        let mut desired = desired.models;
+        for (name, managed) in &mut self.models {
+            managed.observe(desired.remove(name));
         }
-        drop(task_sender);
-        let mut reports = Vec::new();
-        std::thread::scope(|scope| {
-            for _ in 0..loaders {
-                let (tasks, done) = (task_receiver.clone(), done_sender.clone());
-                scope.spawn(move || {
-                    for task in tasks {
-                        let start = Instant::now();
-                        let resident_before = resident_bytes();
-                        let result =
-                            Workers::start(&task.artifact, &*task.settings.backend, &task.settings.tuning);
-                        let grown = resident_bytes().saturating_sub(resident_before);
-                        let sent = done.send((task.artifact, result, start.elapsed(), grown));
-                        sent.expect("the receiver outlives the loaders; this is a bug");
-                    }
-                });
-            }
-            drop(done_sender);
-            for (artifact, result, took, grown_bytes) in done_receiver {
-                let gauges = VersionGauges::new(&artifact.model, artifact.version);
-                gauges.load_seconds.set(took.as_secs_f64());
-                let result = match result {
-                    Ok(workers) => {
-                        gauges.ready.set(1.0);
-                        gauges.load_resident_bytes.set(grown_bytes as f64);
-                        let deployment = Arc::clone(workers.deployment());
-                        self.serving.push(workers);
-                        self.published.publish(self.published.catalog.load().with(deployment));
-                        Ok(())
-                    }
-                    Err(error) => {
-                        gauges.ready.set(0.0);
-                        let (model, version) = (&artifact.model, artifact.version);
-                        let state = VersionState::Unavailable;
-                        let reason = error.to_string();
-                        self.published
-                            .publish(self.published.catalog.load().with_state(model, version, state, reason));
-                        Err(error)
-                    }
-                };
-                reports.push(LoadReport { model: artifact.model, version: artifact.version, took, result });
-            }
-        });
-        reports
+        for (name, model) in desired {
+            let mut managed = Managed::new(name.clone(), !self.options.explicit);
+            managed.observe(Some(model));
+            self.models.insert(name, managed);
+        }
+        self.published.listed.store(true, Ordering::Release);
     }
 
-    /// Stops admission everywhere, lets the workers finish what was admitted, and frees every session.
+    /// Models that could not be read at all.
+    fn faults(&self) -> Vec<LoadReport> {
+        let faulty = self.models.iter().filter_map(|(name, managed)| {
+            let reason = managed.report().versions.remove(&0)?.1;
+            VersionGauges::new(name, 0).ready.set(0.0);
+            let result = Err(LoadError(reason));
+            Some(LoadReport { model: name.clone(), version: 0, took: Duration::ZERO, result })
+        });
+        faulty.collect()
+    }
+
+    /// Does what can be done now, and publishes what came of it.
+    pub(crate) fn step(&mut self, now: Instant) {
+        for (name, managed) in &mut self.models {
+            for (version, _) in managed.time_out(self.options.load_timeout, now) {
+                // Its thread may never come back; another load may have its place.
+                VersionGauges::new(name, version).ready.set(0.0);
+            }
+        }
+        for managed in self.models.values_mut() {
+            managed.keep_watch(now);
+            // Before anything is retired: what was the default until now is kept for a while.
+            managed.choose_default(now);
+        }
+        let names: Vec<String> = self.models.keys().cloned().collect();
+        for name in &names {
+            let steps = self.models[name].plan(now);
+            for step in steps {
+                self.apply(name, step, now);
+            }
+        }
+        for managed in self.models.values_mut() {
+            managed.choose_default(now);
+        }
+        self.publish();
+        self.models.retain(|_, managed| !managed.is_over());
+    }
+
+    /// Loads that are under way and have not been given up.
+    fn loading(&self) -> usize {
+        self.models.values().map(Managed::loading).sum()
+    }
+
+    fn apply(&mut self, name: &str, step: Step, now: Instant) {
+        let loads_max = match self.models.values().any(Managed::serves) {
+            true => self.options.loads_max,
+            false => cores::granted().max(self.options.loads_max),
+        };
+        let loading = self.loading();
+        let Some(managed) = self.models.get_mut(name) else { return };
+        match step {
+            Step::Load { version, .. } if loading < loads_max => {
+                self.loads += 1;
+                let Some(order) = managed.begin_load(version, self.loads, now) else { return };
+                self.start(order, self.loads);
+            }
+            // Planned again when a load ends.
+            Step::Load { .. } => {}
+            Step::Retire { version } => {
+                if let Some(workers) = managed.retire(version) {
+                    VersionGauges::new(name, version).ready.set(0.0);
+                    self.to_retire.push(workers);
+                }
+            }
+            Step::Forget { version } => managed.forget(version),
+        }
+    }
+
+    /// Loads on a thread of its own, in the background where something serves already.
+    fn start(&self, order: Order, load: u64) {
+        let in_background = self.models.values().any(Managed::serves);
+        let done = self.done.clone();
+        let (model, version) = (order.artifact.model.clone(), order.artifact.version);
+        let body = move || {
+            if in_background {
+                cores::yield_to_workers();
+            }
+            let start = Instant::now();
+            let before = resident_bytes();
+            let result = catch_unwind(AssertUnwindSafe(|| Workers::start(&order))).unwrap_or_else(|_| {
+                Err(LoadError("the runtime panicked while the version was loaded".into()))
+            });
+            let grown_bytes = resident_bytes().saturating_sub(before);
+            let result =
+                result.and_then(|workers| match order.settings.tuning.budget.check_memory(grown_bytes) {
+                    Ok(()) => Ok(workers),
+                    Err(error) => {
+                        workers.retire();
+                        Err(error)
+                    }
+                });
+            let took = start.elapsed();
+            let Order { artifact, .. } = order;
+            let done_load = Done { model: artifact.model, version, load, took, grown_bytes, result };
+            // Nobody is there only when the server has ended meanwhile; then the session goes with it.
+            let _ended = done.send(done_load);
+        };
+        if let Err(error) = std::thread::Builder::new().name(format!("load {model}")).spawn(body) {
+            let result = Err(LoadError(format!("cannot start a loader thread: {error}")));
+            let failed = Done { model, version, load, took: Duration::ZERO, grown_bytes: 0, result };
+            self.done.send(failed).expect("the reconciler holds the receiver; this is a bug");
+        }
+    }
+
+    /// Takes over the result of a load. The next step publishes it.
+    pub(crate) fn finish(&mut self, done: Done) -> LoadReport {
+        let Done { model, version, load, took, grown_bytes, result } = done;
+        let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        let gauges = VersionGauges::new(&model, version);
+        gauges.load_seconds.set(took.as_secs_f64());
+        (self.options.release_memory)();
+        match self.models.get_mut(&model) {
+            Some(managed) => {
+                if managed.awaits(version, load) {
+                    gauges.count_load(outcome.is_ok());
+                    if outcome.is_ok() {
+                        gauges.ready.set(1.0);
+                        gauges.load_resident_bytes.set(grown_bytes as f64);
+                    }
+                }
+                self.to_retire.extend(managed.finish_load(version, load, result, took, Instant::now()));
+            }
+            None => self.to_retire.extend(result.ok()),
+        }
+        LoadReport { model, version, took, result: outcome }
+    }
+
+    /// Publishes first and retires then: no request finds only a version that admits nothing more.
+    fn publish(&mut self) {
+        let catalog = Catalog::new(self.models.values().map(Managed::report));
+        let before = self.published.publish(catalog);
+        self.snapshots.retain(|snapshot| snapshot.strong_count() > 0);
+        self.snapshots.push(Arc::downgrade(&before));
+        drop(before);
+        let workers = std::mem::take(&mut self.to_retire);
+        if !workers.is_empty() {
+            self.retirer.retire(workers, self.snapshots.clone());
+        }
+    }
+
+    /// Stops admission everywhere, lets the workers finish what was admitted, and frees every session. Loads that
+    /// are under way are waited for a little: what they leave behind is freed too.
     pub fn shut_down(mut self) {
         self.published.begin_shutdown();
-        for workers in &self.serving {
-            workers.deployment().queue.close();
+        let deadline = Instant::now() + LOADS_END_MAX;
+        while self.loading() > 0
+            && let Ok(done) = self.results.recv_deadline(deadline)
+        {
+            self.finish(done);
         }
-        for workers in self.serving.drain(..) {
-            workers.retire();
+        let mut workers = std::mem::take(&mut self.to_retire);
+        workers.extend(self.models.values_mut().flat_map(Managed::take_all));
+        for one in &workers {
+            one.deployment().queue.close();
         }
+        for one in workers {
+            one.retire();
+        }
+        self.retirer.finish();
     }
 }
 

@@ -12,8 +12,7 @@ use crate::tensor::{Dim, ShapeText, Signature, Tensor, TensorSpec};
 #[derive(Clone, Debug, Default)]
 pub struct Query {
     pub model: String,
-    /// `None` asks for the version that the model serves by default.
-    pub version: Option<u64>,
+    pub version: VersionSelector,
     pub inputs: Vec<NamedTensor>,
     /// Outputs to answer with, in this order; empty asks for all.
     pub outputs: Vec<String>,
@@ -21,10 +20,44 @@ pub struct Query {
     pub deadline: Option<Instant>,
 }
 
+/// Which version of a model is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum VersionSelector {
+    /// What the model serves by default: the label `stable` if there is one, else the newest.
+    #[default]
+    Default,
+    Number(u64),
+    Label(String),
+}
+
 #[derive(Clone, Debug)]
 pub struct NamedTensor {
     pub name: String,
     pub tensor: Tensor,
+}
+
+// === impl VersionSelector ===
+
+impl VersionSelector {
+    /// Reads a version as clients write it: nothing, a number, or a label.
+    ///
+    /// # Errors
+    /// A number that no version can have.
+    pub fn parse(text: &str) -> Result<VersionSelector, InferError> {
+        if text.is_empty() {
+            return Ok(VersionSelector::Default);
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(VersionSelector::Label(text.to_owned()));
+        }
+        match text.parse() {
+            Ok(version) => Ok(VersionSelector::Number(version)),
+            Err(_too_large) => Err(InferError::NotFound(format!(
+                "version '{text}' cannot exist: expected a number up to {} or a label",
+                u64::MAX
+            ))),
+        }
+    }
 }
 
 /// A query that agrees with a signature.

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use crate::backend::{Artifact, Backend, InputView, Instance, Model};
 use crate::engine::Engine;
 use crate::error::{LoadError, RunError};
-use crate::reconcile::Reconciler;
-use crate::registry::{Desired, DesiredModel, ModelSettings};
+use crate::reconcile::{Options, Reconciler};
+use crate::registry::{Desired, DesiredModel, ModelSettings, SourceState, Stamp, VersionSource};
 use crate::tensor::{BatchAxis, DType, Dim, Signature, Tensor, TensorSpec};
-use crate::workers::Tuning;
+use crate::tuning::Tuning;
 
 /// What a fake model computes.
 pub type Script = dyn Fn(&[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError> + Send + Sync;
@@ -99,19 +99,20 @@ pub fn engine(
 ) -> (Engine, Reconciler) {
     let mut desired = Desired::default();
     for (name, version, backend, tuning) in models {
-        let settings = ModelSettings { backend: Arc::new(backend), tuning };
+        let settings = Arc::new(ModelSettings { tuning, ..ModelSettings::new(Arc::new(backend)) });
         let path = PathBuf::from(format!("{name}/{version}/model.onnx"));
+        let source = VersionSource { path, stamp: Stamp(version), state: SourceState::Complete };
         match desired.models.get_mut(name) {
             Some(DesiredModel::Sound { versions, .. }) => {
-                versions.insert(version, path);
+                versions.insert(version, source);
             }
             _ => {
-                let model = DesiredModel::Sound { versions: BTreeMap::from([(version, path)]), settings };
+                let model = DesiredModel::Sound { versions: BTreeMap::from([(version, source)]), settings };
                 desired.models.insert(name.into(), model);
             }
         }
     }
-    let (engine, mut reconciler) = Engine::new(false);
+    let (engine, mut reconciler) = Engine::new(false, Options::default());
     for report in reconciler.load(desired) {
         report.result.expect("the fake model loads");
     }

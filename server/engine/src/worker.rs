@@ -9,10 +9,11 @@ use crate::answer::{Answer, Reply};
 use crate::backend::{InputView, Instance, Model};
 use crate::deployment::{Deployment, Ran, RunTiming};
 use crate::error::{InferError, RunError, Stage};
-use crate::former::Item;
+use crate::former::{CloseReason, Item};
 use crate::gather::Gather;
 use crate::job::Job;
 use crate::metrics::Outcome;
+use crate::outbox::{Finished, FinishedAnswer, Outbox};
 use crate::request::{Outputs, Timing};
 use crate::tensor::{ShapeText, Signature, Tensor};
 
@@ -23,6 +24,7 @@ pub(crate) struct Worker<'a> {
     /// `None` after a panic until a new one could be built.
     instance: Option<Box<dyn Instance>>,
     gather: Gather,
+    outbox: Outbox<'a>,
 }
 
 // === impl Worker ===
@@ -33,14 +35,20 @@ impl<'a> Worker<'a> {
         model: &'a dyn Model,
         instance: Box<dyn Instance>,
     ) -> Worker<'a> {
-        Worker { deployment, model, instance: Some(instance), gather: Gather::default() }
+        Worker {
+            deployment,
+            model,
+            instance: Some(instance),
+            gather: Gather::default(),
+            outbox: Outbox::new(deployment),
+        }
     }
 
     /// Serves until the queue is closed and empty.
     pub(crate) fn serve(mut self) {
         let mut batch = Vec::new();
         let mut dropped = Vec::new();
-        while let Some(reason) = self.deployment.queue.next_batch(&mut batch, &mut dropped) {
+        while let Some(reason) = self.next_batch(&mut batch, &mut dropped) {
             for job in dropped.drain(..) {
                 self.answer_dropped(job);
             }
@@ -61,7 +69,22 @@ impl<'a> Worker<'a> {
                 self.recover(&mut batch, &panic_text(&*panic));
             }
             batch.clear();
+            // The next batch should take about as long as this one.
+            let now = Instant::now();
+            self.outbox.send_before(now + (now - taken));
         }
+    }
+
+    /// Waits for work, with nothing unsent.
+    fn next_batch(&mut self, batch: &mut Vec<Job>, dropped: &mut Vec<Job>) -> Option<CloseReason> {
+        let queue = &self.deployment.queue;
+        if !self.outbox.is_empty() {
+            if let Some(reason) = queue.try_batch(batch, dropped) {
+                return Some(reason);
+            }
+            self.outbox.send();
+        }
+        queue.next_batch(batch, dropped)
     }
 
     fn answer_dropped(&self, job: Job) {
@@ -144,9 +167,8 @@ impl<'a> Worker<'a> {
         Ok((outputs, timing))
     }
 
-    /// Sends each caller its own rows of `outputs`, without copying them. Counted before they are
-    /// sent, so that a caller who has its answer finds it in the statistics.
-    fn scatter(&self, jobs: &mut [Job], outputs: Vec<Tensor>, mut timing: RunTiming, taken: Instant) {
+    /// Cuts each caller's own rows out of `outputs`, without copying them.
+    fn scatter(&mut self, jobs: &mut [Job], outputs: Vec<Tensor>, mut timing: RunTiming, taken: Instant) {
         let start = Instant::now();
         let counts: SmallVec<[usize; 64]> = jobs.iter().map(Item::rows).collect();
         let rows = counts.iter().sum();
@@ -162,49 +184,36 @@ impl<'a> Worker<'a> {
                 job.request.outputs().pick(own.collect())
             }));
         }
+        let mut queue_total = Duration::ZERO;
+        let answers = jobs.iter_mut().zip(answers).map(|(job, outputs)| {
+            let queue = taken.saturating_duration_since(job.arrived);
+            queue_total += queue;
+            FinishedAnswer {
+                reply: job.reply.take().expect("a job is answered once; this is a bug"),
+                answer: Answer { outputs, timing: Timing { queue, run: timing.run, batch_rows: rows } },
+                arrived: job.arrived,
+                deadline: job.request.deadline(),
+            }
+        });
+        let answers = answers.collect();
         let end = Instant::now();
         timing.scatter = end - start;
-        let metrics = &self.deployment.metrics;
-        let mut queue_total = Duration::ZERO;
-        let mut request_total = Duration::ZERO;
-        for job in jobs.iter() {
-            let queue = taken.saturating_duration_since(job.arrived);
-            let total = end.saturating_duration_since(job.arrived);
-            queue_total += queue;
-            request_total += total;
-            match unheard(job, end) {
-                None => metrics.record_answer(queue, total),
-                Some(outcome) => metrics.count(outcome),
-            }
-        }
-        self.deployment.record_run(&Ran { requests: jobs.len(), rows, queue_total, request_total, timing });
-        for (job, outputs) in jobs.iter_mut().zip(answers) {
-            let queue = taken.saturating_duration_since(job.arrived);
-            let answer = Answer { outputs, timing: Timing { queue, run: timing.run, batch_rows: rows } };
-            let reply = job.reply.take().expect("a job is answered once; this is a bug");
-            // A caller who has left needs no answer, and was counted.
-            let _heard = reply.send(Ok(answer));
-        }
+        let ran = Ran { requests: jobs.len(), rows, queue_total, request_total: Duration::ZERO, timing };
+        self.outbox.add(Finished { ran, answers }, end);
     }
 
     fn fail(&self, reply: Option<Reply>, arrived: Instant, error: InferError) {
         let reply = reply.expect("a job is answered once; this is a bug");
         let outcome = Outcome::of(&error);
+        if outcome == Outcome::BackendError {
+            self.deployment.record_model_failure();
+        }
         if reply.send(Err(error)) {
             self.deployment.metrics.count(outcome);
             self.deployment.record_failure(arrived.elapsed());
         } else {
             self.deployment.metrics.count(Outcome::Cancelled);
         }
-    }
-}
-
-/// Why nobody will take the answer, if so: its deadline has passed, or the caller has gone.
-fn unheard(job: &Job, now: Instant) -> Option<Outcome> {
-    match job.request.deadline() {
-        Some(deadline) if deadline <= now => Some(Outcome::DeadlineExceeded),
-        _ if job.is_abandoned() => Some(Outcome::Cancelled),
-        _ => None,
     }
 }
 

@@ -1,39 +1,34 @@
-//! The threads of one deployment: loads, proves and measures a version, gives each worker its own warm instance, retires them.
+//! From an artifact to a deployment: loads, proves, measures and warms a version, starts its workers, retires them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded};
-
-use crate::backend::{Artifact, Backend, Instance, Model};
+use crate::backend::{Artifact, Instance, Model};
+use crate::compatibility;
 use crate::cores;
 use crate::deployment::Deployment;
 use crate::error::LoadError;
 use crate::former::Policy;
-use crate::proof::{self, Proof, Recipe, Sample};
+use crate::golden;
+use crate::proof::{self, Recipe, Sample};
+use crate::registry::ModelSettings;
 use crate::request::ModelInfo;
 use crate::sweep::{self, ROWS_MAX_UNMEASURED, Sweep};
 use crate::tensor::{BatchAxis, Signature};
+use crate::tuning::{QUEUE_BYTES_MAX_BY_DEFAULT, QUEUE_ROWS_MAX_BY_DEFAULT, Tuning};
 use crate::worker::Worker;
-
-/// Rows that may wait where the settings say nothing: enough for bursts, short enough to answer in time.
-pub const QUEUE_ROWS_MAX_BY_DEFAULT: usize = 4096;
-/// Bytes of input tensors that may wait where the settings say nothing.
-pub const QUEUE_BYTES_MAX_BY_DEFAULT: usize = 256 << 20;
 
 /// The largest batch is warmed only if it is expected to take less than this.
 const WARM_UP_RUN_MAX: Duration = Duration::from_millis(500);
 
-/// What an operator may set for a model; `None` is derived.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tuning {
-    pub instances: Option<usize>,
-    pub threads: Option<usize>,
-    pub batch_rows_max: Option<usize>,
-    pub batch_delay: Option<Duration>,
-    pub queue_rows_max: Option<usize>,
-    pub queue_bytes_max: Option<usize>,
+/// What is loaded, and what it is compared with.
+pub(crate) struct Order {
+    pub(crate) artifact: Artifact,
+    pub(crate) settings: Arc<ModelSettings>,
+    /// The version that serves by default now.
+    pub(crate) predecessor: Option<Arc<ModelInfo>>,
 }
 
 /// The threads of a deployment.
@@ -42,68 +37,62 @@ pub(crate) struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the first worker reports: the proof that it made on its instance, and the largest batch that
-/// it measured where the settings leave that open.
-type FirstReport = Result<(Proof, Option<Sweep>), LoadError>;
-
-/// What a worker thread starts with.
-struct WorkerThread {
-    model: Arc<dyn Model>,
-    /// Given to the first worker only, which proves and measures the model for all.
-    report: Option<Sender<FirstReport>>,
-    /// Whether the settings leave the largest batch to be measured.
-    measures: bool,
-    start: Receiver<(Arc<Deployment>, Option<Recipe>)>,
-    ready: Sender<Result<(), LoadError>>,
-}
-
 // === impl Workers ===
 
 impl Workers {
-    /// Loads an artifact, proves it, and starts its workers, each with its own warm instance.
-    /// Slow; called off the request path.
+    /// Loads an artifact, proves it, and starts its workers, each with a warm instance of its own. Slow; called
+    /// on a thread of its own, whose priority the threads of the workers do not share.
     ///
     /// # Errors
-    /// The runtime's reason, from whichever step failed. Nothing is left behind.
-    pub(crate) fn start(
-        artifact: &Artifact,
-        backend: &dyn Backend,
-        tuning: &Tuning,
-    ) -> Result<Workers, LoadError> {
+    /// The step that failed and why. Nothing is left behind.
+    pub(crate) fn start(order: &Order) -> Result<Workers, LoadError> {
+        let Order { artifact, settings, predecessor } = order;
+        let tuning = &settings.tuning;
+        let directory = artifact.path.parent().unwrap_or(Path::new(""));
+        let prepared = (settings.prepare)(directory).map_err(LoadError)?;
         let split = cores::split(cores::granted(), tuning.instances, tuning.threads);
         let artifact = Artifact { threads: split.threads, ..artifact.clone() };
-        let model: Arc<dyn Model> = Arc::from(backend.load(&artifact)?);
-
-        let (report_sender, report_receiver) = bounded(1);
-        let (ready_sender, ready_receiver) = bounded(split.instances);
-        let mut starts = Vec::with_capacity(split.instances);
-        let mut threads = Vec::with_capacity(split.instances);
-        for index in 0..split.instances {
-            let (start_sender, start) = bounded::<(Arc<Deployment>, Option<Recipe>)>(1);
-            starts.push(start_sender);
-            let body = WorkerThread {
-                model: Arc::clone(&model),
-                report: (index == 0).then(|| report_sender.clone()),
-                measures: tuning.batch_rows_max.is_none(),
-                start,
-                ready: ready_sender.clone(),
-            };
-            let name = format!("w{index} {}", artifact.model);
-            let thread = std::thread::Builder::new().name(name).spawn(move || body.run());
-            threads
-                .push(thread.map_err(|error| LoadError(format!("cannot start a worker thread: {error}")))?);
+        let model: Arc<dyn Model> = Arc::from(settings.backend.load(&artifact)?);
+        if let Some(predecessor) = predecessor
+            && !settings.lifecycle.allow_signature_change
+        {
+            compatibility::check(&predecessor.signature, model.signature()).map_err(|why| {
+                LoadError(format!(
+                    "signature: {why}; version {} serves and its clients would fail: set \
+                     allow_signature_change = true in model.toml if they have been changed",
+                    predecessor.version
+                ))
+            })?;
         }
-        drop((report_sender, ready_sender));
 
-        // Dropping `starts` on any error below ends the threads.
-        let (proof, sweep) = receive(&report_receiver)??;
+        let mut first = model.instance()?;
+        let proof = proof::prove(model.signature(), &mut *first);
+        if let (Some(predecessor), BatchAxis::None { reason }) = (predecessor, &proof.batch)
+            && predecessor.signature.is_batched()
+            && !settings.lifecycle.allow_signature_change
+        {
+            return Err(LoadError(format!(
+                "batch proof: {reason}; version {} is batched and this one could not be: set \
+                 allow_signature_change = true in model.toml to serve it one request at a time",
+                predecessor.version
+            )));
+        }
+        let signature = Signature { batch: proof.batch.clone(), ..model.signature().clone() };
         let mut notes = model.notes();
+        notes.extend(prepared.notes);
         notes.push(proof.note);
-        let measured_rows_max = sweep.as_ref().map(|sweep| sweep.rows_max);
-        notes.extend(sweep.map(|sweep| sweep.note));
+        if let Some(golden) = &prepared.golden {
+            let note = golden::check(golden, &signature, &mut *first).map_err(LoadError)?;
+            notes.push(note);
+        }
+        let is_measured = tuning.batch_rows_max.is_none() && signature.is_batched();
+        let sweep = proof.recipe.filter(|_| is_measured).map(|recipe| {
+            let Sweep { rows_max, note } = sweep::sweep(&signature, recipe, &mut *first);
+            notes.push(note);
+            rows_max
+        });
         notes.push(split.why);
-        let signature = Signature { batch: proof.batch, ..model.signature().clone() };
-        let policy = policy(&signature, tuning, measured_rows_max);
+        let policy = policy(&signature, tuning, sweep);
         let info = ModelInfo {
             name: artifact.model.clone(),
             version: artifact.version,
@@ -115,18 +104,44 @@ impl Workers {
             notes,
             signature,
         };
+        let mut instances = vec![first];
+        for _ in 1..split.instances {
+            instances.push(model.instance()?);
+        }
+        if let Some(recipe) = proof.recipe {
+            for instance in &mut instances {
+                warm_up(&info, recipe, &mut **instance);
+            }
+            tuning.budget.check(&info, recipe, &mut *instances[0])?;
+        }
+        Workers::spawn(&model, info, policy, instances)
+    }
+
+    fn spawn(
+        model: &Arc<dyn Model>,
+        info: ModelInfo,
+        policy: Policy,
+        instances: Vec<Box<dyn Instance>>,
+    ) -> Result<Workers, LoadError> {
         let deployment = Arc::new(Deployment::new(info, policy));
-        deployment.metrics.instances.set(split.instances as f64);
-        for start in &starts {
-            let message = (Arc::clone(&deployment), proof.recipe);
-            start.send(message).map_err(|_| LoadError("a worker ended while it was started".into()))?;
+        deployment.metrics.instances.set(instances.len() as f64);
+        let mut workers = Workers { deployment: Arc::clone(&deployment), threads: Vec::new() };
+        for (index, instance) in instances.into_iter().enumerate() {
+            let name = format!("w{index} {}", deployment.info.name);
+            let (model, deployment) = (Arc::clone(model), Arc::clone(&deployment));
+            let body = move || {
+                cores::compute_in_batches();
+                Worker::new(&deployment, &*model, instance).serve();
+            };
+            match std::thread::Builder::new().name(name).spawn(body) {
+                Ok(thread) => workers.threads.push(thread),
+                Err(error) => {
+                    workers.retire();
+                    return Err(LoadError(format!("cannot start a worker thread: {error}")));
+                }
+            }
         }
-        for _ in 0..split.instances {
-            // A closed queue ends the workers that are ready already.
-            let ready = receive(&ready_receiver).and_then(std::convert::identity);
-            ready.inspect_err(|_| deployment.queue.close())?;
-        }
-        Ok(Workers { deployment, threads })
+        Ok(workers)
     }
 
     pub(crate) fn deployment(&self) -> &Arc<Deployment> {
@@ -134,7 +149,7 @@ impl Workers {
     }
 
     /// Closes the queue and waits until what was admitted is answered and every session is freed,
-    /// each by the thread that owned it.
+    /// each by the worker that owned it.
     pub(crate) fn retire(self) {
         self.deployment.queue.close();
         for thread in self.threads {
@@ -144,48 +159,6 @@ impl Workers {
             }
         }
         self.deployment.metrics.instances.set(0.0);
-    }
-}
-
-// === impl WorkerThread ===
-
-impl WorkerThread {
-    fn run(self) {
-        // Before the instance is built, so that threads of its own are scheduled alike.
-        cores::compute_in_batches();
-        // A send fails only when the starter has given up on this load; then there is nobody to tell.
-        let mut instance = match self.model.instance() {
-            Ok(instance) => instance,
-            Err(error) => {
-                let told = match self.report {
-                    Some(report) => report.send(Err(error)).is_ok(),
-                    None => self.ready.send(Err(error)).is_ok(),
-                };
-                tracing::debug!(told, "a session could not be built");
-                return;
-            }
-        };
-        if let Some(report) = &self.report
-            && report.send(Ok(self.prove_and_measure(&mut *instance))).is_err()
-        {
-            return;
-        }
-        let Ok((deployment, recipe)) = self.start.recv() else { return };
-        if let Some(recipe) = recipe {
-            warm_up(&deployment.info, recipe, &mut *instance);
-        }
-        if self.ready.send(Ok(())).is_ok() {
-            drop(self.ready);
-            Worker::new(&deployment, &*self.model, instance).serve();
-        }
-    }
-
-    fn prove_and_measure(&self, instance: &mut dyn Instance) -> (Proof, Option<Sweep>) {
-        let signature = self.model.signature();
-        let proof = proof::prove(signature, instance);
-        let recipe = proof.recipe.filter(|_| self.measures && proof.batch == BatchAxis::Rows);
-        let sweep = recipe.map(|recipe| sweep::sweep(signature, recipe, instance));
-        (proof, sweep)
     }
 }
 
@@ -204,10 +177,6 @@ fn policy(signature: &Signature, tuning: &Tuning, measured_rows_max: Option<usiz
         queue_rows_max: tuning.queue_rows_max.unwrap_or(QUEUE_ROWS_MAX_BY_DEFAULT).max(batch_rows_max),
         queue_bytes_max: tuning.queue_bytes_max.unwrap_or(QUEUE_BYTES_MAX_BY_DEFAULT),
     }
-}
-
-fn receive<T>(receiver: &Receiver<T>) -> Result<T, LoadError> {
-    receiver.recv().map_err(|_| LoadError("the runtime panicked while a session was built or proved".into()))
 }
 
 /// Runs the sizes that will be used, so that no caller pays for first-run allocations.

@@ -9,10 +9,10 @@ use expect_test::{Expect, expect};
 use gristmill_engine::engine::{Engine, VersionState};
 use gristmill_engine::error::{InferError, RunError, Stage};
 use gristmill_engine::reconcile::Reconciler;
-use gristmill_engine::request::{NamedTensor, Query, Response};
+use gristmill_engine::request::{NamedTensor, Query, Response, VersionSelector};
 use gristmill_engine::tensor::{BatchAxis, DType, Dim, Tensor, TensorSpec};
 use gristmill_engine::testing::{FakeBackend, Gate, batched_signature, copy, engine};
-use gristmill_engine::workers::Tuning;
+use gristmill_engine::tuning::Tuning;
 
 fn one_worker() -> Tuning {
     Tuning { instances: Some(1), batch_rows_max: Some(8), ..Tuning::default() }
@@ -84,7 +84,7 @@ async fn everybody_gets_their_own_rows() {
     for (n, task) in (0..500).zip(tasks) {
         assert_eq!(values(&task.await.unwrap().unwrap()), [n, -n, n * 7]);
     }
-    let statistics = engine.statistics(Some("m"), None).unwrap().remove(0).1;
+    let statistics = engine.statistics(Some("m"), &VersionSelector::Default).unwrap().remove(0).1;
     assert_eq!((statistics.success.count, statistics.inference_count), (500, 1500));
     let ran: u64 = statistics.batches.iter().map(|batch| batch.rows as u64 * batch.compute_infer.count).sum();
     assert_eq!(ran, 1500);
@@ -294,7 +294,7 @@ async fn a_model_that_mixes_rows_is_served_without_batching() {
         Ok(vec![Tensor::new(DType::Fp32, input.shape, data.into()).unwrap()])
     });
     let (engine, _reconciler) = engine([("m", 1, mean, Tuning::default())]);
-    let info = engine.model("m", None).unwrap();
+    let info = engine.model("m", &VersionSelector::Default).unwrap();
     assert_eq!(info.batch_rows_max, 1);
     let BatchAxis::None { reason } = &info.signature.batch else { panic!("batched") };
     assert!(reason.starts_with("output 'y' of row 0 depends on the other rows of its batch: "), "{reason}");
@@ -326,15 +326,21 @@ async fn names_and_versions_are_explained() {
         ("m", 1, FakeBackend::identity(DType::Int32, &[1]), Tuning::default()),
         ("m", 3, FakeBackend::identity(DType::Int32, &[1]), Tuning::default()),
     ]);
-    assert_eq!(engine.model("m", None).unwrap().version, 3);
-    assert_eq!(engine.model("m", Some(1)).unwrap().version, 1);
+    assert_eq!(engine.model("m", &VersionSelector::Default).unwrap().version, 3);
+    assert_eq!(engine.model("m", &VersionSelector::Number(1)).unwrap().version, 1);
     let states: Vec<_> = engine.index().into_iter().map(|entry| (entry.version, entry.state)).collect();
     assert_eq!(states, [(1, VersionState::Ready), (3, VersionState::Ready)]);
-    let check = |name: &str, version, expected: Expect| {
-        expected.assert_eq(&engine.model(name, version).unwrap_err().to_string());
+    let check = |name: &str, version: &str, expected: Expect| {
+        let version = VersionSelector::parse(version).unwrap();
+        expected.assert_eq(&engine.model(name, &version).unwrap_err().to_string());
     };
-    check("n", None, expect!["model 'n' is not in the repository: GET /v2/models lists what is"]);
-    check("m", Some(2), expect!["model 'm' has no version 2: its versions are 1, 3"]);
+    check("n", "", expect!["model 'n' is not in the repository: its index lists what is"]);
+    check("m", "2", expect!["model 'm' has no version 2: its versions are 1, 3"]);
+    check(
+        "m",
+        "canary",
+        expect!["model 'm' has no version 'canary': expected a number or one of its labels (none)"],
+    );
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! Reads from an ONNX file what serving must know (names, types, operators, classes) and leaves the weights alone.
 
-use std::collections::HashSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use gristmill_engine::error::LoadError;
 use prost::Message;
+
+use crate::external;
 
 /// `ModelProto`, reduced to the fields read here; numbers from onnx.proto3 of ONNX 1.23.
 #[derive(Clone, PartialEq, Message)]
@@ -15,6 +16,15 @@ pub(crate) struct Model {
     pub(crate) graph: Option<Graph>,
     #[prost(message, repeated, tag = "8")]
     pub(crate) opsets: Vec<Opset>,
+    #[prost(message, repeated, tag = "25")]
+    pub(crate) functions: Vec<Function>,
+}
+
+/// An operator that the model defines itself.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Function {
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) nodes: Vec<Node>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -36,6 +46,8 @@ pub(crate) struct Graph {
     pub(crate) inputs: Vec<Value>,
     #[prost(message, repeated, tag = "12")]
     pub(crate) outputs: Vec<Value>,
+    #[prost(message, repeated, tag = "15")]
+    pub(crate) sparse_initializers: Vec<SparseTensor>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -58,6 +70,9 @@ pub(crate) struct Node {
 pub(crate) struct Attribute {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
+    /// A constant, as `Constant` has.
+    #[prost(message, optional, tag = "5")]
+    pub(crate) tensor: Option<Initializer>,
     /// A body, as `Loop` and `If` have.
     #[prost(message, optional, tag = "6")]
     pub(crate) graph: Option<Graph>,
@@ -65,6 +80,14 @@ pub(crate) struct Attribute {
     pub(crate) integers: Vec<i64>,
     #[prost(bytes = "vec", repeated, tag = "9")]
     pub(crate) strings: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "10")]
+    pub(crate) tensors: Vec<Initializer>,
+    #[prost(message, repeated, tag = "11")]
+    pub(crate) graphs: Vec<Graph>,
+    #[prost(message, optional, tag = "22")]
+    pub(crate) sparse_tensor: Option<SparseTensor>,
+    #[prost(message, repeated, tag = "23")]
+    pub(crate) sparse_tensors: Vec<SparseTensor>,
 }
 
 /// `TensorProto` without its elements.
@@ -74,6 +97,17 @@ pub(crate) struct Initializer {
     pub(crate) name: String,
     #[prost(message, repeated, tag = "13")]
     pub(crate) external: Vec<ExternalEntry>,
+    /// A number of `TensorProto.DataLocation`.
+    #[prost(int32, tag = "14")]
+    pub(crate) location: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SparseTensor {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) values: Option<Initializer>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) indices: Option<Initializer>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -160,8 +194,7 @@ impl ModelFile {
     /// # Errors
     /// The file is missing, empty, cut short, no ONNX model, or refers to data files that are not there.
     pub(crate) fn read(path: &Path) -> Result<ModelFile, LoadError> {
-        let bytes = std::fs::read(path)
-            .map_err(|error| LoadError(format!("cannot read the model file {}: {error}", path.display())))?;
+        let bytes = read_bytes(path)?;
         let model = decode(path, &bytes)?;
         let Some(graph) = model.graph else {
             return Err(not_a_model(path, "it holds no graph"));
@@ -169,14 +202,23 @@ impl ModelFile {
         if graph.outputs.is_empty() {
             return Err(not_a_model(path, "its graph has no outputs"));
         }
-        check_external_data(path, &graph)?;
+        external::locate(path, &graph, &model.functions)?;
         let mut graph = graph;
         let rewritten = crate::zipmap::replace(&mut graph, &model.opsets, &bytes);
         Ok(ModelFile { graph, ir_version: model.ir_version, rewritten })
     }
 }
 
-fn decode(path: &Path, bytes: &[u8]) -> Result<Model, LoadError> {
+/// # Errors
+/// The file cannot be read; the text names it.
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, LoadError> {
+    std::fs::read(path)
+        .map_err(|error| LoadError(format!("cannot read the model file {}: {error}", path.display())))
+}
+
+/// # Errors
+/// The bytes are no ONNX model; the text calls them `path`.
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Model, LoadError> {
     if bytes.is_empty() {
         return Err(not_a_model(path, "the file is empty"));
     }
@@ -196,39 +238,6 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Model, LoadError> {
 
 fn not_a_model(path: &Path, reason: &str) -> LoadError {
     LoadError(format!("{} is not a usable ONNX model: {reason}", path.display()))
-}
-
-fn check_external_data(path: &Path, graph: &Graph) -> Result<(), LoadError> {
-    let directory = model_directory(path);
-    let mut checked = HashSet::new();
-    for initializer in &graph.initializers {
-        let entry = initializer.external.iter().find(|entry| entry.key == "location");
-        let Some(location) = entry.map(|entry| entry.value.as_str()) else { continue };
-        if !checked.insert(location) {
-            continue;
-        }
-        let tensor = &initializer.name;
-        let inside = Path::new(location)
-            .components()
-            .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
-        if !inside {
-            return Err(LoadError(format!(
-                "{} keeps the weights '{tensor}' in '{location}', which is outside the model's directory; \
-                 put the data file beside the model",
-                path.display()
-            )));
-        }
-        let file = directory.join(location);
-        if let Err(error) = std::fs::metadata(&file) {
-            return Err(LoadError(format!(
-                "{} keeps the weights '{tensor}' in the file {}, which cannot be read: {error}; \
-                 put the data file beside the model",
-                path.display(),
-                file.display()
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// The directory that external data is relative to.

@@ -1,6 +1,8 @@
 //! The engine's model runtimes: decides for each model whether ONNX Runtime or tract runs it.
 
 mod elements;
+mod end;
+mod external;
 mod graph;
 mod library;
 mod memory;
@@ -15,6 +17,8 @@ use std::sync::Arc;
 use gristmill_engine::backend::{Artifact, Backend, Model};
 use gristmill_engine::error::LoadError;
 
+pub use crate::end::end_process;
+pub use crate::external::external_data_files;
 pub use crate::library::{Runtime, RuntimeError, disable_telemetry};
 pub use crate::memory::release_free_memory;
 pub use crate::providers::{Provider, ProviderKind};

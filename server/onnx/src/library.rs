@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 
+use crate::memory;
+
 /// The oldest minor version of ONNX Runtime 1.x whose interface has what is used here.
 const MINOR_VERSION_MIN: u32 = ort::MINOR_VERSION;
 /// Where `make` puts the library, relative to the checkout.
@@ -80,6 +82,7 @@ impl Runtime {
     /// another one is loaded already.
     pub fn find(library: Option<&Path>) -> Result<Runtime, RuntimeError> {
         disable_telemetry();
+        memory::return_large_blocks();
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         let named = library.map(Path::to_path_buf).or_else(|| {
             let value = std::env::var_os(LIBRARY_VARIABLE)?;

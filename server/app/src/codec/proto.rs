@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_engine::error::InferError;
-use gristmill_engine::request::{NamedTensor, Query, Response};
+use gristmill_engine::request::{NamedTensor, Query, Response, VersionSelector};
 use gristmill_engine::tensor::{DType, Shape, Tensor};
 use gristmill_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use gristmill_proto::inference::model_infer_response::InferOutputTensor;
@@ -57,7 +57,7 @@ pub fn decode_infer(message: &[u8]) -> Result<InferCall, InferError> {
 /// `InvalidInput` that names the tensor or parameter, what was expected and what came.
 pub fn decode(request: ModelInferRequest) -> Result<InferCall, InferError> {
     let parameters = parameters::read_request(&request.parameters)?;
-    let version = parse_version(&request.model_version)?;
+    let version = VersionSelector::parse(&request.model_version)?;
     let (inputs, form) = decode_inputs(request.inputs, request.raw_input_contents)?;
     let form = match parameters.binary_data_output {
         Some(true) => Form::Raw,
@@ -67,21 +67,6 @@ pub fn decode(request: ModelInferRequest) -> Result<InferCall, InferError> {
     let outputs = request.outputs.into_iter().map(decode_output).collect::<Result<_, _>>()?;
     let query = Query { model: request.model_name, version, inputs, outputs, ..Query::default() };
     Ok(InferCall { query, id: request.id, timeout: parameters.timeout, form })
-}
-
-/// The version that a request names; `None` for the empty string, which asks for the default one.
-///
-/// # Errors
-/// `InvalidInput` when it is not a whole number.
-pub(crate) fn parse_version(version: &str) -> Result<Option<u64>, InferError> {
-    if version.is_empty() {
-        return Ok(None);
-    }
-    version.parse().map(Some).map_err(|_| {
-        InferError::InvalidInput(format!(
-            "model version '{version}' is not a whole number: name one such as '1', or leave it empty for the default"
-        ))
-    })
 }
 
 /// Puts an answer into a message, moving its tensors. Falls back to [`Form::Raw`] when an output

@@ -2,7 +2,7 @@
 
 use gristmill_engine::engine::{Engine, IndexEntry};
 use gristmill_engine::error::InferError;
-use gristmill_engine::request::ModelInfo;
+use gristmill_engine::request::{ModelInfo, VersionSelector};
 use gristmill_engine::statistics::{BatchStatistics, Counted, Statistics};
 use gristmill_engine::tensor::{DType, TensorSpec};
 use gristmill_proto::inference as pb;
@@ -10,10 +10,15 @@ use gristmill_proto::inference::model_config::SchedulingChoice;
 use gristmill_proto::inference::model_metadata_response::TensorMetadata;
 use gristmill_proto::inference::repository_index_response::ModelIndex;
 
-use crate::codec::proto::parse_version;
-
 /// Triton's names for the optional parts of the protocol that are implemented, over gRPC or HTTP.
-const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_configuration", "parameters", "statistics"];
+const EXTENSIONS: [&str; 6] = [
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "parameters",
+    "statistics",
+];
 
 pub(crate) fn server() -> pb::ServerMetadataResponse {
     pb::ServerMetadataResponse {
@@ -32,11 +37,11 @@ pub(crate) fn metadata(
     name: &str,
     version: &str,
 ) -> Result<pb::ModelMetadataResponse, InferError> {
-    let asked = parse_version(version)?;
-    let info = engine.model(name, asked)?;
+    let asked = VersionSelector::parse(version)?;
+    let info = engine.model(name, &asked)?;
     let versions = match asked {
-        Some(version) => vec![version.to_string()],
-        None => {
+        VersionSelector::Number(_) | VersionSelector::Label(_) => vec![info.version.to_string()],
+        VersionSelector::Default => {
             let serving = engine.models();
             serving.iter().filter(|model| model.name == name).map(|model| model.version.to_string()).collect()
         }
@@ -71,7 +76,7 @@ fn labels_property(spec: &TensorSpec) -> Option<(String, String)> {
 /// # Errors
 /// As [`metadata`].
 pub(crate) fn config(engine: &Engine, name: &str, version: &str) -> Result<pb::ModelConfig, InferError> {
-    let info = engine.model(name, parse_version(version)?)?;
+    let info = engine.model(name, &VersionSelector::parse(version)?)?;
     Ok(model_config(&info))
 }
 
@@ -85,7 +90,7 @@ pub(crate) fn statistics(
     version: &str,
 ) -> Result<pb::ModelStatisticsResponse, InferError> {
     let name = (!name.is_empty()).then_some(name);
-    let statistics = engine.statistics(name, parse_version(version)?)?;
+    let statistics = engine.statistics(name, &VersionSelector::parse(version)?)?;
     let model_stats =
         statistics.iter().map(|(info, statistics)| model_statistics(info, statistics)).collect();
     Ok(pb::ModelStatisticsResponse { model_stats })

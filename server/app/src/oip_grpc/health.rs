@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use gristmill_engine::engine::Engine;
 use gristmill_engine::error::InferError;
+use gristmill_engine::request::VersionSelector;
 use gristmill_proto::inference::grpc_inference_service_server::SERVICE_NAME;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
@@ -25,7 +26,7 @@ pub(super) struct EngineHealth {
 fn status(engine: &Engine, service: &str) -> ServingStatus {
     let serving = match service {
         "" | SERVICE_NAME => engine.ready().ready,
-        model => match engine.model(model, None) {
+        model => match engine.model(model, &VersionSelector::Default) {
             Ok(_) => !engine.is_shutting_down(),
             Err(InferError::NotFound(_)) => return ServingStatus::ServiceUnknown,
             Err(_) => false,

@@ -6,7 +6,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gristmill_engine::control::Control;
 use gristmill_engine::engine::Engine;
+use gristmill_proto::admin::admin_server::AdminServer;
 use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -19,9 +21,11 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tracing::{debug, warn};
 
+use super::connection::{AfterCalls, OpenCalls};
 use super::edge::Edge;
 use super::health::EngineHealth;
 use super::{GrpcOptions, Inference};
+use crate::admin::Admin;
 
 /// Calls that one connection may have open at the same time; more wait at the client.
 const CONNECTION_CALLS_MAX: u32 = 1024;
@@ -52,13 +56,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub async fn serve(
     listener: TcpListener,
     engine: Arc<Engine>,
+    control: Option<Control>,
     options: GrpcOptions,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     debug!(%address, "grpc listening");
     let stopping = CancellationToken::new();
-    let edge = Arc::new(edge(engine, options, &stopping));
+    let edge = Arc::new(edge(engine, control, options, &stopping));
     let http = http2_settings();
     let connections = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
@@ -73,9 +78,20 @@ pub async fn serve(
             if !has_spoken(&stream, &stopping).await {
                 return;
             }
-            let service = service_fn(move |request| Arc::clone(&edge).call(request));
-            let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service));
-            if let Err(error) = connection.await {
+            let calls = OpenCalls::default();
+            let service = {
+                let calls = calls.clone();
+                service_fn(move |request| {
+                    let open = calls.begin();
+                    let answer = Arc::clone(&edge).call(request);
+                    async move {
+                        let _open = open;
+                        answer.await
+                    }
+                })
+            };
+            let connection = pin!(watcher.watch(http.serve_connection(TokioIo::new(stream), service)));
+            if let Err(error) = AfterCalls::new(connection, calls).await {
                 debug!(%error, "grpc connection ended");
             }
         });
@@ -86,10 +102,16 @@ pub async fn serve(
     Ok(())
 }
 
-fn edge(engine: Arc<Engine>, options: GrpcOptions, stopping: &CancellationToken) -> Edge {
+fn edge(
+    engine: Arc<Engine>,
+    control: Option<Control>,
+    options: GrpcOptions,
+    stopping: &CancellationToken,
+) -> Edge {
     let health = EngineHealth { engine: Arc::clone(&engine), stopping: stopping.clone() };
+    let admin = Admin::new(Arc::clone(&engine), control.clone());
     let mut inference =
-        GrpcInferenceServiceServer::new(Inference { engine, options, stopping: stopping.clone() })
+        GrpcInferenceServiceServer::new(Inference { engine, control, options, stopping: stopping.clone() })
             .max_decoding_message_size(options.message_bytes_max)
             // The handlers check their answers themselves, with a better text.
             .max_encoding_message_size(usize::MAX);
@@ -103,6 +125,7 @@ fn edge(engine: Arc<Engine>, options: GrpcOptions, stopping: &CancellationToken)
     };
     let bug = "the descriptors were written by our own build; this is a bug";
     let others = Routes::new(HealthServer::new(health))
+        .add_service(AdminServer::new(admin))
         .add_service(reflection().build_v1().expect(bug))
         .add_service(reflection().build_v1alpha().expect(bug));
     Edge { inference, others: others.prepare(), message_bytes_max: options.message_bytes_max }

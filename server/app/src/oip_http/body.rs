@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use gristmill_engine::error::InferError;
 use http_body_util::BodyExt as _;
+use serde::Deserialize;
 
 use super::HttpOptions;
 use super::reply::{Coding, Refusal};
@@ -146,4 +147,20 @@ fn read_bounded(decoder: impl Read, bytes_max: usize) -> Result<Bytes, Refusal> 
         return Err(too_large(&format!("more than {bytes_max} bytes after decompression"), bytes_max));
     }
     Ok(data.into())
+}
+
+/// Reads a small JSON object; no body is an empty one.
+///
+/// # Errors
+/// `InvalidInput` that says what was expected.
+pub(super) fn parse_or_default<T: Default + for<'a> Deserialize<'a>>(
+    body: &[u8],
+    expected: &str,
+) -> Result<T, InferError> {
+    match body.trim_ascii() {
+        b"" => Ok(T::default()),
+        json => serde_json::from_slice(json).map_err(|error| {
+            InferError::InvalidInput(format!("expected {expected}, {{}} or no body: {error}"))
+        }),
+    }
 }

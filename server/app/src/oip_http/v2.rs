@@ -7,8 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use gristmill_engine::error::InferError;
-use gristmill_engine::request::Query;
-use serde::Deserialize;
+use gristmill_engine::request::{Query, VersionSelector};
 use serde_json::json;
 
 use super::reply::{self, Refusal};
@@ -29,7 +28,11 @@ pub(super) async fn live() -> Response {
 pub(super) async fn ready(State(door): State<Arc<Door>>) -> Response {
     let readiness = door.engine.ready();
     if readiness.ready {
-        reply::json(StatusCode::OK, &json!({"ready": true}))
+        let mut answer = json!({"ready": true});
+        if !readiness.failing.is_empty() {
+            answer["failing"] = readiness.failing.into();
+        }
+        reply::json(StatusCode::OK, &answer)
     } else {
         reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({"ready": false, "reasons": readiness.reasons}))
     }
@@ -52,7 +55,7 @@ pub(super) async fn model(State(door): State<Arc<Door>>, target: Target) -> Answ
 
 /// A model that is in the repository and does not serve answers 503 with `"ready": false`.
 pub(super) async fn model_ready(State(door): State<Arc<Door>>, target: Target) -> Answer {
-    match door.engine.model(&target.model, target.version) {
+    match door.engine.model(&target.model, &target.version) {
         Ok(_) => Ok(reply::json(StatusCode::OK, &json!({"name": target.model, "ready": true}))),
         Err(InferError::Unavailable(reason)) => Ok(reply::json(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -77,24 +80,6 @@ pub(super) async fn all_statistics(State(door): State<Arc<Door>>) -> Answer {
     Ok(reply::json(StatusCode::OK, &describe::statistics(&message)))
 }
 
-#[derive(Default, Deserialize)]
-struct IndexRequest {
-    #[serde(default)]
-    ready: bool,
-}
-
-pub(super) async fn repository_index(State(door): State<Arc<Door>>, request: Request) -> Answer {
-    let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, door.options).await?;
-    let wanted = match body.trim_ascii() {
-        b"" => IndexRequest::default(),
-        json => serde_json::from_slice(json).map_err(|error| {
-            InferError::InvalidInput(format!("expected {{\"ready\": true}}, {{}} or no body: {error}"))
-        })?,
-    };
-    Ok(reply::json(StatusCode::OK, &describe::index(&messages::index(&door.engine, wanted.ready))))
-}
-
 pub(super) async fn infer(State(door): State<Arc<Door>>, target: Target, request: Request) -> Answer {
     let arrival = Instant::now();
     let (parts, body) = request.into_parts();
@@ -103,7 +88,7 @@ pub(super) async fn infer(State(door): State<Arc<Door>>, target: Target, request
     let patience = header_timeout(&parts.headers)?;
     let body = body::read(&parts.headers, body, door.options).await?;
     let mut wanted = if header_length == Some(0) {
-        let model = door.engine.model(&target.model, target.version)?;
+        let model = door.engine.model(&target.model, &target.version)?;
         decode_raw(&model.signature, body)?
     } else {
         decode_infer(body, header_length)?
@@ -149,6 +134,10 @@ fn header_number(headers: &HeaderMap, name: &str) -> Result<Option<u64>, InferEr
 impl Target {
     /// As messages have it: empty for the default version.
     fn version_text(&self) -> String {
-        self.version.map(|version| version.to_string()).unwrap_or_default()
+        match &self.version {
+            VersionSelector::Default => String::new(),
+            VersionSelector::Number(version) => version.to_string(),
+            VersionSelector::Label(label) => label.clone(),
+        }
     }
 }

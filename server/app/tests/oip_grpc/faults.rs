@@ -35,7 +35,7 @@ async fn faults_have_codes_and_say_what_came() {
     check_fault(
         &mut client,
         raw("nobody", &[[1.0, 2.0]]),
-        expect!["NotFound: model 'nobody' is not in the repository: GET /v2/models lists what is"],
+        expect!["NotFound: model 'nobody' is not in the repository: its index lists what is"],
     )
     .await;
     check_fault(
@@ -44,7 +44,12 @@ async fn faults_have_codes_and_say_what_came() {
         expect!["NotFound: model 'echo' has no version 9: its versions are 1"],
     )
     .await;
-    check_fault(&mut client, ModelInferRequest { model_version: "v1".into(), ..ok() }, expect!["InvalidArgument: model version 'v1' is not a whole number: name one such as '1', or leave it empty for the default"]).await;
+    check_fault(
+        &mut client,
+        ModelInferRequest { model_version: "v1".into(), ..ok() },
+        expect!["NotFound: model 'echo' has no version 'v1': expected a number or one of its labels (none)"],
+    )
+    .await;
     let mut wrong = ok();
     wrong.inputs[0].datatype = "INT64".into();
     wrong.raw_input_contents[0] = Bytes::from_static(&[0; 16]);

@@ -9,7 +9,7 @@ use gristmill_engine::engine::Engine;
 use gristmill_engine::reconcile::Reconciler;
 use gristmill_engine::tensor::DType;
 use gristmill_engine::testing::{self, FakeBackend, Gate};
-use gristmill_engine::workers::Tuning;
+use gristmill_engine::tuning::Tuning;
 use gristmill_proto::inference::ModelInferRequest;
 use gristmill_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use gristmill_proto::inference::model_infer_request::InferInputTensor;
@@ -50,7 +50,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let served =
-            tokio::spawn(serve(listener, Arc::clone(&engine), options, stop.clone().cancelled_owned()));
+            tokio::spawn(serve(listener, Arc::clone(&engine), None, options, stop.clone().cancelled_owned()));
         Server { address, engine, stop, served, _reconciler: reconciler }
     }
 

@@ -3,7 +3,7 @@
 use expect_test::expect;
 use gristmill_engine::tensor::DType;
 use gristmill_engine::testing::FakeBackend;
-use gristmill_engine::workers::Tuning;
+use gristmill_engine::tuning::Tuning;
 
 use crate::server::Server;
 
@@ -53,7 +53,7 @@ async fn metadata() {
         .assert_eq(&server.get("/v2/models/identity").await.line());
     let one = server.get("/v2/models/identity/versions/1").await.json();
     assert_eq!(one["versions"], serde_json::json!(["1"]));
-    expect![[r#"404 {"error":"model 'nope' is not in the repository: GET /v2/models lists what is"}"#]]
+    expect![[r#"404 {"error":"model 'nope' is not in the repository: its index lists what is"}"#]]
         .assert_eq(&server.get("/v2/models/nope").await.line());
 }
 

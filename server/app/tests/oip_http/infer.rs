@@ -9,7 +9,7 @@ use flate2::read::{GzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use gristmill_engine::tensor::DType;
 use gristmill_engine::testing::{FakeBackend, Gate};
-use gristmill_engine::workers::Tuning;
+use gristmill_engine::tuning::Tuning;
 use tokio::task::JoinSet;
 
 use crate::server::{BODY_BYTES_MAX, Reply, Server, gated};
@@ -129,7 +129,7 @@ async fn what_is_wrong_with_a_request() {
     let x = r#"{"name":"x","shape":[1,3],"datatype":"FP32","data":[1,2,3]}"#;
     check(
         &server.post("/v2/models/nope/infer", REQUEST).await,
-        expect![[r#"404 {"error":"model 'nope' is not in the repository: GET /v2/models lists what is"}"#]],
+        expect![[r#"404 {"error":"model 'nope' is not in the repository: its index lists what is"}"#]],
     );
     check(
         &server.post("/v2/models/identity/versions/7/infer", REQUEST).await,
@@ -138,7 +138,7 @@ async fn what_is_wrong_with_a_request() {
     check(
         &server.post("/v2/models/identity/versions/one/infer", REQUEST).await,
         expect![[
-            r#"400 {"error":"model 'identity': version 'one' is not a positive integer: leave it out for the default version"}"#
+            r#"404 {"error":"model 'identity' has no version 'one': expected a number or one of its labels (none)"}"#
         ]],
     );
     check(

@@ -237,14 +237,14 @@ async fn features_that_the_model_does_not_take() {
         server,
         "nope",
         "{}",
-        expect![[r#"404 {"error":"model 'nope' is not in the repository: GET /v2/models lists what is"}"#]]
+        expect![[r#"404 {"error":"model 'nope' is not in the repository: its index lists what is"}"#]]
     );
     check!(
         server,
         "cancer/x",
         "{}",
         expect![[
-            r#"400 {"error":"model 'cancer': version 'x' is not a positive integer: leave it out for the default version"}"#
+            r#"404 {"error":"model 'cancer' has no version 'x': expected a number or one of its labels (none)"}"#
         ]]
     );
     check!(

@@ -9,7 +9,7 @@ use gristmill_engine::engine::Engine;
 use gristmill_engine::reconcile::Reconciler;
 use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, Tensor, TensorSpec};
 use gristmill_engine::testing::{self, FakeBackend, Gate};
-use gristmill_engine::workers::Tuning;
+use gristmill_engine::tuning::Tuning;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -51,7 +51,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let router = router(Arc::clone(&engine), HttpOptions { body_bytes_max: BODY_BYTES_MAX });
+        let router = router(Arc::clone(&engine), None, HttpOptions { body_bytes_max: BODY_BYTES_MAX });
         let served = tokio::spawn(serve(listener, router, stop.clone().cancelled_owned()));
         Server { address, engine, stop, served, _reconciler: reconciler }
     }

@@ -46,8 +46,11 @@ def binary() -> str:
 
 
 @contextlib.contextmanager
-def serve(backend: str, *flags: str, repository: pathlib.Path = REPOSITORY):
-    """Yields a ready `Server` and expects it to exit with 0 when it is told to stop."""
+def serve(backend: str, *flags: str, repository: pathlib.Path = REPOSITORY, **variables: str):
+    """Yields a ready `Server` and expects it to exit with 0 when it is told to stop.
+
+    `variables` are added to its environment.
+    """
     with tempfile.TemporaryDirectory() as directory:
         ready_file = pathlib.Path(directory) / "ready.json"
         log_file = pathlib.Path(directory) / "log"
@@ -55,6 +58,7 @@ def serve(backend: str, *flags: str, repository: pathlib.Path = REPOSITORY):
         command += ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]
         command += ["--ready-file", str(ready_file), "--lame-duck", "0s", *flags]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GRISTMILL_")}
+        environment |= variables
         with log_file.open("wb") as log:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
@@ -70,6 +74,15 @@ def serve(backend: str, *flags: str, repository: pathlib.Path = REPOSITORY):
         finally:
             process.kill()
             process.wait()
+
+
+def eventually(condition, seconds_max: float = 30):
+    """Asks until the answer is true, and returns it."""
+    deadline = time.monotonic() + seconds_max
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds_max} s"
+        time.sleep(0.01)
+    return answer
 
 
 def wait_until_ready(process: subprocess.Popen, ready_file: pathlib.Path, log_file: pathlib.Path) -> dict[str, str]:

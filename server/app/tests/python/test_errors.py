@@ -235,7 +235,7 @@ def test_http_whole_body_is_the_only_tensor(unharmed):
         ("GET", "/nothing", 404),
         ("GET", "/v2/models/nothing", 404),
         ("GET", "/v2/models/diabetes/versions/3", 404),
-        ("GET", "/v2/models/diabetes/versions/newest", 400),
+        ("GET", "/v2/models/diabetes/versions/newest", 404),
         ("GET", "/v2/models/diabetes/infer", 405),
         ("DELETE", "/v2/models/diabetes", 405),
         ("POST", "/predict/nothing", 404),

@@ -5,6 +5,7 @@ An example is a fenced block below `<!-- example: NAME -->`, its answer the fenc
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -33,16 +34,31 @@ def test_every_example_has_an_answer():
     assert blocks("example").keys() == blocks("answer").keys()
 
 
+@pytest.fixture(params=["onnxruntime", "tract"])
+def newcomer(request, tmp_path):
+    """A server as a new user has it, and the directory that holds its `models`, for examples that change them."""
+    shutil.copytree(served.REPOSITORY, tmp_path / "models")
+    with served.serve(request.param, "--settle-time", "50ms", repository=tmp_path / "models") as running:
+        yield running, tmp_path
+
+
 @pytest.mark.parametrize("name", blocks("example"))
-def test_example(server, name):
+def test_example(newcomer, name):
+    server, directory = newcomer
     language, text = blocks("example")[name]
     text = text.replace("127.0.0.1:8000", server.http).replace("localhost:8000", server.http)
     text = text.replace("127.0.0.1:8001", server.grpc).replace("localhost:8001", server.grpc)
     text = text.replace("127.0.0.1:8002", server.metrics).replace("localhost:8002", server.metrics)
     if "grpcurl" in text:
         text = f'grpcurl() {{ "{grpcurl()}" "$@"; }}\n{text}'
+    if language == "bash":
+        text = f'gristmill() {{ "{served.binary()}" "$@"; }}\n{text}'
     command = [sys.executable, "-s", "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
-    done = subprocess.run(command, cwd=served.ROOT, capture_output=True, text=True, timeout=SECONDS_MAX)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRISTMILL_")}
+    environment["GRISTMILL_SERVER"] = server.grpc
+    done = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX
+    )
     assert done.returncode == 0, done.stderr
     assert_similar(done.stdout, blocks("answer")[name][1])
 

@@ -151,7 +151,7 @@ def test_server_metadata(server, protocol):
         metadata = client.triton.get_server_metadata(**as_json(client))
     assert metadata["name"] == "gristmill"
     assert metadata["version"]
-    assert {"binary_tensor_data", "statistics", "model_configuration"} <= set(metadata["extensions"])
+    assert {"binary_tensor_data", "statistics", "model_configuration", "model_repository"} <= set(metadata["extensions"])
 
 
 def test_health_replies_have_bodies_for_clients_that_read_them(server):

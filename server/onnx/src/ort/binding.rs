@@ -17,6 +17,11 @@ pub(crate) struct Binding {
     host: MemoryInfo<'static>,
 }
 
+#[expect(unsafe_code, reason = "a pointer says nothing about threads")]
+// SAFETY: the binding is a plain object of the C interface, reached through `&mut self` only; nothing in it
+// belongs to the thread that made it.
+unsafe impl Send for Binding {}
+
 #[expect(unsafe_code, reason = "calls of ONNX Runtime's C interface")]
 impl Binding {
     /// `session` must outlive the binding: both belong to one instance.

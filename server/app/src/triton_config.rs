@@ -1,0 +1,131 @@
+//! Triton's model configuration, as `config.pbtxt` or as JSON: what it means for the model that it lies
+//! beside.
+//!
+//! Every field is used, noted or refused by its name. Refused is what would change answers or which
+//! file is served; noted, in [`TritonConfig::notes`], is what only changes how fast.
+
+mod accelerators;
+mod batching;
+mod binding;
+mod declared;
+mod document;
+mod meaning;
+mod parameters;
+mod placement;
+mod sample;
+mod signature;
+mod tensors;
+#[cfg(test)]
+mod tests;
+mod text_format;
+mod warm_up;
+
+use std::path::{Component, Path};
+
+use gristmill_engine::tuning::Tuning;
+use gristmill_onnx::Provider;
+
+pub(crate) use self::batching::{Batching, DynamicBatching};
+pub(crate) use self::declared::DeclaredBackend;
+use self::signature::check_signature;
+pub(crate) use self::tensors::DeclaredTensor;
+pub(crate) use self::warm_up::{WarmUpData, WarmUpInput, WarmUpSample};
+
+use self::binding::{Bound, Syntax};
+use self::document::{Entry, Fault};
+
+/// A checked configuration. `None` and empty are what it does not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TritonConfig {
+    /// Must be that of the model's directory.
+    pub(crate) name: Option<String>,
+    /// The model file, relative to the directory of a version.
+    pub(crate) model_file: Option<String>,
+    /// Triton's default is the latest version alone.
+    pub(crate) version_policy: Option<VersionPolicy>,
+    pub(crate) batching: Batching,
+    pub(crate) dynamic_batching: Option<DynamicBatching>,
+    pub(crate) instances: Option<usize>,
+    /// Threads of one instance inside an operator.
+    pub(crate) threads: Option<usize>,
+    /// Without `cpu` at their end the model must not run on the CPU alone.
+    pub(crate) providers: Option<Vec<Provider>>,
+    pub(crate) inputs: Vec<DeclaredTensor>,
+    pub(crate) outputs: Vec<DeclaredTensor>,
+    pub(crate) warm_up: Vec<WarmUpSample>,
+    /// One for each field that has no effect, or another one than in Triton: the field and what happens
+    /// instead.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Which versions of a model are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum VersionPolicy {
+    /// So many with the highest numbers, at least 1.
+    Latest(usize),
+    All,
+    /// Ascending, each once, at least one.
+    Specific(Vec<u64>),
+}
+
+/// Reads the text of a `config.pbtxt`.
+///
+/// # Errors
+/// The text says on which line, in which field, what was expected and what came.
+pub(crate) fn parse_pbtxt(text: &str) -> Result<TritonConfig, String> {
+    text_format::parse(text)
+        .and_then(|entries| read(&entries, Syntax::Text))
+        .map_err(|fault| fault.to_string())
+}
+
+/// Reads the JSON form, in which Triton shows a configuration and takes one with a load request. Field
+/// names are in snake_case or camelCase, and integers may be strings.
+///
+/// # Errors
+/// As [`parse_pbtxt`], without lines where the JSON is well-formed.
+pub(crate) fn parse_json(text: &str) -> Result<TritonConfig, String> {
+    document::parse_json(text)
+        .and_then(|entries| read(&entries, Syntax::Json))
+        .map_err(|fault| fault.to_string())
+}
+
+fn read(entries: &[Entry], syntax: Syntax) -> Result<TritonConfig, Fault> {
+    let bound = Bound::new(entries, syntax)?;
+    meaning::read(&bound.config).map_err(|fault| bound.located(fault))
+}
+
+/// Notes a field that has no effect here, and what happens instead.
+fn note(notes: &mut Vec<String>, field: impl AsRef<str>, instead: impl AsRef<str>) {
+    notes.push(format!("{} has no effect: {}", field.as_ref(), instead.as_ref()));
+}
+
+/// A path that stays inside the directory that it is relative to, or `None` where it is empty.
+fn relative_path(field: &str, path: &str) -> Result<Option<String>, Fault> {
+    let stays = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    if !stays || path.contains(['\\', '\0']) {
+        let reason = format!("expected a relative path without '..', got {path:?}");
+        return Err(Fault::new(field, reason));
+    }
+    Ok((!path.is_empty()).then(|| path.to_owned()))
+}
+
+// === impl TritonConfig ===
+
+impl TritonConfig {
+    /// What of it the engine's tuning can say. It cannot say [`Batching::Never`].
+    pub(crate) fn tuning(&self) -> Tuning {
+        let batch_rows_max = match self.batching {
+            Batching::UpTo(rows) => Some(rows),
+            Batching::Derived | Batching::Never => None,
+        };
+        let batching = self.dynamic_batching.as_ref();
+        Tuning {
+            instances: self.instances,
+            threads: self.threads,
+            batch_rows_max,
+            batch_delay: batching.map(|batching| batching.delay),
+            queue_rows_max: batching.and_then(|batching| batching.queue.rows_max(self.batching)),
+            ..Tuning::default()
+        }
+    }
+}

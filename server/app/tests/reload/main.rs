@@ -1,0 +1,10 @@
+//! Models that change while they are served, by the real program from a real directory: what is good serves at once, what is bad never.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_versions;
+mod copies;
+mod files;
+mod names;
+mod onnx;
+mod server;
+mod storm;

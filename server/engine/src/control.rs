@@ -1,0 +1,389 @@
+//! The reconciler at work: a thread that follows the repository and does what operators ask for.
+
+use std::collections::BTreeMap;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, after, select, unbounded};
+use tokio::sync::oneshot;
+
+pub use crate::error::ControlError;
+use crate::managed::{Managed, ModelDetails};
+use crate::reconcile::{LoadReport, Reconciler};
+use crate::registry::{HandedOver, Registry, RegistryError};
+
+/// How a repository is followed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Following {
+    /// The repository is read again after this time, beside when [`Control::look`] says so; never if `None`.
+    pub poll_interval: Option<Duration>,
+    /// How soon to look again at files that may still be written to.
+    pub settle: Duration,
+    /// Models may be loaded and unloaded while the server runs.
+    pub takes_orders: bool,
+}
+
+/// What operators ask a running server. Cheap to clone.
+#[derive(Clone)]
+pub struct Control {
+    commands: Sender<Command>,
+}
+
+/// The thread behind a [`Control`]; ends by [`Control::shut_down`].
+pub struct Loop {
+    thread: JoinHandle<()>,
+}
+
+/// How the first loads went, once they have ended.
+pub type Started = oneshot::Receiver<Result<Vec<LoadReport>, RegistryError>>;
+
+/// A copy is many changes: they are looked at together.
+const LOOK_DELAY: Duration = Duration::from_millis(20);
+
+/// Longest that the start waits for files that are written to without end.
+const FIRST_SETTLE_MAX: Duration = Duration::from_secs(10);
+
+type Answer<T> = oneshot::Sender<Result<T, ControlError>>;
+
+enum Command {
+    Look,
+    Load { model: String, contents: Option<HandedOver>, answer: Answer<()> },
+    Unload { model: String, answer: Answer<()> },
+    SetLabel { model: String, label: String, version: Option<u64>, answer: Answer<()> },
+    RollBack { model: String, why: String, answer: Answer<(u64, u64)> },
+    Describe { model: String, answer: Answer<ModelDetails> },
+    ShutDown { answer: oneshot::Sender<()> },
+}
+
+/// What the thread works with.
+struct Worker {
+    reconciler: Reconciler,
+    registry: Box<dyn Registry>,
+    following: Following,
+    commands: Receiver<Command>,
+    /// Loads whose end somebody waits for.
+    waiting: Vec<Waiting>,
+    looked: Instant,
+    /// When to look because the repository is said to have changed.
+    look_at: Option<Instant>,
+}
+
+struct Waiting {
+    model: String,
+    /// Contents came with the order: if they cannot be served, all is to be as before.
+    has_contents: bool,
+    was_asked_for: bool,
+    answer: Answer<()>,
+}
+
+// === impl Control ===
+
+impl Control {
+    /// Starts a thread that loads what `registry` has, reports how that went, and keeps up with it from then on.
+    /// It ends at once when the registry cannot be read to begin with.
+    ///
+    /// # Errors
+    /// The system does not grant a thread.
+    pub fn start(
+        reconciler: Reconciler,
+        registry: Box<dyn Registry>,
+        following: Following,
+    ) -> std::io::Result<(Control, Loop, Started)> {
+        let (sender, commands) = unbounded();
+        let (started, reports) = oneshot::channel();
+        let worker = Worker {
+            reconciler,
+            registry,
+            following,
+            commands,
+            waiting: Vec::new(),
+            looked: Instant::now(),
+            look_at: None,
+        };
+        let thread =
+            std::thread::Builder::new().name("reconcile".into()).spawn(move || worker.run(started))?;
+        Ok((Control { commands: sender }, Loop { thread }, reports))
+    }
+
+    /// The repository may have changed.
+    pub fn look(&self) {
+        // A loop that has ended follows nothing any more.
+        let _ended = self.commands.send(Command::Look);
+    }
+
+    /// Loads a model now, whatever was unloaded, rolled back or failed before, and waits for the outcome.
+    /// `contents` are served instead of what the repository has under that name, until it is loaded without
+    /// any or unloaded; when they cannot be served, what was served before goes on.
+    ///
+    /// # Errors
+    /// The model is unknown, or one of the versions that ought to serve cannot, or the contents are at fault.
+    pub async fn load(&self, model: &str, contents: Option<HandedOver>) -> Result<(), ControlError> {
+        self.ask(|answer| Command::Load { model: model.to_owned(), contents, answer }).await
+    }
+
+    /// Takes a model out of service; what was admitted is answered. It stays out until it is loaded again.
+    ///
+    /// # Errors
+    /// The model is unknown.
+    pub async fn unload(&self, model: &str) -> Result<(), ControlError> {
+        self.ask(|answer| Command::Unload { model: model.to_owned(), answer }).await
+    }
+
+    /// Points a label at a version, or takes it away.
+    ///
+    /// # Errors
+    /// The model or the version is unknown, or the label is a number.
+    pub async fn set_label(
+        &self,
+        model: &str,
+        label: &str,
+        version: Option<u64>,
+    ) -> Result<(), ControlError> {
+        let (model, label) = (model.to_owned(), label.to_owned());
+        self.ask(|answer| Command::SetLabel { model, label, version, answer }).await
+    }
+
+    /// Goes back to the version that was served by default before; returns both versions.
+    ///
+    /// # Errors
+    /// No such version is loaded.
+    pub async fn roll_back(&self, model: &str, why: &str) -> Result<(u64, u64), ControlError> {
+        let (model, why) = (model.to_owned(), why.to_owned());
+        self.ask(|answer| Command::RollBack { model, why, answer }).await
+    }
+
+    /// # Errors
+    /// The model is unknown.
+    pub async fn describe(&self, model: &str) -> Result<ModelDetails, ControlError> {
+        self.ask(|answer| Command::Describe { model: model.to_owned(), answer }).await
+    }
+
+    /// Stops admission, finishes what was admitted, frees every session and ends the thread.
+    pub async fn shut_down(&self, ended: Loop) {
+        let (answer, done) = oneshot::channel();
+        if self.commands.send(Command::ShutDown { answer }).is_ok() {
+            // An error means that the thread has panicked, which the join below tells.
+            let _done = done.await;
+        }
+        if ended.thread.join().is_err() {
+            tracing::error!("the thread that reconciles had panicked");
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, ControlError> {
+        let (answer, result) = oneshot::channel();
+        let ended = || ControlError::Refused("the server is shutting down".into());
+        self.commands.send(command(answer)).map_err(|_| ended())?;
+        result.await.map_err(|_| ended())?
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    fn run(mut self, started: oneshot::Sender<Result<Vec<LoadReport>, RegistryError>>) {
+        let reports = self.load_first();
+        let has_failed = reports.is_err();
+        if started.send(reports).is_err() || has_failed {
+            return self.reconciler.shut_down();
+        }
+        let results = self.reconciler.results.clone();
+        let commands = self.commands.clone();
+        loop {
+            let timeout = self.timeout(Instant::now());
+            select! {
+                recv(commands) -> command => match command {
+                    Ok(Command::ShutDown { answer }) => {
+                        self.reconciler.shut_down();
+                        // Nobody waits for it only when the server ends by force.
+                        let _ended = answer.send(());
+                        return;
+                    }
+                    // A file that is being copied is a flood of these.
+                    Ok(Command::Look) => {
+                        let now = Instant::now();
+                        self.look_at.get_or_insert(now + LOOK_DELAY);
+                        if !self.is_time_to_look(now) {
+                            continue;
+                        }
+                    }
+                    Ok(command) => self.obey(command),
+                    Err(_disconnected) => return self.reconciler.shut_down(),
+                },
+                recv(results) -> done => {
+                    let done = done.expect("the reconciler holds a sender; this is a bug");
+                    self.reconciler.finish(done);
+                }
+                default(timeout) => {}
+            }
+            if self.is_time_to_look(Instant::now()) {
+                self.look();
+            }
+            self.reconciler.step(Instant::now());
+            self.answer_loads();
+        }
+    }
+
+    /// Loads what the repository has to begin with. Files that were written to a moment ago are waited for: a
+    /// server that is started right after its models were copied says that it has started when it has them.
+    fn load_first(&mut self) -> Result<Vec<LoadReport>, RegistryError> {
+        let deadline = Instant::now() + FIRST_SETTLE_MAX;
+        let mut reports = BTreeMap::new();
+        loop {
+            let loaded = self.reconciler.load(self.registry.desired()?);
+            // A model whose versions could not be told may have them now.
+            reports.retain(|&(_, version), _| version != 0);
+            reports.extend(loaded.into_iter().map(|report| ((report.model.clone(), report.version), report)));
+            let mut models = self.reconciler.models.values();
+            let waits = models.any(|managed| managed.is_asked_for && managed.is_changing());
+            if !waits || Instant::now() >= deadline {
+                return Ok(reports.into_values().collect());
+            }
+            let _time = after(self.following.settle.max(LOOK_DELAY)).recv();
+        }
+    }
+
+    /// How long nothing will change by itself.
+    fn timeout(&self, now: Instant) -> Duration {
+        let models = self.reconciler.models.values();
+        let planned = models.filter_map(|managed| managed.next_time(now)).min();
+        let look = self.next_look();
+        let next = planned.into_iter().chain(look).min();
+        // Loads that hang are looked for now and then.
+        next.map_or(Duration::from_secs(1), |next| {
+            next.saturating_duration_since(now).clamp(Duration::from_millis(1), Duration::from_secs(1))
+        })
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        let is_changing = self.reconciler.models.values().any(Managed::is_changing);
+        let soon = is_changing.then_some(self.following.settle.max(LOOK_DELAY));
+        let interval = soon.into_iter().chain(self.following.poll_interval).min();
+        interval.map(|interval| self.looked + interval).into_iter().chain(self.look_at).min()
+    }
+
+    fn is_time_to_look(&self, now: Instant) -> bool {
+        self.next_look().is_some_and(|next| next <= now)
+    }
+
+    /// Reads the repository. One that cannot be read changes nothing.
+    fn look(&mut self) {
+        self.looked = Instant::now();
+        self.look_at = None;
+        match self.registry.desired() {
+            Ok(desired) => self.reconciler.observe(desired),
+            Err(error) => tracing::error!(%error, "what is served stays as it is"),
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::Load { model, contents, answer } => self.load(model, contents, answer, now),
+            Command::Unload { model, answer } => {
+                let result = self.managed(&model).map(|managed| managed.is_asked_for = false);
+                if result.is_ok() {
+                    self.registry.take_back(&model);
+                    self.look();
+                }
+                self.publish_and_reply(answer, result, now);
+            }
+            Command::SetLabel { model, label, version, answer } => {
+                let result = self
+                    .managed(&model)
+                    .and_then(|managed| managed.set_label(&label, version).map_err(ControlError::Refused));
+                self.publish_and_reply(answer, result, now);
+            }
+            Command::RollBack { model, why, answer } => {
+                let result = self
+                    .managed(&model)
+                    .and_then(|managed| managed.roll_back(&why, now).map_err(ControlError::Refused));
+                self.publish_and_reply(answer, result, now);
+            }
+            Command::Describe { model, answer } => {
+                let result = self.managed(&model).map(|managed| managed.details());
+                reply(answer, result);
+            }
+            Command::Look | Command::ShutDown { .. } => {
+                unreachable!("the loop takes this itself; this is a bug")
+            }
+        }
+    }
+
+    fn load(&mut self, model: String, contents: Option<HandedOver>, answer: Answer<()>, now: Instant) {
+        if !self.following.takes_orders {
+            let text = "models are neither loaded nor unloaded while this server runs: start it with another \
+                        --model-control than none";
+            return reply(answer, Err(ControlError::Refused(text.into())));
+        }
+        let has_contents = contents.is_some();
+        match contents {
+            Some(contents) => {
+                if let Err(error) = self.registry.hand_over(&model, contents) {
+                    return reply(answer, Err(error));
+                }
+            }
+            None => self.registry.prefer_own(&model),
+        }
+        self.look();
+        match self.managed(&model) {
+            Ok(managed) => {
+                let was_asked_for = managed.is_asked_for;
+                managed.ask_again(now);
+                self.waiting.push(Waiting { model, has_contents, was_asked_for, answer });
+            }
+            Err(error) => reply(answer, Err(error)),
+        }
+    }
+
+    /// Who has asked finds it done.
+    fn publish_and_reply<T>(&mut self, answer: Answer<T>, result: Result<T, ControlError>, now: Instant) {
+        self.reconciler.step(now);
+        reply(answer, result);
+    }
+
+    fn managed(&mut self, model: &str) -> Result<&mut Managed, ControlError> {
+        let known = self.reconciler.models.get_mut(model);
+        known.ok_or_else(|| ControlError::NotFound(format!("model '{model}' is not in the repository")))
+    }
+
+    /// Answers those whose model has nothing left to be done.
+    fn answer_loads(&mut self) {
+        let now = Instant::now();
+        for waiting in std::mem::take(&mut self.waiting) {
+            let model = &waiting.model;
+            let result = match self.reconciler.models.get(model) {
+                Some(managed) if managed.is_busy(now) => {
+                    self.waiting.push(waiting);
+                    continue;
+                }
+                Some(managed) => match (managed.fault(), managed.serves()) {
+                    (Some(fault), _) => {
+                        Err(ControlError::Failed(format!("failed to load '{model}', {fault}")))
+                    }
+                    (None, true) => Ok(()),
+                    (None, false) => Err(ControlError::Failed(format!(
+                        "failed to load '{model}', none of its versions is served"
+                    ))),
+                },
+                None => Err(ControlError::NotFound(format!("model '{model}' is not in the repository"))),
+            };
+            if waiting.has_contents {
+                self.registry.conclude(model, result.is_ok());
+                if result.is_err() {
+                    if let Some(managed) = self.reconciler.models.get_mut(model) {
+                        managed.is_asked_for = waiting.was_asked_for;
+                    }
+                    self.look();
+                    self.reconciler.step(now);
+                }
+            }
+            reply(waiting.answer, result);
+        }
+    }
+}
+
+fn reply<T>(answer: Answer<T>, result: Result<T, ControlError>) {
+    // Whoever asked may have gone; what was asked for is done.
+    let _gone = answer.send(result);
+}

@@ -1,0 +1,125 @@
+//! A managed model as the catalog and as operators see it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Failure, Managed, ModelDetails, Slot, Source};
+use crate::catalog::{ModelReport, Served, VersionState};
+use crate::registry::{SourceState, VersionPolicy};
+
+impl Managed {
+    pub(crate) fn details(&self) -> ModelDetails {
+        let policy = match &self.source {
+            Source::Sound { settings, .. } => Some(settings.lifecycle.policy.to_string()),
+            Source::Faulty { .. } | Source::Gone => None,
+        };
+        ModelDetails {
+            name: self.name.clone(),
+            default: self.default,
+            previous: self.previous,
+            labels: self.labels(),
+            policy,
+            history: self.history.iter().cloned().collect(),
+        }
+    }
+
+    /// Why nothing of it serves, or why its newest version does not; `None` when all is well.
+    pub(crate) fn fault(&self) -> Option<String> {
+        if let Source::Faulty { reason } = &self.source {
+            return Some(reason.clone());
+        }
+        let failed = |(version, slot): (&u64, &Slot)| {
+            slot.failure.as_ref().map(|failure| format!("version {version}: {}", failure.error))
+        };
+        let refused = |version: u64| Some(format!("version {version}: {}", self.refusal(version)?));
+        self.slots.iter().rev().find_map(failed).or_else(|| self.ought_to_serve().rev().find_map(refused))
+    }
+
+    /// Why the files of a version must not be loaded.
+    fn refusal(&self, version: u64) -> Option<&str> {
+        let Source::Sound { versions, .. } = &self.source else { return None };
+        match &versions.get(&version)?.state {
+            SourceState::Refused(reason) => Some(reason),
+            SourceState::Complete | SourceState::Changing => None,
+        }
+    }
+
+    /// Versions that would serve if they could.
+    fn ought_to_serve(&self) -> impl DoubleEndedIterator<Item = u64> {
+        let sources = match &self.source {
+            Source::Sound { versions, settings } if self.is_asked_for => Some((versions, settings)),
+            _ => None,
+        };
+        sources.into_iter().flat_map(|(versions, settings)| {
+            let is_meant = |version: &u64| match &settings.lifecycle.policy {
+                VersionPolicy::All => true,
+                VersionPolicy::Specific(list) => list.contains(version),
+                VersionPolicy::Latest(_) => self.default.is_none_or(|default| *version >= default),
+            };
+            versions.keys().copied().filter(is_meant)
+        })
+    }
+
+    /// What the catalog shows of it.
+    pub(crate) fn report(&self) -> ModelReport {
+        let mut versions: BTreeMap<u64, (VersionState, String)> = BTreeMap::new();
+        let unavailable = |reason: String| (VersionState::Unavailable, reason);
+        if let Source::Sound { versions: sources, settings } = &self.source {
+            for (&version, source) in sources {
+                let reason = match &source.state {
+                    SourceState::Refused(reason) => reason.clone(),
+                    SourceState::Changing => "its files are still being written".into(),
+                    SourceState::Complete if !self.is_asked_for => {
+                        "it is not loaded: load it to serve it".into()
+                    }
+                    SourceState::Complete => format!(
+                        "it is not among the versions that the policy serves ({})",
+                        settings.lifecycle.policy
+                    ),
+                };
+                versions.insert(version, unavailable(reason));
+            }
+        }
+        for (&version, slot) in &self.slots {
+            let failed = |failure: &Failure| match failure.attempts {
+                1 => failure.error.to_string(),
+                attempts => format!("{} ({attempts} attempts)", failure.error),
+            };
+            let entry = match (&slot.ready, &slot.loading, &slot.failure) {
+                (Some(_), _, None) => {
+                    let refused = |reason| format!("newer contents are not served: {reason}");
+                    (VersionState::Ready, self.refusal(version).map(refused).unwrap_or_default())
+                }
+                (Some(_), _, Some(failure)) => {
+                    (VersionState::Ready, format!("newer contents are not served: {}", failed(failure)))
+                }
+                (None, Some(_), _) => (VersionState::Loading, "it is being loaded".into()),
+                (None, None, Some(failure)) => unavailable(failed(failure)),
+                (None, None, None) => continue,
+            };
+            versions.insert(version, entry);
+        }
+        for (version, (_, why)) in &self.held_back {
+            let has_failed = self.slots.get(version).is_some_and(|slot| slot.failure.is_some());
+            let (_, reason) = versions.entry(*version).or_insert_with(|| unavailable(String::new()));
+            if !has_failed {
+                *reason = format!("rolled back: {why}");
+            }
+        }
+        if let Source::Faulty { reason } = &self.source {
+            versions.insert(0, unavailable(reason.clone()));
+        }
+        let ready: Vec<_> = self
+            .slots
+            .values()
+            .filter_map(|slot| Some(Arc::clone(slot.ready.as_ref()?.workers.deployment())))
+            .collect();
+        let served = self.default.filter(|_| !ready.is_empty()).map(|default| Served {
+            versions: ready,
+            default,
+            labels: self.labels(),
+        });
+        let is_expected = self.is_asked_for && self.is_in_repository();
+        ModelReport { name: self.name.clone(), versions, served, is_expected, fault: self.fault() }
+    }
+}

@@ -1,0 +1,85 @@
+//! Loads that crash, that never end, and that end too late.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use expect_test::expect;
+use gristmill_engine::reconcile::Options;
+use gristmill_engine::testing::Gate;
+
+use crate::world::{Contents, World, latest, latest_and_previous};
+
+#[tokio::test]
+async fn a_loader_that_crashes_takes_nothing_with_it() {
+    for contents in [Contents::PanicsInLoad, Contents::PanicsInInstance] {
+        let world = World::start(latest(), Options::default(), [(1, Contents::Adds(1))]).await;
+        world.put(2, contents);
+        world.until_reason(2, "panicked").await;
+        assert_eq!(world.infer("").await.unwrap(), (1, 1));
+        expect![[r#"
+            1 READY 
+            2 UNAVAILABLE the runtime panicked while the version was loaded
+            failing: model 'm': version 2: the runtime panicked while the version was loaded
+        "#]]
+        .assert_eq(&world.say());
+
+        world.put(2, Contents::Adds(2));
+        world.until_default(2).await;
+        assert_eq!(world.infer("").await.unwrap(), (2, 2));
+        expect![[r#"
+            1 UNAVAILABLE it is not among the versions that the policy serves (the latest)
+            2 READY 
+        "#]]
+        .assert_eq(&world.say());
+        world.shut_down().await;
+    }
+}
+
+#[tokio::test]
+async fn a_load_that_never_ends_is_given_up() {
+    let gate = Arc::new(Gate::default());
+    let options = Options { load_timeout: Duration::from_millis(20), ..Options::default() };
+    let world = World::start(latest_and_previous(), options, [(1, Contents::Adds(1))]).await;
+    gate.close();
+    world.put(2, Contents::Waits(Arc::clone(&gate), 2));
+    world.until_reason(2, "given up").await;
+    assert_eq!(world.infer("").await.unwrap(), (1, 1));
+    expect![[r#"
+        1 READY 
+        2 UNAVAILABLE loading has taken longer than 20ms and was given up
+        failing: model 'm': version 2: loading has taken longer than 20ms and was given up
+    "#]]
+    .assert_eq(&world.say());
+
+    // It takes nobody's place: the next version is loaded while its thread still waits.
+    world.put(3, Contents::Adds(3));
+    world.until_default(3).await;
+    assert_eq!(world.infer("").await.unwrap(), (3, 3));
+
+    // Ended too late, it does not serve.
+    gate.open();
+    world.read().await;
+    assert_eq!(world.infer("").await.unwrap(), (3, 3));
+    world.infer("2").await.unwrap_err();
+    world.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_version_that_is_removed_while_it_is_loaded_does_not_serve() {
+    let gate = Arc::new(Gate::default());
+    let world = World::start(latest(), Options::default(), [(1, Contents::Adds(1))]).await;
+    gate.close();
+    world.put(2, Contents::Waits(Arc::clone(&gate), 2));
+    world.until_reason(2, "being loaded").await;
+    world.remove(2);
+    world.put(1, Contents::Adds(10));
+    world.read().await;
+    assert_eq!(world.infer("").await.unwrap(), (1, 1));
+    gate.open();
+    world.until(|engine| crate::world::entry(engine, 2).is_none().then_some(())).await;
+    while world.infer("").await.unwrap() != (1, 10) {
+        tokio::task::yield_now().await;
+    }
+    world.infer("2").await.unwrap_err();
+    world.shut_down().await;
+}
