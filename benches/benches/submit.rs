@@ -9,7 +9,7 @@ use gristmill_benches::model::IDENTITY;
 use gristmill_engine::engine::Engine;
 use gristmill_engine::tensor::DType;
 use gristmill_engine::testing::{FakeBackend, engine};
-use gristmill_engine::workers::Tuning;
+use gristmill_engine::tuning::Tuning;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 

@@ -95,6 +95,8 @@ fn main() -> anyhow::Result<ExitCode> {
         *sweep.iter().max_by(|left, right| left.1.total_cmp(&right.1)).context("there are settings")?;
     let best = best.0;
     let server = Server::gristmill(&cores, &library, CONVOLUTIONS, &[])?;
+    let log = server.log()?;
+    let served_as = log.lines().find(|line| line.contains(CONVOLUTIONS.name)).context("a model is served")?;
     let check = |answer: &ModelInferResponse| {
         ensure!(
             answer.raw_output_contents.first().is_some_and(|y| y.len() == 10 * 4),
@@ -123,6 +125,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let ratio = median(rounds.iter().map(|round| round.served_rows_per_s / round.alone_rows_per_s));
     let target = Target::new("throughput, served / alone", ratio, Bound::AtLeast(0.97));
     let results = Results { cores, sweep, best, target, rounds };
+    println!("\nServed as (model, version, backend, batch rows, workers):\n\n{served_as}");
     print_table(&results);
     println!("\n{}", serde_json::to_string(&results)?);
     Ok(ExitCode::SUCCESS)

@@ -116,6 +116,21 @@ impl Connection {
         Ok(std::mem::take(&mut self.latencies))
     }
 
+    /// Makes one call and waits for its answer.
+    ///
+    /// # Errors
+    /// The call fails or the connection breaks.
+    pub fn call(&mut self) -> anyhow::Result<()> {
+        self.due = 1;
+        self.send_due()?;
+        while self.open > 0 {
+            self.receive(|_| {})?;
+            self.send_due()?;
+        }
+        self.latencies.clear();
+        Ok(())
+    }
+
     /// Writes the calls that are due, as far as the window allows, and whatever else waits to be sent.
     fn send_due(&mut self) -> anyhow::Result<()> {
         let data_bytes = self.message.len() as i64 + 5;
@@ -225,7 +240,7 @@ fn place(stream: u32) -> usize {
 mod tests {
     use gristmill_engine::tensor::DType;
     use gristmill_engine::testing::{FakeBackend, engine};
-    use gristmill_engine::workers::Tuning;
+    use gristmill_engine::tuning::Tuning;
 
     use super::*;
     use crate::model::CONVOLUTIONS;
@@ -240,7 +255,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let options = gristmill::oip_grpc::GrpcOptions::default();
         let forever = std::future::pending();
-        tokio.spawn(gristmill::oip_grpc::serve(listener, engine.into(), options, forever));
+        tokio.spawn(gristmill::oip_grpc::serve(listener, engine.into(), None, options, forever));
 
         let request = CONVOLUTIONS.request();
         let (mut connection, answer) = Connection::open(address, &request).unwrap();
@@ -248,6 +263,8 @@ mod tests {
         let latencies = connection.run(64, Instant::now() + Duration::from_millis(50)).unwrap();
         assert!(latencies.len() >= 64, "{} answers", latencies.len());
         assert_eq!((connection.open, connection.due), (0, 0));
+        connection.call().unwrap();
+        assert_eq!((connection.open, connection.due, connection.latencies.len()), (0, 0, 0));
 
         let unknown = ModelInferRequest { model_name: "unknown".into(), ..request };
         let error = Connection::open(address, &unknown).err().unwrap().to_string();

@@ -12,7 +12,7 @@ use gristmill_engine::testing::batched_signature;
 use gristmill_proto::inference::ModelInferRequest;
 use gristmill_proto::inference::model_infer_request::InferInputTensor;
 
-/// One of the files in `fixtures/`: FP32 `x` in, FP32 `y` out.
+/// FP32 `x` in, FP32 `y` out. The ones here are the files in `fixtures/`.
 #[derive(Clone, Copy, Debug)]
 pub struct Model {
     pub name: &'static str,
@@ -31,6 +31,20 @@ pub const CONVOLUTIONS: Model = Model { name: "convolutions", row: &[3, 32, 32] 
 impl Model {
     pub fn path(&self) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(format!("{}.onnx", self.name))
+    }
+
+    /// Puts the file into a repository, as version 1.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn copy_to(&self, repository: &Path) -> anyhow::Result<()> {
+        let version = repository.join(self.name).join("1");
+        std::fs::create_dir_all(&version)?;
+        std::fs::copy(self.path(), version.join("model.onnx"))
+            .with_context(|| format!("cannot copy {}", self.path().display()))?;
+        // The server need not wait and see whether more is written.
+        std::fs::write(version.join(".complete"), "")?;
+        Ok(())
     }
 
     pub fn row_elements(&self) -> usize {

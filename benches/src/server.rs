@@ -19,7 +19,8 @@ use crate::model::Model;
 /// A running server; ended when dropped.
 pub struct Server {
     process: Child,
-    address: SocketAddr,
+    addresses: Addresses,
+    log: PathBuf,
     _directory: TempDir,
 }
 
@@ -27,6 +28,8 @@ pub struct Server {
 #[derive(Deserialize)]
 struct Addresses {
     grpc: SocketAddr,
+    /// The bare server has none.
+    http: Option<SocketAddr>,
 }
 
 /// The first argument of a program that is to be the bare server, and not a measurement.
@@ -126,12 +129,23 @@ impl Server {
         flags: &[&str],
     ) -> anyhow::Result<Server> {
         let directory = tempfile::tempdir()?;
-        let ready_file = directory.path().join("ready.json");
         let repository = directory.path().join("models");
-        let version = repository.join(model.name).join("1");
-        fs::create_dir_all(&version)?;
-        fs::copy(model.path(), version.join("model.onnx"))
-            .with_context(|| format!("cannot copy {}", model.path().display()))?;
+        model.copy_to(&repository)?;
+        Server::on_repository(cores, library, &repository, flags, directory)
+    }
+
+    /// The same with all models of `repository`; `directory` is removed with the server.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn on_repository(
+        cores: &[usize],
+        library: &Path,
+        repository: &Path,
+        flags: &[&str],
+        directory: TempDir,
+    ) -> anyhow::Result<Server> {
+        let ready_file = directory.path().join("ready.json");
         let mut command = command(&std::env::current_exe()?);
         command.args([GRISTMILL, "serve", "--backend", "onnxruntime", "--onnxruntime-library"]).arg(library);
         command.args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
@@ -154,7 +168,7 @@ impl Server {
         let addresses: anyhow::Result<Addresses> =
             wait_for(ready_file, &mut process).and_then(|text| Ok(serde_json::from_str(&text)?));
         match addresses {
-            Ok(Addresses { grpc: address }) => Ok(Server { process, address, _directory: directory }),
+            Ok(addresses) => Ok(Server { process, addresses, log, _directory: directory }),
             Err(error) => {
                 process.kill()?;
                 process.wait()?;
@@ -165,7 +179,23 @@ impl Server {
 
     /// Where it serves gRPC.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses.grpc
+    }
+
+    /// Where it serves HTTP.
+    ///
+    /// # Errors
+    /// It is the bare server, which does not.
+    pub fn http_address(&self) -> anyhow::Result<SocketAddr> {
+        self.addresses.http.context("the bare server has no HTTP")
+    }
+
+    /// What it has printed about itself and logged.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
+        fs::read_to_string(&self.log).with_context(|| format!("cannot read {}", self.log.display()))
     }
 
     pub fn pid(&self) -> u32 {
