@@ -259,6 +259,20 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<oip::RepositoryIndexResponse>, Status> {
         Err(Status::unimplemented("not asked by the generator"))
     }
+
+    async fn repository_model_load(
+        &self,
+        _request: Request<oip::RepositoryModelLoadRequest>,
+    ) -> Result<Response<oip::RepositoryModelLoadResponse>, Status> {
+        Err(Status::unimplemented("not asked by the generator"))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        _request: Request<oip::RepositoryModelUnloadRequest>,
+    ) -> Result<Response<oip::RepositoryModelUnloadResponse>, Status> {
+        Err(Status::unimplemented("not asked by the generator"))
+    }
 }
 
 async fn http_metadata(Path(model): Path<String>) -> String {
