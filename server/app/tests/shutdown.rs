@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use gristmill_proto::inference as pb;
 use gristmill_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
-use tonic::Code;
+use tonic::{Code, Status};
 use tonic::transport::Channel;
 
 /// The real program on free ports, ended with the test.
@@ -95,6 +95,13 @@ async fn connect(server: &Server) -> GrpcInferenceServiceClient<Channel> {
     GrpcInferenceServiceClient::connect(server.grpc.clone()).await.unwrap()
 }
 
+/// The connection ended between two calls, and the second was still in the client when it did. tonic's client
+/// calls this cancelled.
+fn was_never_sent(status: &Status) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(status), |error| error.source());
+    causes.filter_map(|error| error.downcast_ref::<hyper::Error>()).any(hyper::Error::is_canceled)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_who_heed_readiness_lose_nothing() {
     let server = Server::start("300ms");
@@ -153,7 +160,7 @@ async fn callers_who_do_not_are_answered_or_refused_before_admission() {
     server.signal("INT");
     while let Some(caller) = callers.join_next().await {
         let status = caller.unwrap();
-        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        assert!(status.code() == Code::Unavailable || was_never_sent(&status), "{status:?}");
     }
     assert_eq!(server.wait().code(), Some(0));
 }
