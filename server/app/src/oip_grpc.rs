@@ -7,6 +7,7 @@ mod health;
 mod repository;
 mod serve;
 mod stream;
+mod unary;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use gristmill_proto::inference as pb;
 use gristmill_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
-use tonic::{Code, Status};
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 /// The real program on free ports, ended with the test.
 struct Server {

@@ -5,20 +5,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use gristmill_proto::inference::grpc_inference_service_server::{GrpcInferenceServiceServer, SERVICE_NAME};
+use gristmill_proto::inference::grpc_inference_service_server::{
+    GrpcInferenceService, GrpcInferenceServiceServer, SERVICE_NAME,
+};
 use http::header::HeaderMap;
 use http::{Extensions, HeaderName, Request, Response};
 use http_body::Body as HttpBody;
 use tonic::body::Body;
 use tonic::codegen::{Service, StdError};
+use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 
-use super::Inference;
+use super::{Inference, unary};
 use crate::status::bounded_status;
 
 /// The services behind one listener, called for each request of each connection.
 pub(super) struct Edge {
+    /// For calls that take the short way.
+    pub(super) handler: Arc<Inference>,
     pub(super) inference: GrpcInferenceServiceServer<Inference>,
     /// Health and reflection.
     pub(super) others: Routes,
@@ -36,10 +41,11 @@ pub(super) fn deadline(extensions: &Extensions) -> Option<Instant> {
     extensions.get().map(|Deadline(instant)| *instant)
 }
 
+const MODEL_INFER: &str = "ModelInfer";
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+pub(super) const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
-const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 // === impl Edge ===
 
@@ -50,8 +56,8 @@ impl Edge {
         mut request: Request<B>,
     ) -> Result<Response<Body>, Infallible>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<StdError> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<StdError> + Send + Unpin + 'static,
     {
         match timeout(request.headers()) {
             Ok(None) => {}
@@ -63,19 +69,35 @@ impl Edge {
             Err(status) => return Ok(status.into_http()),
         }
         mirror_encoding(request.headers_mut());
-        let response = if is_inference(request.uri().path()) {
-            self.inference.clone().call(request).await?
-        } else {
-            self.others.clone().call(request.map(Body::new)).await?
+        let response = match method(request.uri().path()) {
+            Some(MODEL_INFER) => self.infer(request).await?,
+            Some(_) => self.inference.clone().call(request).await?,
+            None => self.others.clone().call(request.map(Body::new)).await?,
         };
         Ok(reword_response(response, self.message_bytes_max))
     }
+
+    async fn infer<B>(&self, request: Request<B>) -> Result<Response<Body>, Infallible>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<StdError> + Send + Unpin + 'static,
+    {
+        let (parts, body) = request.into_parts();
+        match unary::read(&parts.headers, body, self.message_bytes_max).await {
+            Ok(message) => {
+                let metadata = MetadataMap::from_headers(parts.headers);
+                let request = tonic::Request::from_parts(metadata, parts.extensions, message);
+                let response = self.handler.model_infer(request).await;
+                Ok(response.map_or_else(Status::into_http, unary::respond))
+            }
+            Err(body) => self.inference.clone().call(Request::from_parts(parts, body)).await,
+        }
+    }
 }
 
-fn is_inference(path: &str) -> bool {
-    path.strip_prefix('/')
-        .and_then(|path| path.strip_prefix(SERVICE_NAME))
-        .is_some_and(|method| method.starts_with('/'))
+/// The method of the inference service that is called, if one is.
+fn method(path: &str) -> Option<&str> {
+    path.strip_prefix('/')?.strip_prefix(SERVICE_NAME)?.strip_prefix('/')
 }
 
 /// The duration in `grpc-timeout`: at most eight digits and a unit.
@@ -211,9 +233,9 @@ mod tests {
 
     #[test]
     fn only_the_inference_service_takes_the_short_way() {
-        assert!(is_inference("/inference.GRPCInferenceService/ModelInfer"));
-        assert!(!is_inference("/inference.GRPCInferenceService"));
-        assert!(!is_inference("/inference.GRPCInferenceServiceToo/ModelInfer"));
-        assert!(!is_inference("/grpc.health.v1.Health/Check"));
+        assert_eq!(method("/inference.GRPCInferenceService/ModelInfer"), Some(MODEL_INFER));
+        assert_eq!(method("/inference.GRPCInferenceService"), None);
+        assert_eq!(method("/inference.GRPCInferenceServiceToo/ModelInfer"), None);
+        assert_eq!(method("/grpc.health.v1.Health/Check"), None);
     }
 }

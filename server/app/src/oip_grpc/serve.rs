@@ -110,11 +110,11 @@ fn edge(
 ) -> Edge {
     let health = EngineHealth { engine: Arc::clone(&engine), stopping: stopping.clone() };
     let admin = Admin::new(Arc::clone(&engine), control.clone());
-    let mut inference =
-        GrpcInferenceServiceServer::new(Inference { engine, control, options, stopping: stopping.clone() })
-            .max_decoding_message_size(options.message_bytes_max)
-            // The handlers check their answers themselves, with a better text.
-            .max_encoding_message_size(usize::MAX);
+    let handler = Arc::new(Inference { engine, control, options, stopping: stopping.clone() });
+    let mut inference = GrpcInferenceServiceServer::from_arc(Arc::clone(&handler))
+        .max_decoding_message_size(options.message_bytes_max)
+        // The handlers check their answers themselves, with a better text.
+        .max_encoding_message_size(usize::MAX);
     for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd, CompressionEncoding::Deflate] {
         inference = inference.accept_compressed(encoding).send_compressed(encoding);
     }
@@ -128,7 +128,7 @@ fn edge(
         .add_service(AdminServer::new(admin))
         .add_service(reflection().build_v1().expect(bug))
         .add_service(reflection().build_v1alpha().expect(bug));
-    Edge { inference, others: others.prepare(), message_bytes_max: options.message_bytes_max }
+    Edge { handler, inference, others: others.prepare(), message_bytes_max: options.message_bytes_max }
 }
 
 fn http2_settings() -> http2::Builder<TokioExecutor> {
