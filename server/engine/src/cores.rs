@@ -39,24 +39,6 @@ pub(crate) fn compute_in_batches() {
     }
 }
 
-/// Tells the kernel that the calling thread may run only on cores that nothing else wants (Linux's SCHED_IDLE;
-/// needs no privilege). Threads that it starts do not inherit this.
-///
-/// A worker that wakes on such a thread's core has it at once, which no nice value gives it.
-pub(crate) fn yield_to_workers() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        let parameters = libc::sched_param { sched_priority: 0 };
-        let policy = libc::SCHED_IDLE | libc::SCHED_RESET_ON_FORK;
-        #[expect(unsafe_code, reason = "the C library has no safe face")]
-        // SAFETY: 0 is the calling thread, and the parameters are read during the call only.
-        let refused = unsafe { libc::sched_setscheduler(0, policy, &parameters) } != 0;
-        if refused {
-            tracing::debug!(error = %std::io::Error::last_os_error(), "SCHED_IDLE was refused");
-        }
-    }
-}
-
 /// Divides `cores` among a model's instances where the settings leave that open.
 ///
 /// Instances come before threads: two sessions of one thread answer more requests than one session

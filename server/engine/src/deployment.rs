@@ -1,6 +1,6 @@
 //! One loaded version as the catalog holds it: checks and queues queries, and keeps its own statistics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,6 +28,8 @@ pub(crate) struct Deployment {
     /// The runtime of whoever asks: the same for all.
     pub(crate) callers: OnceLock<Handle>,
     conduct: Mutex<Conduct>,
+    /// The workers free their sessions on cores that nothing else wants.
+    pub(crate) frees_when_idle: AtomicBool,
 }
 
 /// Why a query was not admitted.
@@ -70,6 +72,7 @@ impl Deployment {
             row_nanos: AtomicU64::new(0),
             callers: OnceLock::new(),
             conduct: Mutex::new(Conduct::new(Instant::now())),
+            frees_when_idle: AtomicBool::new(false),
         }
     }
 

@@ -15,6 +15,7 @@ mod job;
 pub mod metrics;
 mod queue;
 pub mod cores;
+mod background;
 mod proof;
 pub mod golden;
 mod sweep;

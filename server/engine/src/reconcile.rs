@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
+use crate::background::Background;
 use crate::catalog::{Catalog, Published};
 use crate::cores;
 use crate::error::LoadError;
@@ -16,7 +17,7 @@ use crate::metrics::VersionGauges;
 use crate::plan::Step;
 use crate::registry::Desired;
 use crate::retire::Retirer;
-use crate::workers::{Order, Workers};
+use crate::workers::{Freeing, Order, Workers};
 
 /// The only writer of the catalog, and the owner of every worker.
 pub struct Reconciler {
@@ -40,7 +41,7 @@ pub struct Options {
     pub load_timeout: Duration,
     /// Models are loaded only when they are asked for.
     pub explicit: bool,
-    /// Gives memory that was freed back to the system; called after a load and after a retirement.
+    /// Gives memory that was freed back to the system; called in the background after loads and retirements.
     pub release_memory: fn(),
 }
 
@@ -207,9 +208,7 @@ impl Reconciler {
         let done = self.done.clone();
         let (model, version) = (order.artifact.model.clone(), order.artifact.version);
         let body = move || {
-            if in_background {
-                cores::yield_to_workers();
-            }
+            let _background = in_background.then(Background::enter);
             let start = Instant::now();
             let before = resident_bytes();
             let result = catch_unwind(AssertUnwindSafe(|| Workers::start(&order))).unwrap_or_else(|_| {
@@ -220,7 +219,7 @@ impl Reconciler {
                 result.and_then(|workers| match order.settings.tuning.budget.check_memory(grown_bytes) {
                     Ok(()) => Ok(workers),
                     Err(error) => {
-                        workers.retire();
+                        workers.retire(Freeing::WhenIdle);
                         Err(error)
                     }
                 });
@@ -243,7 +242,7 @@ impl Reconciler {
         let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
         let gauges = VersionGauges::new(&model, version);
         gauges.load_seconds.set(took.as_secs_f64());
-        (self.options.release_memory)();
+        self.retirer.release_memory();
         match self.models.get_mut(&model) {
             Some(managed) => {
                 if managed.awaits(version, load) {
@@ -289,7 +288,7 @@ impl Reconciler {
             one.deployment().queue.close();
         }
         for one in workers {
-            one.retire();
+            one.retire(Freeing::AtOnce);
         }
         self.retirer.finish();
     }

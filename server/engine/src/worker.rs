@@ -45,7 +45,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Serves until the queue is closed and empty.
-    pub(crate) fn serve(mut self) {
+    pub(crate) fn serve(&mut self) {
         let mut batch = Vec::new();
         let mut dropped = Vec::new();
         while let Some(reason) = self.next_batch(&mut batch, &mut dropped) {

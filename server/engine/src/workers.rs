@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::backend::{Artifact, Instance, Model};
+use crate::background::Background;
 use crate::compatibility;
 use crate::cores;
 use crate::deployment::Deployment;
@@ -29,6 +31,14 @@ pub(crate) struct Order {
     pub(crate) settings: Arc<ModelSettings>,
     /// The version that serves by default now.
     pub(crate) predecessor: Option<Arc<ModelInfo>>,
+}
+
+/// When workers free their sessions, which for a large model takes some hundredths of a second of a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freeing {
+    AtOnce,
+    /// On cores that nothing else wants: others serve.
+    WhenIdle,
 }
 
 /// The threads of a deployment.
@@ -131,12 +141,16 @@ impl Workers {
             let (model, deployment) = (Arc::clone(model), Arc::clone(&deployment));
             let body = move || {
                 cores::compute_in_batches();
-                Worker::new(&deployment, &*model, instance).serve();
+                let mut worker = Worker::new(&deployment, &*model, instance);
+                worker.serve();
+                let frees_when_idle = deployment.frees_when_idle.load(Ordering::Relaxed);
+                let _background = frees_when_idle.then(Background::enter);
+                drop(worker);
             };
             match std::thread::Builder::new().name(name).spawn(body) {
                 Ok(thread) => workers.threads.push(thread),
                 Err(error) => {
-                    workers.retire();
+                    workers.retire(Freeing::AtOnce);
                     return Err(LoadError(format!("cannot start a worker thread: {error}")));
                 }
             }
@@ -150,7 +164,9 @@ impl Workers {
 
     /// Closes the queue and waits until what was admitted is answered and every session is freed,
     /// each by the worker that owned it.
-    pub(crate) fn retire(self) {
+    pub(crate) fn retire(self, freeing: Freeing) {
+        // Closing the queue synchronises: a worker that finds it closed sees this.
+        self.deployment.frees_when_idle.store(freeing == Freeing::WhenIdle, Ordering::Relaxed);
         self.deployment.queue.close();
         for thread in self.threads {
             if thread.join().is_err() {

@@ -1,0 +1,120 @@
+//! How threads that load and free models keep out of the way of those that serve.
+
+/// A thread in the background, until it ends or this is dropped.
+pub(crate) struct Background {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    _yields: Option<timer::Timer>,
+}
+
+// === impl Background ===
+
+impl Background {
+    /// Lets the calling thread run only on cores that nothing else wants (Linux's SCHED_IDLE; needs no privilege,
+    /// and there is no way back without one). Threads that it starts do not inherit this.
+    ///
+    /// A worker that wakes on such a thread's core has it at once, which no nice value gives it. But the scheduler
+    /// is fair: a thread that was preempted by another can have had its share, and then the one in the background
+    /// runs until the next tick, up to 4 ms. So it yields by itself every 100 us.
+    pub(crate) fn enter() -> Background {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        {
+            become_idle();
+            let yields = timer::Timer::start();
+            if let Err(error) = &yields {
+                tracing::debug!(%error, "a thread in the background does not yield by itself");
+            }
+            Background { _yields: yields.ok() }
+        }
+        #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+        Background {}
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn become_idle() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    let policy = libc::SCHED_IDLE | libc::SCHED_RESET_ON_FORK;
+    #[expect(unsafe_code, reason = "the C library has no safe face")]
+    // SAFETY: 0 is the calling thread, and the parameters are read during the call only.
+    let refused = unsafe { libc::sched_setscheduler(0, policy, &parameters) } != 0;
+    if refused {
+        tracing::debug!(error = %std::io::Error::last_os_error(), "SCHED_IDLE was refused");
+    }
+}
+
+/// A timer whose signal makes one thread yield.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod timer {
+    use std::io;
+    use std::sync::OnceLock;
+
+    /// Costs about a fiftieth of the thread's time, and is short beside any latency that is promised.
+    const INTERVAL_NS: i64 = 100_000;
+
+    /// Ignored by default, used by nothing else here, and made for being told often: Go's runtime has its threads
+    /// yield by it for the same reasons.
+    const SIGNAL: libc::c_int = libc::SIGURG;
+
+    pub(super) struct Timer(libc::timer_t);
+
+    // === impl Timer ===
+
+    #[expect(unsafe_code, reason = "the C library has no safe face")]
+    impl Timer {
+        /// For the calling thread, which must outlive it.
+        pub(super) fn start() -> io::Result<Timer> {
+            static HANDLER: OnceLock<Option<i32>> = OnceLock::new();
+            if let Some(error) =
+                HANDLER.get_or_init(|| install().err().and_then(|error| error.raw_os_error()))
+            {
+                return Err(io::Error::from_raw_os_error(*error));
+            }
+            // SAFETY: all of it are numbers and pointers, for which zero is a value.
+            let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+            event.sigev_notify = libc::SIGEV_THREAD_ID;
+            event.sigev_signo = SIGNAL;
+            // SAFETY: takes nothing and gives a number.
+            event.sigev_notify_thread_id = unsafe { libc::gettid() };
+            let mut timer = std::ptr::null_mut();
+            // SAFETY: both pointers are to values that live through the call.
+            check(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) })?;
+            let timer = Timer(timer);
+            let interval = libc::timespec { tv_sec: 0, tv_nsec: INTERVAL_NS };
+            let times = libc::itimerspec { it_interval: interval, it_value: interval };
+            // SAFETY: the timer exists, the times live through the call, and the old ones are not asked for.
+            check(unsafe { libc::timer_settime(timer.0, 0, &times, std::ptr::null_mut()) })?;
+            Ok(timer)
+        }
+    }
+
+    #[expect(unsafe_code, reason = "the C library has no safe face")]
+    impl Drop for Timer {
+        fn drop(&mut self) {
+            // SAFETY: the timer exists, and nothing has it after this.
+            let deleted = check(unsafe { libc::timer_delete(self.0) });
+            deleted.expect("the timer exists; this is a bug");
+        }
+    }
+
+    /// Interrupted system calls are begun again, so that what the thread runs does not notice.
+    #[expect(unsafe_code, reason = "the C library has no safe face")]
+    fn install() -> io::Result<()> {
+        extern "C" fn give_way(_signal: libc::c_int) {
+            // SAFETY: takes nothing, cannot fail, and does not touch errno.
+            unsafe { libc::sched_yield() };
+        }
+        // SAFETY: all of it are numbers and pointers, for which zero is a value.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = give_way as *const () as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        // SAFETY: the action lives through the call, and its handler calls nothing but what a handler may.
+        check(unsafe { libc::sigaction(SIGNAL, &action, std::ptr::null_mut()) })
+    }
+
+    fn check(result: libc::c_int) -> io::Result<()> {
+        match result {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
