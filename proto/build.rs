@@ -8,7 +8,10 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=inference");
     println!("cargo:rerun-if-changed=gristmill");
-    let files = protox::compile(["inference/grpc_service.proto", "gristmill/admin.proto"], ["."])?;
+    let files = protox::compile(
+        ["inference/grpc_service.proto", "gristmill/admin.proto", "gristmill/latency.proto"],
+        ["."],
+    )?;
 
     // Reflection serves names and types; comments would only make the binary larger.
     let mut descriptors = files.clone();

@@ -10,7 +10,7 @@ pub mod inference {
     tonic::include_proto!("inference");
 }
 
-/// What operators ask of a running server: package `gristmill.v1`.
+/// What operators ask of a running server, and what it tells them: package `gristmill.v1`.
 #[expect(clippy::allow_attributes, reason = "generated code: its generator answers for its style")]
 pub mod admin {
     tonic::include_proto!("gristmill.v1");

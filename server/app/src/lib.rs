@@ -8,6 +8,7 @@ pub mod config;
 mod golden;
 pub mod health;
 mod import;
+mod latency;
 mod manifest;
 pub mod models_command;
 pub mod oip_grpc;

@@ -71,7 +71,8 @@ pub fn router(engine: Arc<Engine>, control: Option<Control>, options: HttpOption
         .route("/ready", get(v2::model_ready))
         .route("/infer", post(v2::infer))
         .route("/config", get(v2::model_config))
-        .route("/stats", get(v2::statistics));
+        .route("/stats", get(v2::statistics))
+        .route("/latency-model", get(v2::latency_model));
     Router::new()
         .route("/v2", get(v2::server))
         .route("/v2/health/live", get(v2::live))

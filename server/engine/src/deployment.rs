@@ -1,13 +1,15 @@
 //! One loaded version as the catalog holds it: checks and queues queries, and keeps its own statistics.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
 
 use crate::answer::{self, Progress, Ticket};
+use crate::capacity::{Capacity, LatencyModel};
 use crate::conduct::{Conduct, Summary};
+use crate::cost::CostModel;
 use crate::error::InferError;
 use crate::former::{Policy, Refusal};
 use crate::job::Job;
@@ -20,11 +22,11 @@ use crate::statistics::{BatchStatistics, Counted, Statistics};
 pub(crate) struct Deployment {
     pub(crate) info: Arc<ModelInfo>,
     policy: Policy,
+    /// Why the largest batch has so many rows.
+    batch_rows_why: String,
     pub(crate) queue: Queue<Job>,
     pub(crate) metrics: DeploymentMetrics,
     statistics: Mutex<Statistics>,
-    /// Moving average of run time per row, in nanoseconds; for the retry delay.
-    row_nanos: AtomicU64,
     /// The runtime of whoever asks: the same for all.
     pub(crate) callers: OnceLock<Handle>,
     conduct: Mutex<Conduct>,
@@ -61,15 +63,20 @@ pub(crate) struct RunTiming {
 // === impl Deployment ===
 
 impl Deployment {
-    pub(crate) fn new(info: ModelInfo, policy: Policy) -> Deployment {
+    pub(crate) fn new(
+        info: ModelInfo,
+        policy: Policy,
+        cost: CostModel,
+        batch_rows_why: String,
+    ) -> Deployment {
         let metrics = DeploymentMetrics::new(&info.name, info.version);
         Deployment {
             info: Arc::new(info),
             policy,
-            queue: Queue::new(policy),
+            batch_rows_why,
+            queue: Queue::new(policy, cost),
             metrics,
             statistics: Mutex::new(Statistics::default()),
-            row_nanos: AtomicU64::new(0),
             callers: OnceLock::new(),
             conduct: Mutex::new(Conduct::new(Instant::now())),
             frees_when_idle: AtomicBool::new(false),
@@ -160,9 +167,22 @@ impl Deployment {
 
     /// When half of what waits now should be done: by then a retry has a fair chance.
     fn drain_time(&self) -> Duration {
-        let nanos = self.row_nanos.load(Ordering::Relaxed) * self.queue.depth().rows as u64
-            / (2 * self.info.instances as u64);
-        Duration::from_nanos(nanos).clamp(Duration::from_millis(1), Duration::from_secs(10))
+        self.queue.half_drained().clamp(Duration::from_millis(1), Duration::from_secs(10))
+    }
+
+    /// What is known of its run times, and what follows from them.
+    pub(crate) fn latency_model(&self) -> LatencyModel {
+        let Policy { batch_rows_max, workers, .. } = self.policy;
+        let slo = None;
+        self.queue.with_cost(|cost| LatencyModel {
+            tables: cost.tables(),
+            margin: cost.margin().into(),
+            batch_rows_max,
+            batch_rows_why: self.batch_rows_why.clone(),
+            workers,
+            slo,
+            capacity: Capacity::new(cost, batch_rows_max, workers, slo),
+        })
     }
 
     pub(crate) fn depth(&self) -> Depth {
@@ -193,12 +213,6 @@ impl Deployment {
     }
 
     pub(crate) fn record_run(&self, ran: &Ran) {
-        let row_nanos = ran.timing.run.as_nanos() as u64 / ran.rows as u64;
-        let average = self.row_nanos.load(Ordering::Relaxed);
-        // A racing worker may overwrite this sample; the average does not need every one.
-        let next = if average == 0 { row_nanos } else { (average * 7 + row_nanos) / 8 };
-        self.row_nanos.store(next, Ordering::Relaxed);
-
         let requests = ran.requests as u32;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut statistics = self.lock_statistics();

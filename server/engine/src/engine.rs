@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::Ticket;
+use crate::capacity::LatencyModel;
 use crate::catalog::Published;
 pub use crate::catalog::{IndexEntry, VersionState};
 use crate::deployment::Refused;
@@ -98,6 +99,20 @@ impl Engine {
     /// any usable version has one entry with version 0.
     pub fn index(&self) -> Vec<IndexEntry> {
         self.published.catalog.load().index()
+    }
+
+    /// What the scheduler knows of how long a version's batches take.
+    ///
+    /// # Errors
+    /// As [`Engine::model`].
+    pub fn latency_model(
+        &self,
+        name: &str,
+        version: &VersionSelector,
+    ) -> Result<(Arc<ModelInfo>, LatencyModel), InferError> {
+        let catalog = self.published.catalog.load();
+        let deployment = catalog.find(name, version)?;
+        Ok((Arc::clone(&deployment.info), deployment.latency_model()))
     }
 
     /// Statistics of one version (`name` and `version`), of all serving versions of a model, or of all.

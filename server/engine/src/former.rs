@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::cost::{CostModel, ShapeId};
 use crate::request::ShapeKey;
 
 /// What the former needs to know of something that waits.
@@ -25,6 +26,8 @@ pub(crate) struct Policy {
     pub(crate) batch_delay: Duration,
     pub(crate) queue_rows_max: usize,
     pub(crate) queue_bytes_max: usize,
+    /// Batches that may run at the same time (at least 1).
+    pub(crate) workers: usize,
 }
 
 /// What a free worker should do now.
@@ -64,10 +67,19 @@ pub(crate) enum CloseReason {
 /// the queue's row bound caps the worst case.
 pub(crate) struct Former<T> {
     policy: Policy,
+    cost: CostModel,
     lanes: Vec<Lane<T>>,
     rows: usize,
     bytes: usize,
     closing: bool,
+    /// By worker.
+    running: Vec<Option<Running>>,
+}
+
+/// A batch that a worker has taken.
+struct Running {
+    rows: usize,
+    key: ShapeKey,
 }
 
 struct Lane<T> {
@@ -101,13 +113,32 @@ impl CloseReason {
 // === impl Former ===
 
 impl<T: Item> Former<T> {
-    pub(crate) fn new(policy: Policy) -> Former<T> {
+    pub(crate) fn new(policy: Policy, cost: CostModel) -> Former<T> {
         assert!(policy.batch_rows_max >= 1, "a batch holds at least one row; this is a bug");
         assert!(
             policy.queue_rows_max >= policy.batch_rows_max,
             "a queue holds at least one batch; this is a bug"
         );
-        Former { policy, lanes: Vec::new(), rows: 0, bytes: 0, closing: false }
+        let running = (0..policy.workers).map(|_| None).collect();
+        Former { policy, cost, lanes: Vec::new(), rows: 0, bytes: 0, closing: false, running }
+    }
+
+    pub(crate) fn cost(&self) -> &CostModel {
+        &self.cost
+    }
+
+    /// How long the workers need, by the cost model, for half of what waits.
+    pub(crate) fn half_drained(&self) -> Duration {
+        let row_ns = self.cost.row_ns(self.policy.batch_rows_max, ShapeId::All);
+        Duration::from_nanos(row_ns * self.rows as u64 / (2 * self.policy.workers as u64))
+    }
+
+    /// The batch that `worker` has taken is over. `took` is how long it ran, if that says something of others.
+    pub(crate) fn finish(&mut self, worker: usize, took: Option<Duration>) {
+        if let (Some(batch), Some(took)) = (self.running[worker].take(), took) {
+            let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            self.cost.record(batch.rows, &batch.key, took_ns);
+        }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -171,11 +202,17 @@ impl<T: Item> Former<T> {
         )
     }
 
-    /// Moves the next batch into `batch`, and into `dropped` those on the way whose deadline has
+    /// Moves the next batch, for `worker`, into `batch`, and into `dropped` those on the way whose deadline has
     /// passed or who were abandoned. `batch` stays empty when only such items were met.
     ///
     /// Must follow a [`Former::poll`] at `now` that said `Run`.
-    pub(crate) fn take(&mut self, now: Instant, batch: &mut Vec<T>, dropped: &mut Vec<T>) -> CloseReason {
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        worker: usize,
+        batch: &mut Vec<T>,
+        dropped: &mut Vec<T>,
+    ) -> CloseReason {
         let index = self.ready_lane(now).expect("poll said Run; this is a bug");
         let lane = &mut self.lanes[index];
         let mut rows = 0;
@@ -198,6 +235,7 @@ impl<T: Item> Former<T> {
                 batch.push(item);
             }
         }
+        self.running[worker] = (rows > 0).then(|| Running { rows, key: lane.key.clone() });
         if lane.items.is_empty() {
             self.lanes.swap_remove(index);
         }

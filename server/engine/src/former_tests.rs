@@ -65,8 +65,13 @@ fn shape_key(width: usize) -> ShapeKey {
 /// abandons it; `poll` asks; `take` takes; `close` closes.
 fn check(script: &str, expected: Expect) {
     let (settings, steps) = script.split_once('|').unwrap();
-    let mut policy =
-        Policy { batch_rows_max: 4, batch_delay: Duration::ZERO, queue_rows_max: 100, queue_bytes_max: 1000 };
+    let mut policy = Policy {
+        batch_rows_max: 4,
+        batch_delay: Duration::ZERO,
+        queue_rows_max: 100,
+        queue_bytes_max: 1000,
+        workers: 1,
+    };
     for setting in settings.split_whitespace() {
         let (key, value) = setting.split_once('=').unwrap();
         match key {
@@ -79,7 +84,7 @@ fn check(script: &str, expected: Expect) {
     }
     let start = Instant::now();
     let mut now = start;
-    let mut former = Former::new(policy);
+    let mut former = Former::new(policy, CostModel::new(policy.batch_rows_max));
     let mut output = Vec::new();
     for step in steps.split(',').map(str::trim) {
         match step {
@@ -90,7 +95,7 @@ fn check(script: &str, expected: Expect) {
             }),
             "take" => {
                 let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-                let reason = former.take(now, &mut batch, &mut dropped);
+                let reason = former.take(now, 0, &mut batch, &mut dropped);
                 let names = |items: &[Fake]| items.iter().map(|item| item.name.as_str()).collect::<String>();
                 let mut line = format!("{} {}", reason.label(), names(&batch));
                 if !dropped.is_empty() {
@@ -254,9 +259,10 @@ proptest! {
             batch_delay: Duration::from_millis(delay_ms),
             queue_rows_max: 20,
             queue_bytes_max: 150,
+            workers: 1,
         };
         let keys: Vec<ShapeKey> = (0..4).map(shape_key).collect();
-        let mut former = Former::new(policy);
+        let mut former = Former::new(policy, CostModel::new(policy.batch_rows_max));
         let mut now = Instant::now();
         let (mut admitted, mut seen) = (0, 0);
         for (index, (rows, width, abandoned, takes)) in offers.into_iter().enumerate() {
@@ -280,7 +286,7 @@ proptest! {
                     break;
                 }
                 let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-                former.take(now, &mut batch, &mut dropped);
+                former.take(now, 0, &mut batch, &mut dropped);
                 prop_assert!(!batch.is_empty() || !dropped.is_empty());
                 prop_assert!(batch.iter().map(Item::rows).sum::<usize>() <= policy.batch_rows_max);
                 prop_assert!(batch.windows(2).all(|pair| pair[0].key == pair[1].key));
@@ -290,7 +296,7 @@ proptest! {
         former.close();
         while former.poll(now) == Decision::Run {
             let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-            former.take(now, &mut batch, &mut dropped);
+            former.take(now, 0, &mut batch, &mut dropped);
             seen += batch.len() + dropped.len();
         }
         prop_assert_eq!(seen, admitted);

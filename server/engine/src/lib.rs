@@ -10,6 +10,8 @@ pub mod statistics;
 pub mod conduct;
 mod answer;
 mod gather;
+pub mod cost;
+pub mod capacity;
 mod former;
 mod job;
 pub mod metrics;

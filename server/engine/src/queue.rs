@@ -3,6 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::cost::CostModel;
 use crate::former::{CloseReason, Decision, Former, Item, Policy, Refusal};
 
 /// Requests that wait for a worker. Bounded: a push never blocks, it is refused.
@@ -32,8 +33,8 @@ pub(crate) struct Depth {
 }
 
 impl<T: Item> Queue<T> {
-    pub(crate) fn new(policy: Policy) -> Queue<T> {
-        let state = State { former: Former::new(policy), closed: false, sleeping: 0, waking: 0 };
+    pub(crate) fn new(policy: Policy, cost: CostModel) -> Queue<T> {
+        let state = State { former: Former::new(policy, cost), closed: false, sleeping: 0, waking: 0 };
         Queue { state: Mutex::new(state), work: Condvar::new() }
     }
 
@@ -63,14 +64,24 @@ impl<T: Item> Queue<T> {
         Ok(())
     }
 
-    /// Waits for work and moves it into `batch` and `dropped` (see [`Former::take`]). Both must be empty.
+    /// The batch that `worker` has taken is over: see [`Former::finish`].
+    pub(crate) fn finish(&self, worker: usize, took: Option<Duration>) {
+        self.lock().former.finish(worker, took);
+    }
+
+    /// Waits for work for `worker` and moves it into `batch` and `dropped` (see [`Former::take`]). Both must be empty.
     /// `None` means closed and empty: the worker is done.
-    pub(crate) fn next_batch(&self, batch: &mut Vec<T>, dropped: &mut Vec<T>) -> Option<CloseReason> {
+    pub(crate) fn next_batch(
+        &self,
+        worker: usize,
+        batch: &mut Vec<T>,
+        dropped: &mut Vec<T>,
+    ) -> Option<CloseReason> {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
             match state.former.poll(now) {
-                Decision::Run => return Some(self.take(state, now, batch, dropped)),
+                Decision::Run => return Some(self.take(state, now, worker, batch, dropped)),
                 Decision::Idle if state.closed => return None,
                 Decision::Idle => state = self.sleep(state, None),
                 Decision::WaitUntil(until) => {
@@ -81,11 +92,16 @@ impl<T: Item> Queue<T> {
     }
 
     /// What [`Queue::next_batch`] would give at once; `None` where it would wait or end.
-    pub(crate) fn try_batch(&self, batch: &mut Vec<T>, dropped: &mut Vec<T>) -> Option<CloseReason> {
+    pub(crate) fn try_batch(
+        &self,
+        worker: usize,
+        batch: &mut Vec<T>,
+        dropped: &mut Vec<T>,
+    ) -> Option<CloseReason> {
         let state = self.lock();
         let now = Instant::now();
         match state.former.poll(now) {
-            Decision::Run => Some(self.take(state, now, batch, dropped)),
+            Decision::Run => Some(self.take(state, now, worker, batch, dropped)),
             Decision::Idle | Decision::WaitUntil(_) => None,
         }
     }
@@ -94,10 +110,11 @@ impl<T: Item> Queue<T> {
         &self,
         mut state: Guard<'_, T>,
         now: Instant,
+        worker: usize,
         batch: &mut Vec<T>,
         dropped: &mut Vec<T>,
     ) -> CloseReason {
-        let reason = state.former.take(now, batch, dropped);
+        let reason = state.former.take(now, worker, batch, dropped);
         if !state.former.is_empty() {
             // What is left is another worker's: pass the wake-up on.
             self.wake_one(state);
@@ -112,6 +129,16 @@ impl<T: Item> Queue<T> {
         state.former.close();
         drop(state);
         self.work.notify_all();
+    }
+
+    /// Looks at the cost model, which nothing else can use meanwhile.
+    pub(crate) fn with_cost<R>(&self, look: impl FnOnce(&CostModel) -> R) -> R {
+        look(self.lock().former.cost())
+    }
+
+    /// How long the workers are expected to need for half of what waits.
+    pub(crate) fn half_drained(&self) -> Duration {
+        self.lock().former.half_drained()
     }
 
     pub(crate) fn depth(&self) -> Depth {
@@ -187,19 +214,27 @@ mod tests {
     fn storm(batch_delay: Duration) {
         const PUSHERS: usize = 4;
         const ROWS_EACH: usize = 5000;
-        let policy =
-            Policy { batch_rows_max: 8, batch_delay, queue_rows_max: 64, queue_bytes_max: usize::MAX };
-        let queue: Queue<Row> = Queue::new(policy);
+        const WORKERS: usize = 3;
+        let policy = Policy {
+            batch_rows_max: 8,
+            batch_delay,
+            queue_rows_max: 64,
+            queue_bytes_max: usize::MAX,
+            workers: WORKERS,
+        };
+        let queue: Queue<Row> = Queue::new(policy, CostModel::new(8));
         let seen: Vec<AtomicUsize> = (0..PUSHERS * ROWS_EACH).map(|_| AtomicUsize::new(0)).collect();
         std::thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
+            for worker in 0..WORKERS {
+                let (queue, seen) = (&queue, &seen);
+                scope.spawn(move || {
                     let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-                    while queue.next_batch(&mut batch, &mut dropped).is_some() {
+                    while queue.next_batch(worker, &mut batch, &mut dropped).is_some() {
                         assert!(batch.len() <= policy.batch_rows_max);
                         for row in batch.drain(..).chain(dropped.drain(..)) {
                             seen[row.number].fetch_add(1, Ordering::Relaxed);
                         }
+                        queue.finish(worker, Some(Duration::from_micros(3)));
                     }
                 });
             }
@@ -237,8 +272,9 @@ mod tests {
             batch_delay: Duration::ZERO,
             queue_rows_max: 3,
             queue_bytes_max: usize::MAX,
+            workers: 1,
         };
-        let queue = Queue::new(policy);
+        let queue = Queue::new(policy, CostModel::new(1));
         assert!(queue.push(row(0)).is_ok());
         let refused = queue.push_all(vec![row(1), row(2), row(3)]).err();
         let (refusal, back) = refused.expect("four rows do not fit");
@@ -248,7 +284,7 @@ mod tests {
         queue.close();
         assert!(matches!(queue.push(row(4)), Err((Refusal::Closed, _))));
         let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-        while queue.next_batch(&mut batch, &mut dropped).is_some() {}
+        while queue.next_batch(0, &mut batch, &mut dropped).is_some() {}
         assert_eq!(batch.iter().map(|row| row.number).collect::<Vec<_>>(), [0, 1, 2]);
     }
 }

@@ -126,6 +126,19 @@ pub struct Timing {
     pub batch_rows: usize,
 }
 
+// === impl ShapeKey ===
+
+impl ShapeKey {
+    #[cfg(test)]
+    pub(crate) fn of(dims: &[usize]) -> ShapeKey {
+        ShapeKey(dims.into())
+    }
+
+    pub(crate) fn dims(&self) -> &[usize] {
+        &self.0
+    }
+}
+
 // === impl Request ===
 
 impl Request {

@@ -1,4 +1,4 @@
-//! Chooses the largest batch by measuring: on a CPU a larger batch is often no cheaper a row, and then only waits.
+//! Times batches at load, and chooses the largest by it: on a CPU a larger one is often no cheaper a row, and then only waits.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const BATCH_OVERHEAD: Duration = Duration::from_micros(50);
 /// A size is good enough when a row costs at most this much more than at the best size.
 const TOLERANCE: f64 = 1.01;
 
-/// The least of so many runs of a size counts ...
+/// So many runs of a size are timed, of which the least counts ...
 const RUNS_MAX: usize = 3;
 /// ... or of two, when they take longer than this.
 const SIZE_TIME_MAX: Duration = Duration::from_millis(50);
@@ -29,49 +29,68 @@ const SIZE_TIME_MAX: Duration = Duration::from_millis(50);
 const SWEEP_TIME_MAX: Duration = Duration::from_millis(600);
 
 /// What the sweep found.
+#[derive(Default)]
 pub(crate) struct Sweep {
-    pub(crate) rows_max: usize,
-    /// For people.
-    pub(crate) note: String,
+    /// For each number of rows that was tried, ascending, the times of its runs: at least one.
+    pub(crate) samples: Vec<(usize, Vec<Duration>)>,
 }
 
-/// Times runs of made-up rows, which a proof has shown to run when made by `recipe`.
-pub(crate) fn sweep(signature: &Signature, recipe: Recipe, instance: &mut dyn Instance) -> Sweep {
+/// Times runs of made-up rows, which a proof has shown to run when made by `recipe`, in batches of at most
+/// `rows_max` rows.
+pub(crate) fn sweep(
+    signature: &Signature,
+    recipe: Recipe,
+    rows_max: usize,
+    instance: &mut dyn Instance,
+) -> Sweep {
     let start = Instant::now();
-    let mut times: Vec<(usize, Duration)> = Vec::new();
-    for rows in ROWS {
-        let row_time = times.last().map_or(Duration::ZERO, |&(rows, time)| time / rows as u32);
+    let mut sweep = Sweep::default();
+    for rows in ROWS.into_iter().take_while(|rows| *rows <= rows_max) {
+        let row_time = sweep.least().last().map_or(Duration::ZERO, |(rows, time)| time / rows as u32);
         if start.elapsed() + 2 * row_time * rows as u32 > SWEEP_TIME_MAX {
             break;
         }
-        match least_time(&Sample::new(signature, 0..rows, recipe), instance) {
-            Ok(time) => times.push((rows, time)),
+        match times(&Sample::new(signature, 0..rows, recipe), instance) {
+            Ok(times) => sweep.samples.push((rows, times)),
             Err(error) => {
                 tracing::debug!(rows, %error, "a size of the sweep does not run");
                 break;
             }
         }
     }
-    let rows_max = choose(&times);
-    let shown = |&(rows, time): &(usize, Duration)| {
-        format!("{:.1} us a row at {rows}", time.as_secs_f64() * 1e6 / rows as f64)
-    };
-    let measured: Vec<String> = times.iter().map(shown).collect();
-    Sweep { rows_max, note: format!("largest batch {rows_max} rows, measured: {}", measured.join(", ")) }
+    sweep
 }
 
-fn least_time(sample: &Sample, instance: &mut dyn Instance) -> Result<Duration, RunError> {
+fn times(sample: &Sample, instance: &mut dyn Instance) -> Result<Vec<Duration>, RunError> {
     let start = Instant::now();
-    let mut least = Duration::MAX;
-    for run in 1..=RUNS_MAX {
+    let mut times = Vec::with_capacity(RUNS_MAX);
+    while times.len() < RUNS_MAX && (times.len() < 2 || start.elapsed() <= SIZE_TIME_MAX) {
         let began = Instant::now();
         sample.run(instance)?;
-        least = least.min(began.elapsed());
-        if run >= 2 && start.elapsed() > SIZE_TIME_MAX {
-            break;
-        }
+        times.push(began.elapsed());
     }
-    Ok(least)
+    Ok(times)
+}
+
+// === impl Sweep ===
+
+impl Sweep {
+    /// The largest batch for a model that was timed so.
+    pub(crate) fn rows_max(&self) -> usize {
+        choose(&self.least().collect::<Vec<_>>())
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let shown = |(rows, time): (usize, Duration)| {
+            format!("{:.1} us a row at {rows}", time.as_secs_f64() * 1e6 / rows as f64)
+        };
+        self.least().map(shown).collect::<Vec<_>>().join(", ")
+    }
+
+    fn least(&self) -> impl DoubleEndedIterator<Item = (usize, Duration)> {
+        self.samples.iter().filter_map(|(rows, times)| Some((*rows, *times.iter().min()?)))
+    }
 }
 
 /// The smallest size at which a row is nearly as cheap as at the best one. Where the largest size that

@@ -20,6 +20,8 @@ use crate::tensor::{ShapeText, Signature, Tensor};
 /// One worker's state between batches.
 pub(crate) struct Worker<'a> {
     deployment: &'a Deployment,
+    /// Among the workers of the deployment.
+    index: usize,
     model: &'a dyn Model,
     /// `None` after a panic until a new one could be built.
     instance: Option<Box<dyn Instance>>,
@@ -32,11 +34,13 @@ pub(crate) struct Worker<'a> {
 impl<'a> Worker<'a> {
     pub(crate) fn new(
         deployment: &'a Deployment,
+        index: usize,
         model: &'a dyn Model,
         instance: Box<dyn Instance>,
     ) -> Worker<'a> {
         Worker {
             deployment,
+            index,
             model,
             instance: Some(instance),
             gather: Gather::default(),
@@ -65,12 +69,15 @@ impl<'a> Worker<'a> {
             // The panic may come from the model's runtime or from this crate; in both cases the batch
             // fails, the instance is replaced and the worker lives on.
             let result = catch_unwind(AssertUnwindSafe(|| self.run_or_bisect(&mut batch, taken)));
-            if let Err(panic) = result {
-                self.recover(&mut batch, &panic_text(&*panic));
+            if let Err(panic) = &result {
+                self.recover(&mut batch, &panic_text(&**panic));
             }
             batch.clear();
-            // The next batch should take about as long as this one.
             let now = Instant::now();
+            // A batch that failed says nothing about how long others take.
+            let took = matches!(result, Ok(true)).then_some(now - taken);
+            self.deployment.queue.finish(self.index, took);
+            // The next batch should take about as long as this one.
             self.outbox.send_before(now + (now - taken));
         }
     }
@@ -79,12 +86,12 @@ impl<'a> Worker<'a> {
     fn next_batch(&mut self, batch: &mut Vec<Job>, dropped: &mut Vec<Job>) -> Option<CloseReason> {
         let queue = &self.deployment.queue;
         if !self.outbox.is_empty() {
-            if let Some(reason) = queue.try_batch(batch, dropped) {
+            if let Some(reason) = queue.try_batch(self.index, batch, dropped) {
                 return Some(reason);
             }
             self.outbox.send();
         }
-        queue.next_batch(batch, dropped)
+        queue.next_batch(self.index, batch, dropped)
     }
 
     fn answer_dropped(&self, job: Job) {
@@ -117,21 +124,27 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Runs `jobs` together. When that fails they are run in halves, so that only the guilty one errs.
-    fn run_or_bisect(&mut self, jobs: &mut [Job], taken: Instant) {
+    /// Runs `jobs` together. When that fails they are run in halves, so that only the guilty one errs. True when
+    /// one run was enough.
+    fn run_or_bisect(&mut self, jobs: &mut [Job], taken: Instant) -> bool {
         match self.run(jobs) {
-            Ok((outputs, timing)) => self.scatter(jobs, outputs, timing, taken),
+            Ok((outputs, timing)) => {
+                self.scatter(jobs, outputs, timing, taken);
+                true
+            }
             Err(error) if jobs.len() == 1 => {
                 let error = match error {
                     RunError::Input(why) => InferError::InvalidInput(why),
                     RunError::Failed(why) => InferError::Backend(why),
                 };
                 self.fail(jobs[0].reply.take(), jobs[0].arrived, error);
+                false
             }
             Err(_) => {
                 let (left, right) = jobs.split_at_mut(jobs.len() / 2);
                 self.run_or_bisect(left, taken);
                 self.run_or_bisect(right, taken);
+                false
             }
         }
     }

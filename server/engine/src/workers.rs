@@ -10,6 +10,7 @@ use crate::backend::{Artifact, Instance, Model};
 use crate::background::Background;
 use crate::compatibility;
 use crate::cores;
+use crate::cost::CostModel;
 use crate::deployment::Deployment;
 use crate::error::LoadError;
 use crate::former::Policy;
@@ -95,14 +96,21 @@ impl Workers {
             let note = golden::check(golden, &signature, &mut *first).map_err(LoadError)?;
             notes.push(note);
         }
-        let is_measured = tuning.batch_rows_max.is_none() && signature.is_batched();
-        let sweep = proof.recipe.filter(|_| is_measured).map(|recipe| {
-            let Sweep { rows_max, note } = sweep::sweep(&signature, recipe, &mut *first);
-            notes.push(note);
-            rows_max
+        let sweep = proof.recipe.map(|recipe| {
+            let rows_max = match signature.is_batched() {
+                true => tuning.batch_rows_max.unwrap_or(ROWS_MAX_UNMEASURED),
+                false => 1,
+            };
+            sweep::sweep(&signature, recipe, rows_max, &mut *first)
         });
+        let sweep = sweep.unwrap_or_default();
+        let (batch_rows_max, batch_rows_why) = batch_rows_max(&signature, tuning, &sweep);
+        if signature.is_batched() && tuning.batch_rows_max.is_none() {
+            notes.push(format!("largest batch {batch_rows_max} rows, {batch_rows_why}"));
+        }
         notes.push(split.why);
-        let policy = policy(&signature, tuning, sweep);
+        let policy = policy(batch_rows_max, tuning, split.instances);
+        let cost = CostModel::seeded(batch_rows_max, &sweep.samples);
         let info = ModelInfo {
             name: artifact.model.clone(),
             version: artifact.version,
@@ -124,16 +132,15 @@ impl Workers {
             }
             tuning.budget.check(&info, recipe, &mut *instances[0])?;
         }
-        Workers::spawn(&model, info, policy, instances)
+        let deployment = Deployment::new(info, policy, cost, batch_rows_why);
+        Workers::spawn(&model, Arc::new(deployment), instances)
     }
 
     fn spawn(
         model: &Arc<dyn Model>,
-        info: ModelInfo,
-        policy: Policy,
+        deployment: Arc<Deployment>,
         instances: Vec<Box<dyn Instance>>,
     ) -> Result<Workers, LoadError> {
-        let deployment = Arc::new(Deployment::new(info, policy));
         deployment.metrics.instances.set(instances.len() as f64);
         let mut workers = Workers { deployment: Arc::clone(&deployment), threads: Vec::new() };
         for (index, instance) in instances.into_iter().enumerate() {
@@ -141,7 +148,7 @@ impl Workers {
             let (model, deployment) = (Arc::clone(model), Arc::clone(&deployment));
             let body = move || {
                 cores::compute_in_batches();
-                let mut worker = Worker::new(&deployment, &*model, instance);
+                let mut worker = Worker::new(&deployment, index, &*model, instance);
                 worker.serve();
                 let frees_when_idle = deployment.frees_when_idle.load(Ordering::Relaxed);
                 let _background = frees_when_idle.then(Background::enter);
@@ -178,11 +185,17 @@ impl Workers {
     }
 }
 
-fn policy(signature: &Signature, tuning: &Tuning, measured_rows_max: Option<usize>) -> Policy {
-    let batch_rows_max = match signature.is_batched() {
-        true => tuning.batch_rows_max.or(measured_rows_max).unwrap_or(ROWS_MAX_UNMEASURED),
-        false => 1,
-    };
+/// The largest batch, and why.
+fn batch_rows_max(signature: &Signature, tuning: &Tuning, sweep: &Sweep) -> (usize, String) {
+    match (&signature.batch, tuning.batch_rows_max) {
+        (BatchAxis::None { .. }, _) => (1, "because the model is not batched".into()),
+        (BatchAxis::Rows, Some(rows)) => (rows, "as its settings say".into()),
+        (BatchAxis::Rows, None) if sweep.samples.is_empty() => (ROWS_MAX_UNMEASURED, "not measured".into()),
+        (BatchAxis::Rows, None) => (sweep.rows_max(), format!("measured: {}", sweep.text())),
+    }
+}
+
+fn policy(batch_rows_max: usize, tuning: &Tuning, workers: usize) -> Policy {
     Policy {
         batch_rows_max,
         batch_delay: if batch_rows_max == 1 {
@@ -192,6 +205,7 @@ fn policy(signature: &Signature, tuning: &Tuning, measured_rows_max: Option<usiz
         },
         queue_rows_max: tuning.queue_rows_max.unwrap_or(QUEUE_ROWS_MAX_BY_DEFAULT).max(batch_rows_max),
         queue_bytes_max: tuning.queue_bytes_max.unwrap_or(QUEUE_BYTES_MAX_BY_DEFAULT),
+        workers,
     }
 }
 

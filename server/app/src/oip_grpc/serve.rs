@@ -9,6 +9,7 @@ use std::time::Duration;
 use gristmill_engine::control::Control;
 use gristmill_engine::engine::Engine;
 use gristmill_proto::admin::admin_server::AdminServer;
+use gristmill_proto::admin::latency_server::LatencyServer;
 use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -26,6 +27,7 @@ use super::edge::Edge;
 use super::health::EngineHealth;
 use super::{GrpcOptions, Inference};
 use crate::admin::Admin;
+use crate::latency::Latency;
 
 /// Calls that one connection may have open at the same time; more wait at the client.
 const CONNECTION_CALLS_MAX: u32 = 1024;
@@ -110,6 +112,7 @@ fn edge(
 ) -> Edge {
     let health = EngineHealth { engine: Arc::clone(&engine), stopping: stopping.clone() };
     let admin = Admin::new(Arc::clone(&engine), control.clone());
+    let latency = Latency { engine: Arc::clone(&engine) };
     let handler = Arc::new(Inference { engine, control, options, stopping: stopping.clone() });
     let mut inference = GrpcInferenceServiceServer::from_arc(Arc::clone(&handler))
         .max_decoding_message_size(options.message_bytes_max)
@@ -126,6 +129,7 @@ fn edge(
     let bug = "the descriptors were written by our own build; this is a bug";
     let others = Routes::new(HealthServer::new(health))
         .add_service(AdminServer::new(admin))
+        .add_service(LatencyServer::new(latency))
         .add_service(reflection().build_v1().expect(bug))
         .add_service(reflection().build_v1alpha().expect(bug));
     Edge { handler, inference, others: others.prepare(), message_bytes_max: options.message_bytes_max }

@@ -14,6 +14,7 @@ use super::reply::{self, Refusal};
 use super::{Door, Target, body, describe};
 use crate::codec::binary::HEADER_LENGTH;
 use crate::codec::json::{decode_infer, decode_raw, encode_infer};
+use crate::latency;
 use crate::oip_grpc::describe as messages;
 
 /// Milliseconds after which the caller stops waiting, counted from the arrival of the header; 0 is never.
@@ -68,6 +69,11 @@ pub(super) async fn model_ready(State(door): State<Arc<Door>>, target: Target) -
 pub(super) async fn model_config(State(door): State<Arc<Door>>, target: Target) -> Answer {
     let message = messages::config(&door.engine, &target.model, &target.version_text())?;
     Ok(reply::json(StatusCode::OK, &describe::config(&message)))
+}
+
+pub(super) async fn latency_model(State(door): State<Arc<Door>>, target: Target) -> Answer {
+    let message = latency::describe(&door.engine, &target.model, &target.version)?;
+    Ok(reply::json(StatusCode::OK, &latency::to_json(&message)))
 }
 
 pub(super) async fn statistics(State(door): State<Arc<Door>>, target: Target) -> Answer {

@@ -198,9 +198,30 @@ async fn health_follows_the_engine() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_latency_model_shows_what_ran() {
+    use gristmill_proto::admin::LatencyModelRequest;
+    use gristmill_proto::admin::latency_client::LatencyClient;
+
+    let server = Server::start([("echo", echo())]).await;
+    let request = raw("echo", &[[1.0, 2.0], [3.0, 4.0]]);
+    server.client().await.model_infer(request).await.unwrap();
+    let mut client = LatencyClient::new(server.channel().await);
+    let request = |model: &str| LatencyModelRequest { model: model.into(), version: "1".into() };
+    let model = client.latency_model(request("echo")).await.unwrap().into_inner();
+    assert_eq!((model.model.as_str(), model.version, model.platform.as_str()), ("echo", 1, "fake"));
+    assert_eq!((model.workers, model.batch_rows_max), (1, 8));
+    let sizes = &model.tables[0].sizes;
+    let seen: Vec<_> = sizes.iter().map(|size| (size.rows, size.count, size.source.as_str())).collect();
+    assert_eq!(seen, [(1, 0, "sweep"), (2, 1, "runs"), (4, 0, "sweep"), (8, 0, "sweep")]);
+    assert!(sizes.iter().all(|size| size.high_us >= size.typical_us && size.typical_us > 0.0), "{sizes:?}");
+    assert!(model.capacity.unwrap().rows_per_s > 0.0);
+    assert_eq!(client.latency_model(request("nobody")).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reflection_lists_every_service() {
     let server = Server::start([("echo", echo())]).await;
-    let expected = ["grpc.health.v1.Health", "inference.GRPCInferenceService"];
+    let expected = ["grpc.health.v1.Health", "gristmill.v1.Latency", "inference.GRPCInferenceService"];
     let listed = {
         use tonic_reflection::pb::v1::ServerReflectionRequest;
         use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;

@@ -136,6 +136,30 @@ async fn statistics() {
 }
 
 #[tokio::test]
+async fn latency_model() {
+    let server = server().await;
+    let request = r#"{"inputs":[{"name":"x","shape":[2,1],"datatype":"BYTES","data":["a","b"]}]}"#;
+    assert_eq!(server.post("/v2/models/text/infer", request).await.status, 200);
+    let mut model = server.get("/v2/models/text/latency-model").await.json();
+    // What was measured differs from run to run; that it was is what counts.
+    let is_time = |value: &serde_json::Value| value.as_f64().is_some_and(|value| value > 0.0);
+    for size in model["tables"][0]["sizes"].as_array_mut().unwrap() {
+        for field in ["p50_us", "p90_us", "p99_us", "typical_us", "high_us"] {
+            assert!(is_time(&size[field]), "{field} of {size}");
+            size.as_object_mut().unwrap().remove(field);
+        }
+    }
+    assert!(is_time(&model["capacity"]["rows_per_s"]) && is_time(&model["margin"]), "{model}");
+    for field in ["capacity", "margin"] {
+        model.as_object_mut().unwrap().remove(field);
+    }
+    expect![[r#"{"model":"text","version":1,"platform":"fake","workers":2,"batch_rows_max":8,"batch_rows_why":"as its settings say","tables":[{"shape":[],"sizes":[{"rows":1,"count":0,"source":"sweep"},{"rows":2,"count":1,"source":"runs"},{"rows":4,"count":0,"source":"sweep"},{"rows":8,"count":0,"source":"sweep"}]}],"slo_ms":null}"#]].assert_eq(&model.to_string());
+    let of_version = server.get("/v2/models/text/versions/1/latency-model").await.json();
+    assert_eq!(of_version["tables"][0]["sizes"][1]["count"], 1);
+    expect![[r#"404 {"error":"model 'text' has no version 3: its versions are 1"}"#]].assert_eq(&server.get("/v2/models/text/versions/3/latency-model").await.line());
+}
+
+#[tokio::test]
 async fn repository_index() {
     let server = server().await;
     let whole = r#"[{"name":"identity","version":"1","state":"READY","reason":""},{"name":"identity","version":"2","state":"READY","reason":""},{"name":"text","version":"1","state":"READY","reason":""}]"#;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cost::CostModel;
 use crate::former::{Item, Policy};
 use crate::gather::Gather;
 use crate::queue::Queue;
@@ -28,18 +29,22 @@ struct Row {
 
 /// What a row counts for in the queue's bound.
 const ROW_BYTES: usize = 120;
+/// What a batch is said to have taken.
+const RUN_TIME: Duration = Duration::from_micros(100);
 
 // === impl QueueProbe ===
 
 impl QueueProbe {
     /// Batches as large as 64 rows and no delay: the defaults.
     pub fn new(queue_rows_max: usize) -> QueueProbe {
-        QueueProbe(Queue::new(Policy {
+        let policy = Policy {
             batch_rows_max: 64,
             batch_delay: Duration::ZERO,
             queue_rows_max,
             queue_bytes_max: queue_rows_max * ROW_BYTES,
-        }))
+            workers: 1,
+        };
+        QueueProbe(Queue::new(policy, CostModel::new(policy.batch_rows_max)))
     }
 
     /// Adds one row; false when the queue is full.
@@ -47,10 +52,14 @@ impl QueueProbe {
         self.0.push(Row { shape_key: ShapeKey::default(), arrived: Instant::now() }).is_ok()
     }
 
-    /// Waits for rows and says how many it took; `None` once the queue is closed and empty.
+    /// Waits for rows and says how many it took; `None` once the queue is closed and empty. The batch that was
+    /// taken before counts as run.
     pub fn next_batch(&self, batch: &mut Batch) -> Option<usize> {
-        batch.taken.clear();
-        self.0.next_batch(&mut batch.taken, &mut batch.dropped)?;
+        if !batch.taken.is_empty() {
+            batch.taken.clear();
+            self.0.finish(0, Some(RUN_TIME));
+        }
+        self.0.next_batch(0, &mut batch.taken, &mut batch.dropped)?;
         Some(batch.taken.len())
     }
 
