@@ -68,6 +68,9 @@ pub struct ServeArgs {
     /// interfaces, `none` loads what is there at the start and changes nothing after that.
     #[arg(long, env = "GRISTMILL_MODEL_CONTROL", default_value = "watch", value_name = "MODE")]
     pub model_control: ModelControl,
+    /// Longest that a request is waited for: a deadline for those that bring no earlier one. None by default.
+    #[arg(long, env = "GRISTMILL_DEADLINE_MAX", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub deadline_max: Option<Duration>,
     /// How often the repository is read again.
     #[arg(long, env = "GRISTMILL_POLL_INTERVAL", default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub poll_interval: Duration,

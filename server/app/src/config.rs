@@ -1,6 +1,7 @@
 //! A model's optional settings file: `model.toml` as it is written, and what it means once checked.
 
 mod lifecycle;
+mod scheduling;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,6 +49,7 @@ struct Raw {
     spinning: Option<bool>,
     instances: Option<usize>,
     threads: Option<usize>,
+    slo: Option<String>,
     #[serde(default)]
     batching: RawBatching,
     #[serde(default)]
@@ -230,6 +232,7 @@ pub fn parse_model_toml(text: &str) -> Result<ModelToml, String> {
         threads: between("threads", raw.threads, WORKERS_MAX)?,
         batch_rows_max: between("batching.rows_max", raw.batching.rows_max, BATCH_ROWS_MAX)?,
         batch_delay: raw.batching.delay.as_deref().map(delay).transpose()?,
+        slo: raw.slo.as_deref().map(scheduling::slo).transpose()?,
         queue_rows_max: between("queue.rows_max", raw.queue.rows_max, usize::MAX)?,
         queue_bytes_max: between("queue.bytes_max", raw.queue.bytes_max, usize::MAX)?,
         budget: lifecycle::budget(raw.budget)?,
@@ -314,6 +317,7 @@ mod tests {
             spinning = true
             instances = 2
             threads = 3
+            slo = "50ms"
             batching = { rows_max = 16, delay = "2ms" }
             queue = { rows_max = 100, bytes_max = 1000 }
             versions = { latest = 3 }
@@ -334,6 +338,7 @@ mod tests {
             batch_delay: Some(Duration::from_millis(2)),
             queue_rows_max: Some(100),
             queue_bytes_max: Some(1000),
+            slo: Some(Duration::from_millis(50)),
             budget: Budget {
                 run_p99_max: BTreeMap::from([(1, Duration::from_millis(2))]),
                 resident_bytes_max: Some(1_000_000),
@@ -426,6 +431,11 @@ mod tests {
               |             ^^^
             expected a provider's name or a table with a name and options"#]],
         );
+        check("slo = \"0s\"", expect![[r#"slo is "0s": expected more than nothing, such as "50ms""#]]);
+        check(
+            "slo = \"soon\"",
+            expect![[r#"slo is "soon": expected a duration such as "50ms" (expected number at 0)"#]],
+        );
         check(
             "instance = 2",
             expect![[r#"
@@ -433,7 +443,7 @@ mod tests {
                   |
                 1 | instance = 2
                   | ^^^^^^^^
-                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`"#]],
+                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `slo`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`"#]],
         );
         check(
             "backend = \"torch\"",

@@ -88,7 +88,7 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
         },
     };
     let (engine, reconciler) = Engine::new(args.allow_empty_repository, options);
-    let engine = Arc::new(engine);
+    let engine = Arc::new(engine.with_deadline_max(args.deadline_max));
     let reader = SettingsReader::new(&runtime, &args.models).map_err(anyhow::Error::msg)?;
     let registry = OrderedRegistry::new(args.models.repository.clone(), reader, args.settle_time);
     let following = Following {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -22,6 +23,8 @@ pub(crate) type Outcome = Result<Answer, InferError>;
 /// The caller's end.
 pub(crate) struct Ticket {
     pub(crate) answer: oneshot::Receiver<Outcome>,
+    /// When it stops waiting.
+    pub(crate) deadline: Option<Instant>,
     progress: Option<Progress>,
 }
 
@@ -47,18 +50,22 @@ struct JoinState {
 }
 
 /// Both ends of a request that runs whole.
-pub(crate) fn whole(progress: Option<Progress>) -> (Reply, Ticket) {
+pub(crate) fn whole(deadline: Option<Instant>, progress: Option<Progress>) -> (Reply, Ticket) {
     let (reply, answer) = oneshot::channel();
-    (Reply::Whole(reply), Ticket { answer, progress })
+    (Reply::Whole(reply), Ticket { answer, deadline, progress })
 }
 
 /// The ends of a request that runs in `parts` parts.
-pub(crate) fn parts(parts: usize, progress: Option<Progress>) -> (Vec<Reply>, Ticket) {
+pub(crate) fn parts(
+    parts: usize,
+    deadline: Option<Instant>,
+    progress: Option<Progress>,
+) -> (Vec<Reply>, Ticket) {
     let (reply, answer) = oneshot::channel();
     let state = JoinState { reply: Some(reply), parts: (0..parts).map(|_| None).collect(), missing: parts };
     let join = Arc::new(Join { state: Mutex::new(state) });
     let replies = (0..parts).map(|index| Reply::Part { join: Arc::clone(&join), index }).collect();
-    (replies, Ticket { answer, progress })
+    (replies, Ticket { answer, deadline, progress })
 }
 
 /// Sends outcomes: on the runtime of its callers if there are several, because each one

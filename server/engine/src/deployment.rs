@@ -10,7 +10,7 @@ use crate::answer::{self, Progress, Ticket};
 use crate::capacity::{Capacity, LatencyModel};
 use crate::conduct::{Conduct, Summary};
 use crate::cost::CostModel;
-use crate::error::InferError;
+use crate::error::{InferError, Stage};
 use crate::former::{Policy, Refusal};
 use crate::job::Job;
 use crate::metrics::{DeploymentMetrics, Outcome};
@@ -24,6 +24,8 @@ pub(crate) struct Deployment {
     policy: Policy,
     /// Why the largest batch has so many rows.
     batch_rows_why: String,
+    /// How long after its arrival an answer is worth having, by the model's owner.
+    slo: Option<Duration>,
     pub(crate) queue: Queue<Job>,
     pub(crate) metrics: DeploymentMetrics,
     statistics: Mutex<Statistics>,
@@ -68,12 +70,14 @@ impl Deployment {
         policy: Policy,
         cost: CostModel,
         batch_rows_why: String,
+        slo: Option<Duration>,
     ) -> Deployment {
         let metrics = DeploymentMetrics::new(&info.name, info.version);
         Deployment {
             info: Arc::new(info),
             policy,
             batch_rows_why,
+            slo,
             queue: Queue::new(policy, cost),
             metrics,
             statistics: Mutex::new(Statistics::default()),
@@ -83,9 +87,9 @@ impl Deployment {
         }
     }
 
-    /// Checks a query and queues it. Never blocks.
-    pub(crate) fn submit(&self, query: Query) -> Result<Ticket, Refused> {
-        let result = self.admit(query);
+    /// Checks a query that arrived now and queues it. Never blocks.
+    pub(crate) fn submit(&self, query: Query, now: Instant) -> Result<Ticket, Refused> {
+        let result = self.admit(query, now);
         if let Err(Refused::Error(error)) = &result {
             self.metrics.count(Outcome::of(error));
             self.record_failure(Duration::ZERO);
@@ -93,23 +97,27 @@ impl Deployment {
         result
     }
 
-    fn admit(&self, query: Query) -> Result<Ticket, Refused> {
+    fn admit(&self, mut query: Query, arrived: Instant) -> Result<Ticket, Refused> {
         if self.callers.get().is_none()
             && let Ok(runtime) = Handle::try_current()
         {
             self.callers.get_or_init(|| runtime);
         }
+        let deadline = query.deadline.into_iter().chain(self.slo.map(|slo| arrived + slo)).min();
+        query.deadline = deadline;
         let request = Request::new(&self.info.signature, query).map_err(Refused::Error)?;
         self.check_size(&request).map_err(Refused::Error)?;
-        let arrived = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= arrived) {
+            return Err(Refused::Error(InferError::DeadlineExceeded { stage: Stage::Queue }));
+        }
         let progress = request.deadline().is_some().then(Progress::new);
         let (refusal, ticket) = if request.rows() <= self.policy.batch_rows_max {
-            let (reply, ticket) = answer::whole(progress.clone());
+            let (reply, ticket) = answer::whole(deadline, progress.clone());
             let job = Job { request, arrived, reply: Some(reply), progress };
             (self.queue.push(job).err().map(|(refusal, _)| refusal), ticket)
         } else {
             let parts = request.split(self.policy.batch_rows_max);
-            let (replies, ticket) = answer::parts(parts.len(), progress.clone());
+            let (replies, ticket) = answer::parts(parts.len(), deadline, progress.clone());
             let jobs = parts
                 .into_iter()
                 .zip(replies)
@@ -173,7 +181,7 @@ impl Deployment {
     /// What is known of its run times, and what follows from them.
     pub(crate) fn latency_model(&self) -> LatencyModel {
         let Policy { batch_rows_max, workers, .. } = self.policy;
-        let slo = None;
+        let slo = self.slo;
         self.queue.with_cost(|cost| LatencyModel {
             tables: cost.tables(),
             margin: cost.margin().into(),

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use crate::answer::Ticket;
 use crate::capacity::LatencyModel;
 use crate::catalog::Published;
 pub use crate::catalog::{IndexEntry, VersionState};
 use crate::deployment::Refused;
-use crate::error::{InferError, Stage};
+use crate::error::InferError;
 use crate::reconcile::{Options, Reconciler};
 use crate::request::{ModelInfo, Query, Response, VersionSelector};
 use crate::statistics::Statistics;
@@ -21,6 +22,8 @@ pub struct Engine {
     published: Arc<Published>,
     /// An empty repository counts as ready.
     allow_empty: bool,
+    /// No caller is waited for longer.
+    deadline_max: Option<Duration>,
 }
 
 /// Whether the server as a whole may be sent traffic.
@@ -40,7 +43,13 @@ impl Engine {
     pub fn new(allow_empty: bool, options: Options) -> (Engine, Reconciler) {
         let published = Arc::new(Published::default());
         let reconciler = Reconciler::new(Arc::clone(&published), options);
-        (Engine { published, allow_empty }, reconciler)
+        (Engine { published, allow_empty, deadline_max: None }, reconciler)
+    }
+
+    /// Gives every query a deadline so long after its arrival, if it has no earlier one.
+    #[must_use]
+    pub fn with_deadline_max(self, deadline_max: Option<Duration>) -> Engine {
+        Engine { deadline_max, ..self }
     }
 
     /// Answers one query with its own rows, exactly once. Dropping the future abandons the request.
@@ -48,11 +57,10 @@ impl Engine {
     /// # Errors
     /// See [`InferError`].
     pub async fn infer(&self, query: Query) -> Result<Response, InferError> {
-        let deadline = query.deadline;
         let (model, mut ticket) = self.submit(query)?;
-        let answer = match deadline {
+        let answer = match ticket.deadline {
             None => (&mut ticket.answer).await,
-            Some(deadline) => match timeout_at(Instant::from_std(deadline), &mut ticket.answer).await {
+            Some(deadline) => match timeout_at(deadline.into(), &mut ticket.answer).await {
                 Ok(answer) => answer,
                 Err(_elapsed) => return Err(InferError::DeadlineExceeded { stage: ticket.stage() }),
             },
@@ -67,13 +75,12 @@ impl Engine {
     }
 
     /// The catalog guard lives in here only: nothing of it is held while the caller waits.
-    fn submit(&self, query: Query) -> Result<(Arc<ModelInfo>, Ticket), InferError> {
-        if query.deadline.is_some_and(|deadline| deadline <= std::time::Instant::now()) {
-            return Err(InferError::DeadlineExceeded { stage: Stage::Queue });
-        }
+    fn submit(&self, mut query: Query) -> Result<(Arc<ModelInfo>, Ticket), InferError> {
+        let now = Instant::now();
+        query.deadline = query.deadline.into_iter().chain(self.deadline_max.map(|max| now + max)).min();
         let catalog = self.published.catalog.load();
         let deployment = catalog.find(&query.model, &query.version)?;
-        match deployment.submit(query) {
+        match deployment.submit(query, now) {
             Ok(ticket) => Ok((Arc::clone(&deployment.info), ticket)),
             Err(Refused::Error(error)) => Err(error),
             Err(Refused::Closed) => Err(InferError::Unavailable("the server is shutting down".into())),

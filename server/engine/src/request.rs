@@ -16,7 +16,7 @@ pub struct Query {
     pub inputs: Vec<NamedTensor>,
     /// Outputs to answer with, in this order; empty asks for all.
     pub outputs: Vec<String>,
-    /// When the caller stops waiting.
+    /// When the caller stops waiting. The model or the server may set an earlier one.
     pub deadline: Option<Instant>,
 }
 

@@ -18,5 +18,8 @@ pub struct Tuning {
     pub batch_delay: Option<Duration>,
     pub queue_rows_max: Option<usize>,
     pub queue_bytes_max: Option<usize>,
+    /// How long after its arrival an answer is worth having: the deadline of every request that brings no
+    /// earlier one. None where nothing is set.
+    pub slo: Option<Duration>,
     pub budget: Budget,
 }

@@ -132,7 +132,7 @@ impl Workers {
             }
             tuning.budget.check(&info, recipe, &mut *instances[0])?;
         }
-        let deployment = Deployment::new(info, policy, cost, batch_rows_why);
+        let deployment = Deployment::new(info, policy, cost, batch_rows_why, tuning.slo);
         Workers::spawn(&model, Arc::new(deployment), instances)
     }
 

@@ -206,6 +206,33 @@ async fn a_deadline_ends_the_wait_in_the_queue_and_in_the_run() {
 }
 
 #[tokio::test]
+async fn the_earliest_of_all_deadlines_counts() {
+    let far = || Some(Instant::now() + Duration::from_secs(3600));
+    let near = || Some(Instant::now() + Duration::from_millis(5));
+    let slo = |slo_ms| Tuning { slo: Some(Duration::from_millis(slo_ms)), ..one_worker() };
+    for (tuning, deadline_max, deadline) in [
+        (slo(5), None, None),
+        (slo(5), None, far()),
+        (slo(3_600_000), None, near()),
+        (one_worker(), Some(Duration::from_millis(5)), None),
+        (slo(3_600_000), Some(Duration::from_millis(5)), far()),
+    ] {
+        let gate = Arc::new(Gate::default());
+        let passed = Arc::clone(&gate);
+        let backend = FakeBackend::checked_identity(DType::Int32, &[1], move |_| {
+            passed.pass();
+            Ok(())
+        });
+        let (engine, _reconciler) = engine([("m", 1, backend, tuning)]);
+        let engine = Arc::new(engine.with_deadline_max(deadline_max));
+        gate.close();
+        let late = Query { deadline, ..query(&[1]) };
+        assert!(matches!(engine.infer(late).await.unwrap_err(), InferError::DeadlineExceeded { .. }));
+        gate.open();
+    }
+}
+
+#[tokio::test]
 async fn the_abandoned_are_not_run() {
     let ran = Arc::new(AtomicUsize::new(0));
     let (gate, counter) = (Arc::new(Gate::default()), Arc::clone(&ran));

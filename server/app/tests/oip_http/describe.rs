@@ -156,7 +156,8 @@ async fn latency_model() {
     expect![[r#"{"model":"text","version":1,"platform":"fake","workers":2,"batch_rows_max":8,"batch_rows_why":"as its settings say","tables":[{"shape":[],"sizes":[{"rows":1,"count":0,"source":"sweep"},{"rows":2,"count":1,"source":"runs"},{"rows":4,"count":0,"source":"sweep"},{"rows":8,"count":0,"source":"sweep"}]}],"slo_ms":null}"#]].assert_eq(&model.to_string());
     let of_version = server.get("/v2/models/text/versions/1/latency-model").await.json();
     assert_eq!(of_version["tables"][0]["sizes"][1]["count"], 1);
-    expect![[r#"404 {"error":"model 'text' has no version 3: its versions are 1"}"#]].assert_eq(&server.get("/v2/models/text/versions/3/latency-model").await.line());
+    expect![[r#"404 {"error":"model 'text' has no version 3: its versions are 1"}"#]]
+        .assert_eq(&server.get("/v2/models/text/versions/3/latency-model").await.line());
 }
 
 #[tokio::test]
