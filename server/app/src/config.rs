@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use gristmill_engine::registry::{Lifecycle, ModelSettings, Prepared, VersionPolicy};
 use gristmill_engine::tuning::Tuning;
@@ -15,6 +14,7 @@ use gristmill_onnx::{BackendChoice, OnnxBackend, OnnxOptions, Provider, Provider
 use serde::Deserialize;
 
 use self::lifecycle::{RawBudget, RawVersions, RawWatch};
+use self::scheduling::{RawBatching, RawPriorities, RawQueue};
 use crate::cli::{BackendArg, ModelArgs};
 use crate::triton_config::{self, DeclaredBackend, TritonConfig};
 use crate::{golden, manifest};
@@ -25,11 +25,6 @@ const TRITON_FILE_NAME: &str = "config.pbtxt";
 
 /// Most instances or threads that a file may ask for: more is a typing error.
 const WORKERS_MAX: usize = 1024;
-/// Most rows of a batch that a file may ask for.
-const BATCH_ROWS_MAX: usize = 1 << 20;
-/// Longest delay that a file may ask for.
-const DELAY_MAX: Duration = Duration::from_secs(60);
-
 /// What a checked file says; what it leaves out is for the server's flags and for derivation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelToml {
@@ -50,6 +45,7 @@ struct Raw {
     instances: Option<usize>,
     threads: Option<usize>,
     slo: Option<String>,
+    priorities: Option<RawPriorities>,
     #[serde(default)]
     batching: RawBatching,
     #[serde(default)]
@@ -81,20 +77,6 @@ enum RawProvider {
         #[serde(default)]
         options: BTreeMap<String, String>,
     },
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawBatching {
-    rows_max: Option<usize>,
-    delay: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawQueue {
-    rows_max: Option<usize>,
-    bytes_max: Option<usize>,
 }
 
 /// Reads the settings of models: their files over the command line's defaults.
@@ -230,12 +212,8 @@ pub fn parse_model_toml(text: &str) -> Result<ModelToml, String> {
     let tuning = Tuning {
         instances: between("instances", raw.instances, WORKERS_MAX)?,
         threads: between("threads", raw.threads, WORKERS_MAX)?,
-        batch_rows_max: between("batching.rows_max", raw.batching.rows_max, BATCH_ROWS_MAX)?,
-        batch_delay: raw.batching.delay.as_deref().map(delay).transpose()?,
-        slo: raw.slo.as_deref().map(scheduling::slo).transpose()?,
-        queue_rows_max: between("queue.rows_max", raw.queue.rows_max, usize::MAX)?,
-        queue_bytes_max: between("queue.bytes_max", raw.queue.bytes_max, usize::MAX)?,
         budget: lifecycle::budget(raw.budget)?,
+        ..scheduling::tuning(raw.batching, raw.queue, raw.priorities, raw.slo.as_deref())?
     };
     let lifecycle = lifecycle::lifecycle(
         raw.versions,
@@ -244,14 +222,6 @@ pub fn parse_model_toml(text: &str) -> Result<ModelToml, String> {
         raw.allow_signature_change,
         raw.watch,
     )?;
-    if let (Some(batch), Some(queue)) = (tuning.batch_rows_max, tuning.queue_rows_max)
-        && queue < batch
-    {
-        return Err(format!(
-            "queue.rows_max is {queue} and batching.rows_max is {batch}: a batch would never fill; expected \
-             a queue of at least one batch"
-        ));
-    }
     let backend = raw.backend.map(|raw| match raw {
         RawBackend::Auto => BackendChoice::Auto,
         RawBackend::Onnxruntime => BackendChoice::OnnxRuntime,
@@ -271,16 +241,6 @@ fn between(field: &str, value: Option<usize>, max: usize) -> Result<Option<usize
     }
 }
 
-fn delay(text: &str) -> Result<Duration, String> {
-    let delay = humantime::parse_duration(text).map_err(|why| {
-        format!("batching.delay is \"{text}\": expected a duration such as \"2ms\" ({why})")
-    })?;
-    if delay > DELAY_MAX {
-        return Err(format!("batching.delay is \"{text}\": expected at most 60s"));
-    }
-    Ok(delay)
-}
-
 fn provider(name: &str, options: BTreeMap<String, String>) -> Result<Provider, String> {
     let kind = ProviderKind::parse(name).ok_or_else(|| {
         let known: Vec<&str> = ProviderKind::ALL.iter().map(|kind| kind.name()).collect();
@@ -295,6 +255,8 @@ mod tests {
     use expect_test::{Expect, expect};
     use gristmill_engine::budget::Budget;
     use gristmill_engine::conduct::Watch;
+    use gristmill_engine::tuning::{Priorities, QueuePolicy, TimeoutAction};
+    use std::time::Duration;
 
     fn check(text: &str, expected: Expect) {
         let result = match parse_model_toml(text) {
@@ -318,14 +280,23 @@ mod tests {
             instances = 2
             threads = 3
             slo = "50ms"
-            batching = { rows_max = 16, delay = "2ms" }
-            queue = { rows_max = 100, bytes_max = 1000 }
+            priorities = { levels = 3, default = 1 }
+            batching = { rows_max = 16, delay = "2ms", preferred_rows = [8, 4] }
             versions = { latest = 3 }
             labels = { stable = 4 }
             keep_previous = "10s"
             allow_signature_change = true
             budget = { run_p99 = { 1 = "2ms" }, resident_bytes = 1000000 }
             watch = { period = "2m", p99_ratio_max = 3.0 }
+
+            [queue]
+            rows_max = 100
+            bytes_max = 1000
+            requests_max = 50
+            timeout = "1s"
+            timeout_action = "delay"
+            timeout_override = true
+            levels.3 = { requests_max = 10 }
         "#;
         let parsed = parse_model_toml(text).unwrap();
         assert_eq!(parsed.backend, Some(BackendChoice::OnnxRuntime));
@@ -338,11 +309,24 @@ mod tests {
             batch_delay: Some(Duration::from_millis(2)),
             queue_rows_max: Some(100),
             queue_bytes_max: Some(1000),
+            preferred_rows: vec![4, 8],
             slo: Some(Duration::from_millis(50)),
+            priorities: Some(Priorities { levels: 3, default_level: 1 }),
+            queue_policy: QueuePolicy {
+                requests_max: Some(50),
+                timeout: Some(Duration::from_secs(1)),
+                timeout_action: TimeoutAction::Delay,
+                timeout_can_be_shortened: true,
+            },
+            level_policies: BTreeMap::from([(
+                3,
+                QueuePolicy { requests_max: Some(10), ..QueuePolicy::default() },
+            )]),
             budget: Budget {
                 run_p99_max: BTreeMap::from([(1, Duration::from_millis(2))]),
                 resident_bytes_max: Some(1_000_000),
             },
+            ..Tuning::default()
         };
         let lifecycle = Lifecycle {
             policy: VersionPolicy::Latest(3),
@@ -436,6 +420,24 @@ mod tests {
             "slo = \"soon\"",
             expect![[r#"slo is "soon": expected a duration such as "50ms" (expected number at 0)"#]],
         );
+        check("priorities = { levels = 0 }", expect!["priorities.levels is 0: expected 1 to 256"]);
+        check(
+            "priorities = { levels = 2, default = 3 }",
+            expect!["priorities.default is 3: expected 1, the most urgent, to priorities.levels, 2"],
+        );
+        check(
+            "queue = { levels = { 1 = {} } }",
+            expect!["queue.levels: '1' is no level: expected 1 to priorities.levels, which is 0"],
+        );
+        check(
+            "queue = { timeout = \"0s\" }",
+            expect![[r#"queue.timeout is "0s": expected more than nothing, such as "50ms""#]],
+        );
+        check("queue = { requests_max = 0 }", expect!["queue.requests_max is 0: expected at least 1"]);
+        check(
+            "batching = { rows_max = 4, preferred_rows = [2, 8] }",
+            expect!["batching.preferred_rows has 8: expected 1 to batching.rows_max, 4"],
+        );
         check(
             "instance = 2",
             expect![[r#"
@@ -443,7 +445,7 @@ mod tests {
                   |
                 1 | instance = 2
                   | ^^^^^^^^
-                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `slo`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`"#]],
+                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `slo`, `priorities`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`"#]],
         );
         check(
             "backend = \"torch\"",

@@ -56,15 +56,15 @@ struct Inference {
 // === impl Inference ===
 
 impl Inference {
-    /// Answers one message, by `deadline` or by the message's own `timeout`, whichever is earlier.
+    /// Answers one message by `deadline`, or as the message's own `timeout` says.
     async fn answer(
         &self,
         message: pb::ModelInferRequest,
         deadline: Option<Instant>,
     ) -> Result<pb::ModelInferResponse, InferError> {
         let InferCall { mut query, id, timeout, form } = proto::decode(message)?;
-        let timeout = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        query.deadline = deadline.into_iter().chain(timeout).min();
+        query.deadline = deadline;
+        query.timeout = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let answer = proto::encode(self.engine.infer(query).await?, id, form);
         self.check_length(&answer)?;
         Ok(answer)

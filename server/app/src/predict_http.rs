@@ -41,7 +41,7 @@ pub(crate) async fn predict(
     let (parts, body) = request.into_parts();
     let patience = header_timeout(&parts.headers)?;
     let body = body::read(&parts.headers, body, door.options).await?;
-    let deadline = deadline(arrival, [patience]);
+    let deadline = deadline(arrival, patience);
     let (response, listed) = loop {
         let model = door.engine.model(&target.model, &target.version)?;
         let Features { inputs, listed } = {
@@ -55,6 +55,7 @@ pub(crate) async fn predict(
             inputs,
             outputs: Vec::new(),
             deadline,
+            ..Query::default()
         };
         match door.engine.infer(query).await {
             // It was retired meanwhile, after its successor began to serve.

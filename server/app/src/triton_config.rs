@@ -20,9 +20,10 @@ mod tests;
 mod text_format;
 mod warm_up;
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use gristmill_engine::tuning::Tuning;
+use gristmill_engine::tuning::{QUEUE_ROWS_MAX_BY_DEFAULT, QueuePolicy, Tuning};
 use gristmill_onnx::Provider;
 
 pub(crate) use self::batching::{Batching, DynamicBatching};
@@ -123,9 +124,22 @@ impl TritonConfig {
             instances: self.instances,
             threads: self.threads,
             batch_rows_max,
-            batch_delay: batching.map(|batching| batching.delay),
-            queue_rows_max: batching.and_then(|batching| batching.queue.rows_max(self.batching)),
+            // 0 is how a file without a delay reads: then the cost model decides.
+            batch_delay: batching.map(|batching| batching.delay).filter(|delay| !delay.is_zero()),
+            preferred_rows: batching.map_or(Vec::new(), |batching| batching.preferred_rows.clone()),
+            queue_rows_max: self.queue_rows_max(),
+            priorities: batching.and_then(|batching| batching.priorities),
+            queue_policy: batching.map_or(QueuePolicy::default(), |batching| batching.queue),
+            level_policies: batching.map_or(BTreeMap::new(), |batching| batching.level_policies.clone()),
             ..Tuning::default()
         }
+    }
+
+    /// Where the file bounds the requests, the bound of the rows must not be the tighter one.
+    fn queue_rows_max(&self) -> Option<usize> {
+        let batching = self.dynamic_batching.as_ref()?;
+        let policies = [&batching.queue].into_iter().chain(batching.level_policies.values());
+        let requests: usize = policies.filter_map(|policy| policy.requests_max).sum();
+        (requests > QUEUE_ROWS_MAX_BY_DEFAULT).then_some(requests)
     }
 }

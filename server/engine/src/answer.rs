@@ -1,13 +1,11 @@
 //! How an answer travels from a worker to its caller: exactly once, whole, also when the request was cut into parts.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::error::{InferError, Stage};
+use crate::error::InferError;
 use crate::request::{Outputs, Timing};
 use crate::tensor::Tensor;
 
@@ -21,16 +19,7 @@ pub(crate) struct Answer {
 pub(crate) type Outcome = Result<Answer, InferError>;
 
 /// The caller's end.
-pub(crate) struct Ticket {
-    pub(crate) answer: oneshot::Receiver<Outcome>,
-    /// When it stops waiting.
-    pub(crate) deadline: Option<Instant>,
-    progress: Option<Progress>,
-}
-
-/// Whether a worker has taken the request; kept only where a deadline may ask.
-#[derive(Clone)]
-pub(crate) struct Progress(Arc<AtomicBool>);
+pub(crate) type Ticket = oneshot::Receiver<Outcome>;
 
 /// The worker's end.
 pub(crate) enum Reply {
@@ -50,22 +39,18 @@ struct JoinState {
 }
 
 /// Both ends of a request that runs whole.
-pub(crate) fn whole(deadline: Option<Instant>, progress: Option<Progress>) -> (Reply, Ticket) {
-    let (reply, answer) = oneshot::channel();
-    (Reply::Whole(reply), Ticket { answer, deadline, progress })
+pub(crate) fn whole() -> (Reply, Ticket) {
+    let (reply, ticket) = oneshot::channel();
+    (Reply::Whole(reply), ticket)
 }
 
 /// The ends of a request that runs in `parts` parts.
-pub(crate) fn parts(
-    parts: usize,
-    deadline: Option<Instant>,
-    progress: Option<Progress>,
-) -> (Vec<Reply>, Ticket) {
-    let (reply, answer) = oneshot::channel();
+pub(crate) fn parts(parts: usize) -> (Vec<Reply>, Ticket) {
+    let (reply, ticket) = oneshot::channel();
     let state = JoinState { reply: Some(reply), parts: (0..parts).map(|_| None).collect(), missing: parts };
     let join = Arc::new(Join { state: Mutex::new(state) });
     let replies = (0..parts).map(|index| Reply::Part { join: Arc::clone(&join), index }).collect();
-    (replies, Ticket { answer, deadline, progress })
+    (replies, ticket)
 }
 
 /// Sends outcomes: on the runtime of its callers if there are several, because each one
@@ -85,30 +70,6 @@ fn send_all(replies: Vec<(Reply, Outcome)>) {
     for (reply, outcome) in replies {
         // A caller who has left needs no answer, and was counted.
         let _heard = reply.send(outcome);
-    }
-}
-
-// === impl Ticket ===
-
-impl Ticket {
-    /// Where the request is now, for the message of a deadline that has passed.
-    pub(crate) fn stage(&self) -> Stage {
-        match &self.progress {
-            Some(progress) if progress.0.load(Ordering::Relaxed) => Stage::Run,
-            _ => Stage::Queue,
-        }
-    }
-}
-
-// === impl Progress ===
-
-impl Progress {
-    pub(crate) fn new() -> Progress {
-        Progress(Arc::new(AtomicBool::new(false)))
-    }
-
-    pub(crate) fn mark_taken(&self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -109,6 +109,10 @@ struct Table {
     seeds: Vec<Point>,
     /// What seeds and cells predict now, without the margin.
     curve: Vec<Point>,
+    /// Most rows of a batch.
+    rows_max: usize,
+    /// What a row costs where that is least, in nanoseconds.
+    row: f32,
     /// Runs beside what the seeds would have predicted for them: this machine, now, beside an idle one then.
     scale: f32,
     runs: u64,
@@ -141,6 +145,8 @@ const SHAPE_KEPT_RUNS: u64 = 256;
 const RUNS_KNOWN: u64 = 8;
 /// The scale follows the mean of so many runs.
 const SCALE_RUNS: f32 = 32.0;
+/// A run moves the scale as if it were at most so many times longer or shorter than expected.
+const SCALE_STEP_MAX: f32 = 4.0;
 /// A batch costs at most this much more than one of half its rows: two of those would do as well, apart from what
 /// caches make of it. It keeps a size that once ran badly from never being tried again.
 const DOUBLING_MAX: f32 = 2.2;
@@ -158,7 +164,7 @@ impl CostModel {
     pub(crate) fn new(rows_max: usize) -> CostModel {
         let sizes = rows_max.next_power_of_two().ilog2() as usize + 1;
         CostModel {
-            all_shapes: Table::new(vec![Point::default(); sizes]),
+            all_shapes: Table::new(vec![Point::default(); sizes], rows_max),
             shapes: Vec::new(),
             // One run in a hundred may exceed `high`: a tenth up, a thousandth down.
             margin: Margin::new(0.1, 0.001),
@@ -201,12 +207,9 @@ impl CostModel {
         Prediction { typical_ns: point.typical as u64, high_ns: (point.high * self.margin.factor) as u64 }
     }
 
-    /// What a row costs in the batches that are cheapest a row, of at most `rows_max` rows: in nanoseconds.
-    pub(crate) fn row_ns(&self, rows_max: usize, shape: ShapeId) -> u64 {
-        let curve = &self.table(shape).curve;
-        let sizes = (0..curve.len()).map(|exponent| 1 << exponent).filter(|rows| *rows < rows_max);
-        let costs = sizes.chain([rows_max]).map(|rows| at(curve, rows).typical / rows as f32);
-        costs.min_by(f32::total_cmp).unwrap_or(0.0) as u64
+    /// What a row costs in the batches that are cheapest a row, in nanoseconds.
+    pub(crate) fn row_ns(&self, shape: ShapeId) -> u64 {
+        self.table(shape).row as u64
     }
 
     /// Learns from a run of `rows` rows of one shape.
@@ -233,7 +236,7 @@ impl CostModel {
             Some(index) => index,
             None => {
                 // Reckons with all shapes' times until it has its own.
-                let table = Table::new(self.all_shapes.curve.clone());
+                let table = Table::new(self.all_shapes.curve.clone(), self.all_shapes.rows_max);
                 if self.shapes.len() < SHAPES_MAX {
                     self.shapes.push(ShapeTable { bucket, generation: 0, table });
                     self.shapes.len() - 1
@@ -334,24 +337,29 @@ fn complete(known: &[Option<Point>], curve: &mut [Point]) {
 // === impl Table ===
 
 impl Table {
-    fn new(seeds: Vec<Point>) -> Table {
-        Table {
+    fn new(seeds: Vec<Point>, rows_max: usize) -> Table {
+        let mut table = Table {
             cells: vec![Cell::default(); seeds.len()],
             curve: seeds.clone(),
             seeds,
+            rows_max,
+            row: 0.0,
             scale: 1.0,
             runs: 0,
             latest_run: 0,
-        }
+        };
+        table.draw_curve();
+        table
     }
 
     fn record(&mut self, rows: usize, took_ns: u64, run: u64) {
         let took = took_ns as f32;
         let seeded = at(&self.seeds, rows).typical;
         if seeded > 0.0 {
-            // The mean of the first few, then one that follows.
+            // The mean of the first few, then one that follows; a single stall says little.
             let share = 1.0 / SCALE_RUNS.min(self.runs as f32 + 1.0);
-            self.scale += share * (took / seeded - self.scale);
+            let ratio = (took / seeded).clamp(self.scale / SCALE_STEP_MAX, self.scale * SCALE_STEP_MAX);
+            self.scale += share * (ratio - self.scale);
         }
         self.runs += 1;
         self.latest_run = run;
@@ -385,6 +393,9 @@ impl Table {
         for point in &mut self.curve {
             point.high = point.high.max(point.typical);
         }
+        let sizes = (0..self.curve.len()).map(|exponent| 1 << exponent).filter(|rows| *rows < self.rows_max);
+        let costs = sizes.chain([self.rows_max]).map(|rows| at(&self.curve, rows).typical / rows as f32);
+        self.row = costs.min_by(f32::total_cmp).unwrap_or(0.0);
     }
 
     fn sizes(&self, margin: f32) -> Vec<SizeCost> {

@@ -102,7 +102,7 @@ fn a_size_that_once_ran_badly_is_tried_again() {
     check(
         8,
         "1=1000 2=1100 4=1300 8=1700 | 8=90000*20; 4=1300*20; ? 4 8",
-        expect!["4: 1244 1385, 8: 2737 3047"],
+        expect!["4: 1244 2036, 8: 2737 4479"],
     );
 }
 
@@ -120,7 +120,7 @@ fn shapes_have_tables_of_their_own() {
     check(
         8,
         "1=1000 2=1100 4=1300 8=1700 | 1/100=9000; 1/10=500; ? 1/128 8/65 1/16 1/500 1",
-        expect!["1/128: 9000 9890, 8/65: 15300 16813, 1/16: 500 549, 1/500: 4750 5219, 1: 4750 5219"],
+        expect!["1/128: 4000 4395, 8/65: 6800 7472, 1/16: 1000 1098, 1/500: 2500 2747, 1: 2500 2747"],
     );
 }
 
@@ -163,10 +163,9 @@ fn the_margin_grows_with_misses_and_shrinks_without() {
 fn a_row_costs_least_in_the_best_batch() {
     let sweep = [(1, 400), (2, 500), (4, 1000), (8, 2100)]
         .map(|(rows, time)| (rows, vec![Duration::from_micros(time)]));
-    let model = CostModel::seeded(8, &sweep);
-    assert_eq!(model.row_ns(1, ShapeId::All), 400_000);
-    assert_eq!(model.row_ns(8, ShapeId::All), 250_000);
-    assert_eq!(CostModel::new(8).row_ns(8, ShapeId::All), 0);
+    assert_eq!(CostModel::seeded(1, &sweep).row_ns(ShapeId::All), 400_000);
+    assert_eq!(CostModel::seeded(8, &sweep).row_ns(ShapeId::All), 250_000);
+    assert_eq!(CostModel::new(8).row_ns(ShapeId::All), 0);
 }
 
 #[test]

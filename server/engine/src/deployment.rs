@@ -1,12 +1,13 @@
 //! One loaded version as the catalog holds it: checks and queues queries, and keeps its own statistics.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
-use crate::answer::{self, Progress, Ticket};
+use crate::answer::{self, Ticket};
 use crate::capacity::{Capacity, LatencyModel};
 use crate::conduct::{Conduct, Summary};
 use crate::cost::CostModel;
@@ -17,6 +18,8 @@ use crate::metrics::{DeploymentMetrics, Outcome};
 use crate::queue::{Depth, Queue};
 use crate::request::{ModelInfo, Query, Request};
 use crate::statistics::{BatchStatistics, Counted, Statistics};
+use crate::terms::Terms;
+use crate::waiting::{Due, Place};
 
 /// A version that can serve.
 pub(crate) struct Deployment {
@@ -24,8 +27,7 @@ pub(crate) struct Deployment {
     policy: Policy,
     /// Why the largest batch has so many rows.
     batch_rows_why: String,
-    /// How long after its arrival an answer is worth having, by the model's owner.
-    slo: Option<Duration>,
+    terms: Terms,
     pub(crate) queue: Queue<Job>,
     pub(crate) metrics: DeploymentMetrics,
     statistics: Mutex<Statistics>,
@@ -35,6 +37,20 @@ pub(crate) struct Deployment {
     /// The workers free their sessions on cores that nothing else wants.
     pub(crate) frees_when_idle: AtomicBool,
 }
+
+/// A query that waits for its answer. Dropping it frees what it still has of the queue.
+pub(crate) struct Admitted {
+    deployment: Arc<Deployment>,
+    pub(crate) ticket: Ticket,
+    places: Places,
+    arrived: Instant,
+    due: Due,
+    /// It has its answer, or its end is counted.
+    is_over: bool,
+}
+
+/// Where the parts of a request wait: mostly one.
+type Places = SmallVec<[Place; 1]>;
 
 /// Why a query was not admitted.
 pub(crate) enum Refused {
@@ -70,15 +86,15 @@ impl Deployment {
         policy: Policy,
         cost: CostModel,
         batch_rows_why: String,
-        slo: Option<Duration>,
+        terms: Terms,
     ) -> Deployment {
         let metrics = DeploymentMetrics::new(&info.name, info.version);
         Deployment {
             info: Arc::new(info),
+            queue: Queue::new(policy.clone(), cost),
             policy,
             batch_rows_why,
-            slo,
-            queue: Queue::new(policy, cost),
+            terms,
             metrics,
             statistics: Mutex::new(Statistics::default()),
             callers: OnceLock::new(),
@@ -87,8 +103,8 @@ impl Deployment {
         }
     }
 
-    /// Checks a query that arrived now and queues it. Never blocks.
-    pub(crate) fn submit(&self, query: Query, now: Instant) -> Result<Ticket, Refused> {
+    /// Checks a query that arrives now and queues it. Never blocks.
+    pub(crate) fn submit(self: &Arc<Deployment>, query: Query, now: Instant) -> Result<Admitted, Refused> {
         let result = self.admit(query, now);
         if let Err(Refused::Error(error)) = &result {
             self.metrics.count(Outcome::of(error));
@@ -97,43 +113,42 @@ impl Deployment {
         result
     }
 
-    fn admit(&self, mut query: Query, arrived: Instant) -> Result<Ticket, Refused> {
+    fn admit(self: &Arc<Deployment>, mut query: Query, arrived: Instant) -> Result<Admitted, Refused> {
         if self.callers.get().is_none()
             && let Ok(runtime) = Handle::try_current()
         {
             self.callers.get_or_init(|| runtime);
         }
-        let deadline = query.deadline.into_iter().chain(self.slo.map(|slo| arrived + slo)).min();
-        query.deadline = deadline;
+        let due = self.terms.due(&query, arrived);
+        query.deadline = due.deadline;
         let request = Request::new(&self.info.signature, query).map_err(Refused::Error)?;
         self.check_size(&request).map_err(Refused::Error)?;
-        if deadline.is_some_and(|deadline| deadline <= arrived) {
+        if due.deadline.is_some_and(|deadline| deadline <= arrived) {
             return Err(Refused::Error(InferError::DeadlineExceeded { stage: Stage::Queue }));
         }
-        let progress = request.deadline().is_some().then(Progress::new);
-        let (refusal, ticket) = if request.rows() <= self.policy.batch_rows_max {
-            let (reply, ticket) = answer::whole(deadline, progress.clone());
-            let job = Job { request, arrived, reply: Some(reply), progress };
-            (self.queue.push(job).err().map(|(refusal, _)| refusal), ticket)
+        let pushed = if request.rows() <= self.policy.batch_rows_max {
+            let (reply, ticket) = answer::whole();
+            let job = Job { request, arrived, due, reply: Some(reply) };
+            let pushed = self.queue.push(arrived, job);
+            pushed.map(|place| (Places::from([place]), ticket)).map_err(|(refusal, _)| refusal)
         } else {
             let parts = request.split(self.policy.batch_rows_max);
-            let (replies, ticket) = answer::parts(parts.len(), deadline, progress.clone());
+            let (replies, ticket) = answer::parts(parts.len());
             let jobs = parts
                 .into_iter()
                 .zip(replies)
-                .map(|(request, reply)| Job {
-                    request,
-                    arrived,
-                    reply: Some(reply),
-                    progress: progress.clone(),
-                })
+                .map(|(request, reply)| Job { request, arrived, due, reply: Some(reply) })
                 .collect();
-            (self.queue.push_all(jobs).err().map(|(refusal, _)| refusal), ticket)
+            let pushed = self.queue.push_all(arrived, jobs);
+            pushed.map(|places| (places.into(), ticket)).map_err(|(refusal, _)| refusal)
         };
-        match refusal {
-            None => Ok(ticket),
-            Some(Refusal::Closed) => Err(Refused::Closed),
-            Some(refusal) => Err(Refused::Error(self.overloaded(refusal))),
+        match pushed {
+            Ok((places, ticket)) => {
+                let deployment = Arc::clone(self);
+                Ok(Admitted { deployment, ticket, places, arrived, due, is_over: false })
+            }
+            Err(Refusal::Closed) => Err(Refused::Closed),
+            Err(refusal) => Err(Refused::Error(self.overloaded(refusal))),
         }
     }
 
@@ -163,6 +178,9 @@ impl Deployment {
         let what = match refusal {
             Refusal::Rows { waiting } => format!("{waiting} of {} rows wait", self.policy.queue_rows_max),
             Refusal::Bytes { waiting } => format!("{waiting} of {} bytes wait", self.policy.queue_bytes_max),
+            Refusal::Requests { waiting, most } => {
+                format!("{waiting} of {most} requests of its priority wait")
+            }
             Refusal::Closed => "it is closed".to_owned(),
         };
         let message = format!(
@@ -181,7 +199,7 @@ impl Deployment {
     /// What is known of its run times, and what follows from them.
     pub(crate) fn latency_model(&self) -> LatencyModel {
         let Policy { batch_rows_max, workers, .. } = self.policy;
-        let slo = self.slo;
+        let slo = self.terms.slo;
         self.queue.with_cost(|cost| LatencyModel {
             tables: cost.tables(),
             margin: cost.margin().into(),
@@ -249,6 +267,52 @@ impl Deployment {
 
     fn lock_statistics(&self) -> std::sync::MutexGuard<'_, Statistics> {
         self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Admitted ===
+
+impl Admitted {
+    pub(crate) fn info(&self) -> &Arc<ModelInfo> {
+        &self.deployment.info
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.due.deadline
+    }
+
+    /// When it is to be refused if no worker has taken it until then.
+    pub(crate) fn start_by(&self) -> Option<Instant> {
+        self.due.start_by
+    }
+
+    /// It has this answer.
+    pub(crate) fn settle(&mut self, is_ok: bool) {
+        self.is_over = true;
+        if !is_ok && self.places.len() > 1 {
+            // One part's failure is the request's: nobody waits for the others.
+            self.deployment.queue.remove(&self.places);
+        }
+    }
+
+    /// Takes it out of the queue because its time is over. False if a worker has taken it: then the worker counts how
+    /// it ends.
+    pub(crate) fn expire(&mut self) -> bool {
+        let is_expired = !self.is_over && self.deployment.queue.remove(&self.places);
+        if is_expired {
+            self.is_over = true;
+            self.deployment.metrics.count(Outcome::DeadlineExceeded);
+            self.deployment.record_failure(self.arrived.elapsed());
+        }
+        is_expired
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if !self.is_over && self.deployment.queue.remove(&self.places) {
+            self.deployment.metrics.count(Outcome::Cancelled);
+        }
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
-use crate::answer::Ticket;
+use crate::answer::{Answer, Outcome};
 use crate::capacity::LatencyModel;
 use crate::catalog::Published;
 pub use crate::catalog::{IndexEntry, VersionState};
-use crate::deployment::Refused;
-use crate::error::InferError;
+use crate::deployment::{Admitted, Refused};
+use crate::error::{InferError, Stage};
 use crate::reconcile::{Options, Reconciler};
 use crate::request::{ModelInfo, Query, Response, VersionSelector};
 use crate::statistics::Statistics;
@@ -57,34 +57,24 @@ impl Engine {
     /// # Errors
     /// See [`InferError`].
     pub async fn infer(&self, query: Query) -> Result<Response, InferError> {
-        let (model, mut ticket) = self.submit(query)?;
-        let answer = match ticket.deadline {
-            None => (&mut ticket.answer).await,
-            Some(deadline) => match timeout_at(deadline.into(), &mut ticket.answer).await {
-                Ok(answer) => answer,
-                Err(_elapsed) => return Err(InferError::DeadlineExceeded { stage: ticket.stage() }),
-            },
-        };
-        match answer {
-            Ok(Ok(answer)) => Ok(Response { model, outputs: answer.outputs, timing: answer.timing }),
-            Ok(Err(error)) => Err(error),
-            Err(_dropped) => {
-                Err(InferError::Backend("the worker of this request ended without an answer".into()))
-            }
-        }
+        let mut admitted = self.submit(query)?;
+        let answer = await_answer(&mut admitted).await?;
+        admitted.settle(answer.is_ok());
+        let Answer { outputs, timing } = answer?;
+        Ok(Response { model: Arc::clone(admitted.info()), outputs, timing })
     }
 
     /// The catalog guard lives in here only: nothing of it is held while the caller waits.
-    fn submit(&self, mut query: Query) -> Result<(Arc<ModelInfo>, Ticket), InferError> {
+    fn submit(&self, mut query: Query) -> Result<Admitted, InferError> {
         let now = Instant::now();
-        query.deadline = query.deadline.into_iter().chain(self.deadline_max.map(|max| now + max)).min();
+        query.deadline =
+            query.deadline.into_iter().chain(self.deadline_max.and_then(|max| now.checked_add(max))).min();
         let catalog = self.published.catalog.load();
         let deployment = catalog.find(&query.model, &query.version)?;
-        match deployment.submit(query, now) {
-            Ok(ticket) => Ok((Arc::clone(&deployment.info), ticket)),
-            Err(Refused::Error(error)) => Err(error),
-            Err(Refused::Closed) => Err(InferError::Unavailable("the server is shutting down".into())),
-        }
+        deployment.submit(query, now).map_err(|refused| match refused {
+            Refused::Error(error) => error,
+            Refused::Closed => InferError::Unavailable("the server is shutting down".into()),
+        })
     }
 
     /// What serves under `name`.
@@ -181,4 +171,35 @@ impl Engine {
             deployment.metrics.queue_bytes.set(depth.bytes as f64);
         }
     }
+}
+
+/// Waits for the answer, until the request's time is over.
+///
+/// # Errors
+/// `DeadlineExceeded` that says where the request was, and `Backend` if its worker went away.
+async fn await_answer(admitted: &mut Admitted) -> Result<Outcome, InferError> {
+    if let Some(start_by) = admitted.start_by() {
+        match timeout_at(start_by.into(), &mut admitted.ticket).await {
+            Ok(answer) => return answer.map_err(|_dropped| worker_ended()),
+            Err(_elapsed) if admitted.expire() => {
+                return Err(InferError::DeadlineExceeded { stage: Stage::Queue });
+            }
+            // A worker has taken it in time.
+            Err(_elapsed) => {}
+        }
+    }
+    let Some(deadline) = admitted.deadline() else {
+        return (&mut admitted.ticket).await.map_err(|_dropped| worker_ended());
+    };
+    match timeout_at(deadline.into(), &mut admitted.ticket).await {
+        Ok(answer) => answer.map_err(|_dropped| worker_ended()),
+        Err(_elapsed) => {
+            let stage = if admitted.expire() { Stage::Queue } else { Stage::Run };
+            Err(InferError::DeadlineExceeded { stage })
+        }
+    }
+}
+
+fn worker_ended() -> InferError {
+    InferError::Backend("the worker of this request ended without an answer".into())
 }

@@ -1,145 +1,8 @@
-//! Tests of the former: a line of input, a line of expectation, and the bounds under random use.
+//! Tests of the former: a line of input, a line of expectation.
 
-use std::cell::Cell;
-use std::time::{Duration, Instant};
+use expect_test::expect;
 
-use expect_test::{Expect, expect};
-use proptest::prelude::*;
-
-use super::*;
-use crate::tensor::{BatchAxis, DType, Dim, Signature, Tensor, TensorSpec};
-
-/// An item made by hand: `name` is a letter, its width is the shape.
-struct Fake {
-    name: String,
-    rows: usize,
-    key: ShapeKey,
-    arrived: Instant,
-    deadline: Option<Instant>,
-    abandoned: Cell<bool>,
-}
-
-impl Item for Fake {
-    fn rows(&self) -> usize {
-        self.rows
-    }
-    fn bytes(&self) -> usize {
-        self.rows * 10
-    }
-    fn shape_key(&self) -> &ShapeKey {
-        &self.key
-    }
-    fn arrived(&self) -> Instant {
-        self.arrived
-    }
-    fn deadline(&self) -> Option<Instant> {
-        self.deadline
-    }
-    fn is_abandoned(&self) -> bool {
-        self.abandoned.get()
-    }
-}
-
-/// The key of a real request whose second dimension is `width`.
-fn shape_key(width: usize) -> ShapeKey {
-    let spec = |name: &str| TensorSpec {
-        name: name.into(),
-        dtype: DType::Uint8,
-        shape: Some(vec![Dim::Dynamic(None), Dim::Dynamic(None)]),
-        optional: false,
-        labels: vec![],
-    };
-    let signature = Signature { inputs: vec![spec("x")], outputs: vec![spec("y")], batch: BatchAxis::Rows };
-    let tensor = Tensor::new(DType::Uint8, [1, width].as_slice(), vec![0; width].into()).unwrap();
-    let query = crate::request::Query {
-        inputs: vec![crate::request::NamedTensor { name: "x".into(), tensor }],
-        ..Default::default()
-    };
-    crate::request::Request::new(&signature, query).unwrap().shape_key().clone()
-}
-
-/// Plays a script and writes down what comes out.
-///
-/// `max=N delay=Nms rows=N bytes=N` set the policy. Then, comma-separated: `2ms` advances the clock;
-/// `a` offers one row, `a*3` three, `a/7` one of width 7, `a!5` one with a deadline at 5 ms, `a-`
-/// abandons it; `poll` asks; `take` takes; `close` closes.
-fn check(script: &str, expected: Expect) {
-    let (settings, steps) = script.split_once('|').unwrap();
-    let mut policy = Policy {
-        batch_rows_max: 4,
-        batch_delay: Duration::ZERO,
-        queue_rows_max: 100,
-        queue_bytes_max: 1000,
-        workers: 1,
-    };
-    for setting in settings.split_whitespace() {
-        let (key, value) = setting.split_once('=').unwrap();
-        match key {
-            "max" => policy.batch_rows_max = value.parse().unwrap(),
-            "delay" => policy.batch_delay = milliseconds(value),
-            "rows" => policy.queue_rows_max = value.parse().unwrap(),
-            "bytes" => policy.queue_bytes_max = value.parse().unwrap(),
-            _ => panic!("{key}"),
-        }
-    }
-    let start = Instant::now();
-    let mut now = start;
-    let mut former = Former::new(policy, CostModel::new(policy.batch_rows_max));
-    let mut output = Vec::new();
-    for step in steps.split(',').map(str::trim) {
-        match step {
-            "poll" => output.push(match former.poll(now) {
-                Decision::Run => "run".to_owned(),
-                Decision::Idle => "idle".to_owned(),
-                Decision::WaitUntil(until) => format!("wait until {:?}", until - start),
-            }),
-            "take" => {
-                let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-                let reason = former.take(now, 0, &mut batch, &mut dropped);
-                let names = |items: &[Fake]| items.iter().map(|item| item.name.as_str()).collect::<String>();
-                let mut line = format!("{} {}", reason.label(), names(&batch));
-                if !dropped.is_empty() {
-                    line += &format!(" dropped {}", names(&dropped));
-                }
-                output.push(line);
-            }
-            "close" => former.close(),
-            step if step.ends_with("ms") => now = start + milliseconds(step),
-            step => {
-                let item = parse(step, start, now);
-                match former.admits(item.rows(), item.bytes()) {
-                    Ok(()) => former.add(item),
-                    Err(refusal) => output.push(format!("{} refused {refusal:?}", item.name)),
-                }
-            }
-        }
-    }
-    expected.assert_eq(&output.join("\n"));
-}
-
-fn milliseconds(text: &str) -> Duration {
-    Duration::from_millis(text.strip_suffix("ms").unwrap().parse().unwrap())
-}
-
-fn parse(step: &str, start: Instant, now: Instant) -> Fake {
-    let (name, rest) = step.split_at(1);
-    let mut item = Fake {
-        name: name.into(),
-        rows: 1,
-        key: shape_key(1),
-        arrived: now,
-        deadline: None,
-        abandoned: Cell::new(false),
-    };
-    match rest.split_at_checked(1) {
-        Some(("*", rows)) => item.rows = rows.parse().unwrap(),
-        Some(("/", width)) => item.key = shape_key(width.parse().unwrap()),
-        Some(("!", at)) => item.deadline = Some(start + Duration::from_millis(at.parse().unwrap())),
-        Some(("-", _)) => item.abandoned.set(true),
-        _ => assert_eq!(rest, ""),
-    }
-    item
-}
+use super::script::check;
 
 #[test]
 fn a_free_worker_takes_what_is_there() {
@@ -246,60 +109,275 @@ fn bounds_refuse_and_name_what_waits() {
     check("bytes=25 | a, b, c", expect!["c refused Bytes { waiting: 20 }"]);
 }
 
-proptest! {
-    /// Whatever comes and goes: no batch exceeds its rows or mixes shapes, nothing is lost or doubled,
-    /// and the counts agree with what waits.
-    #[test]
-    fn nothing_is_lost_and_no_bound_is_broken(
-        offers in prop::collection::vec((1usize..=4, 1usize..4, any::<bool>(), 0u8..4), 1..200),
-        delay_ms in 0u64..3,
-    ) {
-        let policy = Policy {
-            batch_rows_max: 4,
-            batch_delay: Duration::from_millis(delay_ms),
-            queue_rows_max: 20,
-            queue_bytes_max: 150,
-            workers: 1,
-        };
-        let keys: Vec<ShapeKey> = (0..4).map(shape_key).collect();
-        let mut former = Former::new(policy, CostModel::new(policy.batch_rows_max));
-        let mut now = Instant::now();
-        let (mut admitted, mut seen) = (0, 0);
-        for (index, (rows, width, abandoned, takes)) in offers.into_iter().enumerate() {
-            now += Duration::from_micros(500);
-            let item = Fake {
-                name: index.to_string(),
-                rows,
-                key: keys[width].clone(),
-                arrived: now,
-                deadline: None,
-                abandoned: Cell::new(abandoned),
-            };
-            if former.admits(rows, item.bytes()).is_ok() {
-                former.add(item);
-                admitted += 1;
-            }
-            prop_assert!(former.rows() <= policy.queue_rows_max);
-            prop_assert!(former.bytes() <= policy.queue_bytes_max);
-            for _ in 0..takes {
-                if former.poll(now) != Decision::Run {
-                    break;
-                }
-                let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-                former.take(now, 0, &mut batch, &mut dropped);
-                prop_assert!(!batch.is_empty() || !dropped.is_empty());
-                prop_assert!(batch.iter().map(Item::rows).sum::<usize>() <= policy.batch_rows_max);
-                prop_assert!(batch.windows(2).all(|pair| pair[0].key == pair[1].key));
-                seen += batch.len() + dropped.len();
-            }
-        }
-        former.close();
-        while former.poll(now) == Decision::Run {
-            let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-            former.take(now, 0, &mut batch, &mut dropped);
-            seen += batch.len() + dropped.len();
-        }
-        prop_assert_eq!(seen, admitted);
-        prop_assert_eq!((former.rows(), former.bytes()), (0, 0));
-    }
+#[test]
+fn the_most_urgent_go_first() {
+    check(
+        "max=2 | a, b!50, c!20, d!30, take, take",
+        expect![[r#"
+        full cd
+        full ba"#]],
+    );
+    check(
+        "max=2 | a!20/7, b!10/8, c!30/8, take, take",
+        expect![[r#"
+        full bc
+        drained a"#]],
+    );
+    // Without a deadline, a row waits no longer than one whose deadline was a second after its arrival.
+    check(
+        "max=1 | a, 900ms, b!950, c!1100, d, take, take, take, take",
+        expect![[r#"
+        full b
+        full a
+        full c
+        full d"#]],
+    );
+}
+
+#[test]
+fn priority_goes_before_deadline() {
+    check(
+        "max=2 | a^2!10, b^2!20, c^1, d^1!90, take, take",
+        expect![[r#"
+        full dc
+        full ab"#]],
+    );
+    check(
+        "max=3 | a^3, b^2, c^1, d^1, take, take",
+        expect![[r#"
+        full cdb
+        drained a"#]],
+    );
+}
+
+#[test]
+fn nobody_is_overlooked_for_ever() {
+    let busy = "b^1, c^1, take, ".repeat(8);
+    let script = format!("max=2 | a^2, 999ms, {busy} 1000ms, {busy} take");
+    check(
+        &script,
+        expect![[r#"
+        full bc
+        full bc
+        full bc
+        full bc
+        full bc
+        full bc
+        full bc
+        full bc
+        full ab
+        full cb
+        full cb
+        full cb
+        full cb
+        full cb
+        full cb
+        full cb
+        drained c"#]],
+    );
+}
+
+#[test]
+fn a_batch_keeps_its_tightest_deadline() {
+    check(
+        "cost=10,12,16 | a!15, b!90, c!90, d!90, poll, take, take",
+        expect![[r#"
+        run
+        deadline abc
+        enough d"#]],
+    );
+    check("cost=10,12,16 | a!90, b!90, c!12^1, d!90, take", expect!["deadline ca"]);
+}
+
+#[test]
+fn what_cannot_be_in_time_is_dropped() {
+    check("cost=10,12,16 | a!9, b!10, c!90, take", expect!["deadline b dropped a"]);
+    check("cost=10,12,16 | a*4!15, b!15, take", expect!["drained b dropped a"]);
+    check("| a<5, b<9, 5ms, take", expect!["drained b dropped a"]);
+}
+
+#[test]
+fn heads_that_would_spoil_the_rest_are_dropped() {
+    // 130 rows a second have come lately. Batches of one row every 10 ms do not keep up with that, and after one the
+    // others would have to run one by one too.
+    check("cost=10,12,16 | a!11, b*4!21, c*4!21, d*4!21, take", expect!["full b dropped a"]);
+    // The others can wait.
+    check("cost=10,12,16 | a!11, b*4!60, c*4!60, d*4!60, take", expect!["full a"]);
+    check("cost=10,12,16 | a!11, b*4, c*4, d*4, take", expect!["full a"]);
+    // There are too few others for a larger batch.
+    check(
+        "cost=10,12,16 | x*4, y*4, z*4, take, take, take, done, a!11, b!21, take",
+        expect![[r#"
+        full x
+        full y
+        full z
+        deadline a"#]],
+    );
+    // Batching gains nothing, so small batches are as good.
+    check("cost=10,20,40 | a!11, b*4!21, c*4!21, d*4!21, take", expect!["drained a dropped bcd"]);
+    // Few rows come.
+    check("cost=10,12,16 | a!11, b*4!21, take", expect!["full a"]);
+}
+
+#[test]
+fn batches_are_no_larger_than_pays() {
+    check(
+        "cost=10,20,40 | a, b, c, d, take, take",
+        expect![[r#"
+        enough a
+        enough b"#]],
+    );
+    check("cost=10,11,13 | a, b, c, d, take", expect!["full abcd"]);
+    // Two free workers share what would take one of them twice as long.
+    check(
+        "cost=10,18,30 workers=2 | a, b, c, d, take, take 1",
+        expect![[r#"
+        enough a
+        enough b"#]],
+    );
+    // What arrives faster than small batches can run is batched as well as it can be.
+    let many = (0..40).map(|_| "x").collect::<Vec<_>>().join(", ");
+    check(&format!("cost=10,20,39 | {many}, take"), expect!["full xxxx"]);
+}
+
+#[test]
+fn waiting_for_one_more_must_pay() {
+    // The machine is idle.
+    check("cost=10,11,13 workers=2 | a, poll", expect!["run"]);
+    // A row has come every 2 ms for a while, and the other worker is busy.
+    let steady: String = (1..=200).map(|turn| format!("{}ms, x, serve, ", 2 * turn)).collect();
+    let steady = steady + "402ms, a, take 1, 403ms";
+    // One more would save 9 ms.
+    check(
+        &format!("cost=10,11,13 workers=2 | {steady}, b, poll, c, poll, d, poll, e, poll, take"),
+        expect![[r#"
+            drained a
+            wait until 412ms
+            wait until 412ms
+            wait until 412ms
+            run
+            full bcde"#]],
+    );
+    check(
+        &format!("cost=10,11,13 workers=2 | {steady}, b, 412ms, poll, take"),
+        expect![[r#"
+        drained a
+        run
+        drained b"#]],
+    );
+    check(
+        &format!("cost=10,11,13 workers=2 | {steady}, b, done 1, poll"),
+        expect![[r#"
+        drained a
+        run"#]],
+    );
+    // A deadline does not wait beyond its last chance.
+    check(
+        &format!("cost=10,11,13 workers=2 | {steady}, b!420, poll"),
+        expect![[r#"
+        drained a
+        wait until 410ms"#]],
+    );
+    // Rows cost what they cost.
+    check(
+        &format!("cost=10,20,40 workers=2 | {steady}, b, poll"),
+        expect![[r#"
+        drained a
+        run"#]],
+    );
+}
+
+#[test]
+fn preferred_sizes_close_a_batch() {
+    check(
+        "max=8 prefer=2,4 delay=5ms | a, poll, b, poll, c, take, poll",
+        expect![[r#"
+        wait until 5ms
+        run
+        preferred ab
+        wait until 5ms"#]],
+    );
+    check(
+        "max=8 prefer=2,4 delay=5ms | a, b, c, d, e, take, 5ms, poll, take",
+        expect![[r#"
+        preferred abcd
+        run
+        delay e"#]],
+    );
+    check(
+        "max=8 prefer=4 delay=5ms | a, b, c, poll, 5ms, poll, d, e, take",
+        expect![[r#"
+        wait until 5ms
+        run
+        delay abcde"#]],
+    );
+    check(
+        "max=8 prefer=4 delay=0ms | a, b, c, poll, take",
+        expect![[r#"
+        run
+        drained abc"#]],
+    );
+}
+
+#[test]
+fn a_timeout_may_delay_instead_of_refusing() {
+    check(
+        "max=2 | a>5, b>9, c, d, 5ms, take, take",
+        expect![[r#"
+        full bc
+        full da"#]],
+    );
+    check(
+        "max=1 | a^1>5, b^2, c^1, 5ms, take, take, take",
+        expect![[r#"
+        full c
+        full a
+        full b"#]],
+    );
+    check(
+        "max=2 | a>5, drop a, 5ms, b>6, take",
+        expect![[r#"
+        a taken back
+        drained b"#]],
+    );
+}
+
+#[test]
+fn levels_bound_their_requests() {
+    check(
+        "requests=2,1 | a^1, b^1, c^1, d^2, e^2, take, c^1",
+        expect![[r#"
+        c refused Requests { waiting: 2, most: 2 }
+        e refused Requests { waiting: 1, most: 1 }
+        drained abd"#]],
+    );
+}
+
+#[test]
+fn who_leaves_is_forgotten() {
+    check(
+        "max=2 rows=3 | a, b, c, d, drop b, drop b, d, take, take, drop c, poll",
+        expect![[r#"
+        d refused Rows { waiting: 3 }
+        b taken back
+        b has left
+        full ac
+        drained d
+        c has left
+        idle"#]],
+    );
+    check(
+        "max=2 | a/7, b/8, drop a, poll, take, poll",
+        expect![[r#"
+        a taken back
+        run
+        drained b
+        idle"#]],
+    );
+}
+
+#[test]
+fn eager_means_first_come_first_served() {
+    check("eager=1 cost=10,20,40 | a^2, b!15, c^1!12, d, take", expect!["full bcda"]);
+    check("eager=1 cost=10,20,40 | a!5, b!15, 6ms, take", expect!["drained b dropped a"]);
 }

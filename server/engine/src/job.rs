@@ -2,17 +2,17 @@
 
 use std::time::Instant;
 
-use crate::answer::{Progress, Reply};
-use crate::former::Item;
+use crate::answer::Reply;
 use crate::request::{Request, ShapeKey};
+use crate::waiting::{Due, Item};
 
 /// An admitted request on its way to an answer.
 pub(crate) struct Job {
     pub(crate) request: Request,
     pub(crate) arrived: Instant,
+    pub(crate) due: Due,
     /// Taken by whoever answers. Everybody who removes a job from the queue must.
     pub(crate) reply: Option<Reply>,
-    pub(crate) progress: Option<Progress>,
 }
 
 // === impl Job ===
@@ -34,8 +34,8 @@ impl Item for Job {
         self.arrived
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        self.request.deadline()
+    fn due(&self) -> &Due {
+        &self.due
     }
 
     fn is_abandoned(&self) -> bool {

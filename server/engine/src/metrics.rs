@@ -87,7 +87,7 @@ pub const BATCHES: Metric = Metric {
     kind: Kind::Counter,
     unit: Unit::Count,
     labels: &["model", "version", "reason"],
-    help: "Batches by why they closed: full, drained, shape, delay, closing",
+    help: "Batches by why they closed: full, preferred, enough, deadline, drained, shape, delay, closing",
 };
 pub const QUEUE_ROWS: Metric = Metric {
     name: "gristmill_queue_rows",

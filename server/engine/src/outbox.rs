@@ -115,7 +115,7 @@ mod tests {
     fn wait_ms(age_ms: u64, left_ms: Option<u64>) -> u128 {
         let arrived = Instant::now();
         let now = arrived + Duration::from_millis(age_ms);
-        let (reply, _ticket) = answer::whole(None, None);
+        let (reply, _ticket) = answer::whole();
         let answer = FinishedAnswer {
             reply,
             answer: Answer { outputs: Outputs::new(), timing: Timing::default() },

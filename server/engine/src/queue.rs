@@ -3,8 +3,11 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use crate::cost::CostModel;
-use crate::former::{CloseReason, Decision, Former, Item, Policy, Refusal};
+use crate::former::{CloseReason, Decision, Former, Policy, Refusal};
+use crate::waiting::{Item, Place};
 
 /// Requests that wait for a worker. Bounded: a push never blocks, it is refused.
 pub(crate) struct Queue<T> {
@@ -21,6 +24,8 @@ struct State<T> {
     /// wake-up a worker, not for one a push. A wake-up by time-out takes one off as well, so the count
     /// errs towards a notification too many, never one too few.
     waking: usize,
+    /// When one of them wakes by itself; `None` where that is not known.
+    timer: Option<Instant>,
 }
 
 type Guard<'a, T> = MutexGuard<'a, State<T>>;
@@ -34,34 +39,41 @@ pub(crate) struct Depth {
 
 impl<T: Item> Queue<T> {
     pub(crate) fn new(policy: Policy, cost: CostModel) -> Queue<T> {
-        let state = State { former: Former::new(policy, cost), closed: false, sleeping: 0, waking: 0 };
+        let former = Former::new(policy, cost, Instant::now());
+        let state = State { former, closed: false, sleeping: 0, waking: 0, timer: None };
         Queue { state: Mutex::new(state), work: Condvar::new() }
     }
 
-    /// Admits one item, or gives it back at once with the bound that it would break.
-    pub(crate) fn push(&self, item: T) -> Result<(), (Refusal, T)> {
+    /// Admits one item that arrives now, or gives it back at once with the bound that it would break.
+    pub(crate) fn push(&self, now: Instant, item: T) -> Result<Place, (Refusal, T)> {
         let mut state = self.lock();
-        if let Err(refusal) = state.former.admits(item.rows(), item.bytes()) {
+        if let Err(refusal) = state.former.admits(now, std::slice::from_ref(&item)) {
             return Err((refusal, item));
         }
-        state.former.add(item);
-        self.wake_one(state);
-        Ok(())
+        let place = state.former.add(item);
+        self.wake_one(state, now);
+        Ok(place)
     }
 
-    /// Admits all of `items` or none, so that no request is left half admitted.
-    pub(crate) fn push_all(&self, items: Vec<T>) -> Result<(), (Refusal, Vec<T>)> {
-        let rows = items.iter().map(Item::rows).sum();
-        let bytes = items.iter().map(Item::bytes).sum();
+    /// Admits all of `items`, the parts of one request, or none, so that no request is left half admitted.
+    pub(crate) fn push_all(&self, now: Instant, items: Vec<T>) -> Result<Vec<Place>, (Refusal, Vec<T>)> {
         let mut state = self.lock();
-        if let Err(refusal) = state.former.admits(rows, bytes) {
+        if let Err(refusal) = state.former.admits(now, &items) {
             return Err((refusal, items));
         }
-        for item in items {
-            state.former.add(item);
-        }
-        self.wake_one(state);
-        Ok(())
+        let places = items.into_iter().map(|item| state.former.add(item)).collect();
+        self.wake_one(state, now);
+        Ok(places)
+    }
+
+    /// Takes back what nobody waits for any more. True if nothing of it had been taken.
+    pub(crate) fn remove(&self, places: &[Place]) -> bool {
+        let mut state = self.lock();
+        let removed: SmallVec<[T; 1]> =
+            places.iter().filter_map(|place| state.former.remove(*place)).collect();
+        drop(state);
+        // Their tensors are freed here, where no worker waits for the lock.
+        removed.len() == places.len()
     }
 
     /// The batch that `worker` has taken is over: see [`Former::finish`].
@@ -83,10 +95,8 @@ impl<T: Item> Queue<T> {
             match state.former.poll(now) {
                 Decision::Run => return Some(self.take(state, now, worker, batch, dropped)),
                 Decision::Idle if state.closed => return None,
-                Decision::Idle => state = self.sleep(state, None),
-                Decision::WaitUntil(until) => {
-                    state = self.sleep(state, Some(until.saturating_duration_since(now)));
-                }
+                Decision::Idle => state = self.sleep(state, None, now),
+                Decision::WaitUntil(until) => state = self.sleep(state, Some(until), now),
             }
         }
     }
@@ -115,10 +125,8 @@ impl<T: Item> Queue<T> {
         dropped: &mut Vec<T>,
     ) -> CloseReason {
         let reason = state.former.take(now, worker, batch, dropped);
-        if !state.former.is_empty() {
-            // What is left is another worker's: pass the wake-up on.
-            self.wake_one(state);
-        }
+        // What is left is another worker's.
+        self.wake_one(state, now);
         reason
     }
 
@@ -146,19 +154,35 @@ impl<T: Item> Queue<T> {
         Depth { rows: state.former.rows(), bytes: state.former.bytes() }
     }
 
-    fn sleep<'a>(&'a self, mut state: Guard<'a, T>, at_most: Option<Duration>) -> Guard<'a, T> {
+    fn sleep<'a>(&'a self, mut state: Guard<'a, T>, until: Option<Instant>, now: Instant) -> Guard<'a, T> {
         state.sleeping += 1;
-        let mut state = match at_most {
+        let mut state = match until {
             None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(at_most) => self.work.wait_timeout(state, at_most).unwrap_or_else(PoisonError::into_inner).0,
+            Some(until) => {
+                state.timer = state.timer.into_iter().chain([until]).min();
+                let at_most = until.saturating_duration_since(now);
+                let waited = self.work.wait_timeout(state, at_most);
+                let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                state.timer = None;
+                state
+            }
         };
         state.sleeping -= 1;
         state.waking = state.waking.saturating_sub(1);
         state
     }
 
-    fn wake_one(&self, mut state: Guard<'_, T>) {
-        if state.sleeping > state.waking {
+    /// Wakes a worker if one sleeps and has something to do now, or earlier than it would wake by itself.
+    fn wake_one(&self, mut state: Guard<'_, T>, now: Instant) {
+        if state.sleeping <= state.waking {
+            return;
+        }
+        let is_needed = match state.former.poll(now) {
+            Decision::Run => true,
+            Decision::WaitUntil(until) => state.timer.is_none_or(|timer| until < timer),
+            Decision::Idle => false,
+        };
+        if is_needed {
             state.waking += 1;
             drop(state);
             self.work.notify_one();
@@ -177,11 +201,13 @@ mod tests {
 
     use super::*;
     use crate::request::ShapeKey;
+    use crate::waiting::Due;
 
     struct Row {
         number: usize,
         key: ShapeKey,
         arrived: Instant,
+        due: Due,
     }
 
     impl Item for Row {
@@ -197,8 +223,8 @@ mod tests {
         fn arrived(&self) -> Instant {
             self.arrived
         }
-        fn deadline(&self) -> Option<Instant> {
-            None
+        fn due(&self) -> &Due {
+            &self.due
         }
         fn is_abandoned(&self) -> bool {
             false
@@ -206,22 +232,29 @@ mod tests {
     }
 
     fn row(number: usize) -> Row {
-        Row { number, key: ShapeKey::default(), arrived: Instant::now() }
+        Row { number, key: ShapeKey::default(), arrived: Instant::now(), due: Due::default() }
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            batch_rows_max: 8,
+            batch_delay: Some(Duration::ZERO),
+            preferred_rows: Vec::new(),
+            queue_rows_max: 64,
+            queue_bytes_max: usize::MAX,
+            queue_requests_max: Vec::new(),
+            workers: 1,
+            is_eager: false,
+        }
     }
 
     /// Many threads push, several pull, and the queue closes while they do: a lost wake-up would hang
     /// this test, a lost or doubled row fails it.
-    fn storm(batch_delay: Duration) {
+    fn storm(batch_delay: Option<Duration>) {
         const PUSHERS: usize = 4;
         const ROWS_EACH: usize = 5000;
         const WORKERS: usize = 3;
-        let policy = Policy {
-            batch_rows_max: 8,
-            batch_delay,
-            queue_rows_max: 64,
-            queue_bytes_max: usize::MAX,
-            workers: WORKERS,
-        };
+        let policy = Policy { batch_delay, workers: WORKERS, ..policy() };
         let queue: Queue<Row> = Queue::new(policy, CostModel::new(8));
         let seen: Vec<AtomicUsize> = (0..PUSHERS * ROWS_EACH).map(|_| AtomicUsize::new(0)).collect();
         std::thread::scope(|scope| {
@@ -230,7 +263,7 @@ mod tests {
                 scope.spawn(move || {
                     let (mut batch, mut dropped) = (Vec::new(), Vec::new());
                     while queue.next_batch(worker, &mut batch, &mut dropped).is_some() {
-                        assert!(batch.len() <= policy.batch_rows_max);
+                        assert!(batch.len() <= 8);
                         for row in batch.drain(..).chain(dropped.drain(..)) {
                             seen[row.number].fetch_add(1, Ordering::Relaxed);
                         }
@@ -244,7 +277,7 @@ mod tests {
                     pushers.spawn(move || {
                         for number in pusher * ROWS_EACH..(pusher + 1) * ROWS_EACH {
                             let mut item = row(number);
-                            while let Err((refusal, back)) = queue.push(item) {
+                            while let Err((refusal, back)) = queue.push(Instant::now(), item) {
                                 assert!(matches!(refusal, Refusal::Rows { waiting: 64 }));
                                 item = back;
                                 std::thread::yield_now();
@@ -261,30 +294,51 @@ mod tests {
 
     #[test]
     fn no_wake_up_and_no_row_is_lost() {
-        storm(Duration::ZERO);
-        storm(Duration::from_micros(50));
+        storm(None);
+        storm(Some(Duration::ZERO));
+        storm(Some(Duration::from_micros(50)));
+    }
+
+    /// As one request of as many parts.
+    fn push(queue: &Queue<Row>, numbers: &[usize]) -> Result<Vec<Place>, Refusal> {
+        let items = numbers.iter().map(|number| row(*number)).collect();
+        queue.push_all(Instant::now(), items).map_err(|(refusal, back)| {
+            assert_eq!(back.len(), numbers.len(), "all come back");
+            refusal
+        })
     }
 
     #[test]
     fn parts_are_admitted_together_or_not_at_all() {
-        let policy = Policy {
-            batch_rows_max: 1,
-            batch_delay: Duration::ZERO,
-            queue_rows_max: 3,
-            queue_bytes_max: usize::MAX,
-            workers: 1,
-        };
-        let queue = Queue::new(policy, CostModel::new(1));
-        assert!(queue.push(row(0)).is_ok());
-        let refused = queue.push_all(vec![row(1), row(2), row(3)]).err();
-        let (refusal, back) = refused.expect("four rows do not fit");
-        assert_eq!((refusal, back.len()), (Refusal::Rows { waiting: 1 }, 3));
-        assert!(queue.push_all(vec![row(1), row(2)]).is_ok());
+        let queue =
+            Queue::new(Policy { batch_rows_max: 1, queue_rows_max: 3, ..policy() }, CostModel::new(1));
+        assert!(push(&queue, &[0]).is_ok());
+        assert_eq!(push(&queue, &[1, 2, 3]), Err(Refusal::Rows { waiting: 1 }));
+        assert!(push(&queue, &[1, 2]).is_ok());
         assert_eq!(queue.depth().rows, 3);
         queue.close();
-        assert!(matches!(queue.push(row(4)), Err((Refusal::Closed, _))));
+        assert_eq!(push(&queue, &[4]), Err(Refusal::Closed));
         let (mut batch, mut dropped) = (Vec::new(), Vec::new());
         while queue.next_batch(0, &mut batch, &mut dropped).is_some() {}
         assert_eq!(batch.iter().map(|row| row.number).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn who_leaves_frees_the_place_at_once_and_only_that() {
+        let queue =
+            Queue::new(Policy { batch_rows_max: 2, queue_rows_max: 3, ..policy() }, CostModel::new(2));
+        let first = push(&queue, &[0]).unwrap();
+        let second = push(&queue, &[1, 2]).unwrap();
+        assert_eq!(push(&queue, &[3]), Err(Refusal::Rows { waiting: 3 }));
+        assert!(queue.remove(&second), "nothing of it was taken");
+        assert_eq!(queue.depth(), Depth { rows: 1, bytes: 8 });
+        let third = push(&queue, &[3, 4]).unwrap();
+        assert!(!queue.remove(&second), "its places are others' now");
+        assert_eq!(queue.depth().rows, 3);
+        let (mut batch, mut dropped) = (Vec::new(), Vec::new());
+        queue.next_batch(0, &mut batch, &mut dropped);
+        assert_eq!(batch.iter().map(|row| row.number).collect::<Vec<_>>(), [0, 3]);
+        assert!(!queue.remove(&first) && !queue.remove(&third), "taken, whole or in part");
+        assert_eq!(queue.depth(), Depth { rows: 0, bytes: 0 });
     }
 }

@@ -18,6 +18,11 @@ pub struct Query {
     pub outputs: Vec<String>,
     /// When the caller stops waiting. The model or the server may set an earlier one.
     pub deadline: Option<Instant>,
+    /// When the `timeout` that the caller wrote into the request ends: a deadline too, unless the model's queue
+    /// policy says what else happens then.
+    pub timeout: Option<Instant>,
+    /// From 1, the most urgent; 0, and one that the model does not have, is the model's default.
+    pub priority: u64,
 }
 
 /// Which version of a model is meant.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::backend::Instance;
 use crate::error::RunError;
 use crate::proof::{Recipe, Sample};
+use crate::sizing::BATCH_OVERHEAD;
 use crate::tensor::Signature;
 
 /// Sizes that are tried. Beyond the largest an operator has to ask.
@@ -12,11 +13,6 @@ const ROWS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
 /// The largest batch of a model that could not be measured.
 pub(crate) const ROWS_MAX_UNMEASURED: usize = ROWS[ROWS.len() - 1];
-
-/// What a batch costs beside its run: two thread crossings, gathering, slicing, and caches that have gone
-/// cold. Weighs against small batches of quick models; of the order of what `cargo bench --bench throughput`
-/// shows a row to cost beside its run, and twice what one request in flight adds to a bare echo.
-const BATCH_OVERHEAD: Duration = Duration::from_micros(50);
 
 /// A size is good enough when a row costs at most this much more than at the best size.
 const TOLERANCE: f64 = 1.01;

@@ -1,5 +1,6 @@
 //! What an operator may set about running a model.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::budget::Budget;
@@ -9,17 +10,60 @@ pub const QUEUE_ROWS_MAX_BY_DEFAULT: usize = 4096;
 /// Bytes of input tensors that may wait where the settings say nothing.
 pub const QUEUE_BYTES_MAX_BY_DEFAULT: usize = 256 << 20;
 
+/// Levels of priority from this one on count as one: nobody tells so many apart.
+pub const PRIORITY_LEVELS_MAX: u64 = 256;
+
 /// What an operator may set for a model; `None` is derived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
     pub instances: Option<usize>,
     pub threads: Option<usize>,
     pub batch_rows_max: Option<usize>,
+    /// How long a batch waits for more rows; decided by the cost model if `None`.
     pub batch_delay: Option<Duration>,
+    /// Rows at which a batch does not wait for more, ascending.
+    pub preferred_rows: Vec<usize>,
     pub queue_rows_max: Option<usize>,
     pub queue_bytes_max: Option<usize>,
     /// How long after its arrival an answer is worth having: the deadline of every request that brings no
     /// earlier one. None where nothing is set.
     pub slo: Option<Duration>,
+    /// One level where nothing is set, whatever a request says.
+    pub priorities: Option<Priorities>,
+    /// Of requests whose level has no policy of its own.
+    pub queue_policy: QueuePolicy,
+    /// By level.
+    pub level_policies: BTreeMap<u64, QueuePolicy>,
     pub budget: Budget,
+    /// First come, first served, without looking ahead: for comparison only.
+    pub is_eager: bool,
+}
+
+/// Levels of priority from 1, the most urgent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Priorities {
+    pub levels: u64,
+    /// Of requests that do not say.
+    pub default_level: u64,
+}
+
+/// What waiting requests of one level may expect. Triton's, by other names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueuePolicy {
+    /// Requests, not rows, that may wait.
+    pub requests_max: Option<usize>,
+    /// How long a request may wait that does not say so itself.
+    pub timeout: Option<Duration>,
+    pub timeout_action: TimeoutAction,
+    /// A request's own timeout counts where it is shorter than `timeout`.
+    pub timeout_can_be_shortened: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeoutAction {
+    /// The request is refused.
+    #[default]
+    Reject,
+    /// The request runs when no other of its level waits.
+    Delay,
 }

@@ -9,13 +9,14 @@ use crate::answer::{Answer, Reply};
 use crate::backend::{InputView, Instance, Model};
 use crate::deployment::{Deployment, Ran, RunTiming};
 use crate::error::{InferError, RunError, Stage};
-use crate::former::{CloseReason, Item};
+use crate::former::CloseReason;
 use crate::gather::Gather;
 use crate::job::Job;
 use crate::metrics::Outcome;
 use crate::outbox::{Finished, FinishedAnswer, Outbox};
 use crate::request::{Outputs, Timing};
 use crate::tensor::{ShapeText, Signature, Tensor};
+use crate::waiting::Item;
 
 /// One worker's state between batches.
 pub(crate) struct Worker<'a> {
@@ -61,11 +62,6 @@ impl<'a> Worker<'a> {
             }
             self.deployment.metrics.count_closed(reason);
             let taken = Instant::now();
-            for job in &batch {
-                if let Some(progress) = &job.progress {
-                    progress.mark_taken();
-                }
-            }
             // The panic may come from the model's runtime or from this crate; in both cases the batch
             // fails, the instance is replaced and the worker lives on.
             let result = catch_unwind(AssertUnwindSafe(|| self.run_or_bisect(&mut batch, taken)));

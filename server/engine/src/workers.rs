@@ -20,6 +20,7 @@ use crate::registry::ModelSettings;
 use crate::request::ModelInfo;
 use crate::sweep::{self, ROWS_MAX_UNMEASURED, Sweep};
 use crate::tensor::{BatchAxis, Signature};
+use crate::terms::Terms;
 use crate::tuning::{QUEUE_BYTES_MAX_BY_DEFAULT, QUEUE_ROWS_MAX_BY_DEFAULT, Tuning};
 use crate::worker::Worker;
 
@@ -109,14 +110,15 @@ impl Workers {
             notes.push(format!("largest batch {batch_rows_max} rows, {batch_rows_why}"));
         }
         notes.push(split.why);
-        let policy = policy(batch_rows_max, tuning, split.instances);
+        let terms = Terms::new(tuning);
+        let policy = policy(batch_rows_max, tuning, &terms, split.instances);
         let cost = CostModel::seeded(batch_rows_max, &sweep.samples);
         let info = ModelInfo {
             name: artifact.model.clone(),
             version: artifact.version,
             platform: model.platform().to_owned(),
             batch_rows_max: policy.batch_rows_max,
-            batch_delay: policy.batch_delay,
+            batch_delay: policy.batch_delay.unwrap_or_default(),
             instances: split.instances,
             threads: split.threads,
             notes,
@@ -132,7 +134,7 @@ impl Workers {
             }
             tuning.budget.check(&info, recipe, &mut *instances[0])?;
         }
-        let deployment = Deployment::new(info, policy, cost, batch_rows_why, tuning.slo);
+        let deployment = Deployment::new(info, policy, cost, batch_rows_why, terms);
         Workers::spawn(&model, Arc::new(deployment), instances)
     }
 
@@ -195,17 +197,24 @@ fn batch_rows_max(signature: &Signature, tuning: &Tuning, sweep: &Sweep) -> (usi
     }
 }
 
-fn policy(batch_rows_max: usize, tuning: &Tuning, workers: usize) -> Policy {
+fn policy(batch_rows_max: usize, tuning: &Tuning, terms: &Terms, workers: usize) -> Policy {
+    let preferred_rows: Vec<usize> =
+        tuning.preferred_rows.iter().copied().filter(|rows| *rows <= batch_rows_max).collect();
+    let batch_delay = match tuning.batch_delay {
+        _ if batch_rows_max == 1 => Some(Duration::ZERO),
+        // Who prefers sizes and states no delay wants none.
+        None if !preferred_rows.is_empty() => Some(Duration::ZERO),
+        delay => delay,
+    };
     Policy {
         batch_rows_max,
-        batch_delay: if batch_rows_max == 1 {
-            Duration::ZERO
-        } else {
-            tuning.batch_delay.unwrap_or_default()
-        },
+        batch_delay,
+        preferred_rows,
         queue_rows_max: tuning.queue_rows_max.unwrap_or(QUEUE_ROWS_MAX_BY_DEFAULT).max(batch_rows_max),
         queue_bytes_max: tuning.queue_bytes_max.unwrap_or(QUEUE_BYTES_MAX_BY_DEFAULT),
+        queue_requests_max: terms.requests_max(),
         workers,
+        is_eager: tuning.is_eager,
     }
 }
 

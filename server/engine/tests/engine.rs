@@ -1,79 +1,21 @@
 //! What callers of the engine rely on: their own rows or their own error, once, under every kind of trouble.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod callers;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use expect_test::{Expect, expect};
-use gristmill_engine::engine::{Engine, VersionState};
-use gristmill_engine::error::{InferError, RunError, Stage};
-use gristmill_engine::reconcile::Reconciler;
-use gristmill_engine::request::{NamedTensor, Query, Response, VersionSelector};
+use gristmill_engine::engine::VersionState;
+use gristmill_engine::error::{InferError, RunError};
+use gristmill_engine::request::{NamedTensor, Query, VersionSelector};
 use gristmill_engine::tensor::{BatchAxis, DType, Dim, Tensor, TensorSpec};
 use gristmill_engine::testing::{FakeBackend, Gate, batched_signature, copy, engine};
 use gristmill_engine::tuning::Tuning;
 
-fn one_worker() -> Tuning {
-    Tuning { instances: Some(1), batch_rows_max: Some(8), ..Tuning::default() }
-}
-
-fn query(rows: &[i32]) -> Query {
-    let data: Vec<u8> = rows.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let tensor = Tensor::new(DType::Int32, [rows.len(), 1].as_slice(), data.into()).unwrap();
-    let inputs = vec![NamedTensor { name: "x".into(), tensor }];
-    Query { model: "m".into(), inputs, ..Query::default() }
-}
-
-fn values(response: &Response) -> Vec<i32> {
-    response.outputs[0].1.data().as_chunks().0.iter().map(|&bytes| i32::from_le_bytes(bytes)).collect()
-}
-
-/// An identity model on one worker whose runs wait at a gate.
-fn gated(tuning: Tuning) -> (Arc<Engine>, Reconciler, Arc<Gate>) {
-    let gate = Arc::new(Gate::default());
-    let passed = Arc::clone(&gate);
-    let backend = FakeBackend::checked_identity(DType::Int32, &[1], move |_| {
-        passed.pass();
-        Ok(())
-    });
-    let (engine, reconciler) = engine([("m", 1, backend, tuning)]);
-    (Arc::new(engine), reconciler, gate)
-}
-
-/// Starts one query that is being run and stays at the gate.
-async fn occupy(
-    engine: &Arc<Engine>,
-    gate: &Arc<Gate>,
-) -> tokio::task::JoinHandle<Result<Response, InferError>> {
-    gate.close();
-    let task = spawn(engine, query(&[-1]));
-    let gate = Arc::clone(gate);
-    blocking(move || gate.wait_for(1)).await;
-    task
-}
-
-/// Waits on a thread of its own: a test's gate must not hold up the runtime.
-async fn blocking(wait: impl FnOnce() + Send + 'static) {
-    let (done, waited) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        wait();
-        done.send(()).unwrap();
-    });
-    waited.await.unwrap();
-}
-
-fn spawn(engine: &Arc<Engine>, query: Query) -> tokio::task::JoinHandle<Result<Response, InferError>> {
-    let engine = Arc::clone(engine);
-    tokio::spawn(async move { engine.infer(query).await })
-}
-
-/// Lets spawned queries reach the queue: on a current-thread runtime each runs until it waits.
-async fn all_queued() {
-    for _ in 0..64 {
-        tokio::task::yield_now().await;
-    }
-}
+use callers::{all_queued, gated, occupy, one_worker, query, spawn, values};
 
 #[tokio::test]
 async fn everybody_gets_their_own_rows() {
@@ -176,89 +118,6 @@ async fn a_full_queue_refuses_at_once_and_says_when_to_return() {
     gate.open();
     first.await.unwrap().unwrap();
     waiting.await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn a_deadline_ends_the_wait_in_the_queue_and_in_the_run() {
-    let (engine, _reconciler, gate) = gated(one_worker());
-    let running = occupy(&engine, &gate).await;
-    let mut late = query(&[1]);
-    late.deadline = Some(Instant::now() + Duration::from_millis(5));
-    let error = engine.infer(late).await.unwrap_err();
-    assert_eq!(error, InferError::DeadlineExceeded { stage: Stage::Queue });
-    gate.open();
-    running.await.unwrap().unwrap();
-
-    gate.close();
-    let mut late = query(&[2]);
-    late.deadline = Some(Instant::now() + Duration::from_millis(200));
-    let late = spawn(&engine, late);
-    all_queued().await;
-    let waiting = Arc::clone(&gate);
-    blocking(move || waiting.wait_for(1)).await;
-    assert_eq!(late.await.unwrap().unwrap_err(), InferError::DeadlineExceeded { stage: Stage::Run });
-    gate.open();
-
-    let mut dead = query(&[3]);
-    dead.deadline = Some(Instant::now());
-    let error = engine.infer(dead).await.unwrap_err();
-    assert_eq!(error, InferError::DeadlineExceeded { stage: Stage::Queue });
-}
-
-#[tokio::test]
-async fn the_earliest_of_all_deadlines_counts() {
-    let far = || Some(Instant::now() + Duration::from_secs(3600));
-    let near = || Some(Instant::now() + Duration::from_millis(5));
-    let slo = |slo_ms| Tuning { slo: Some(Duration::from_millis(slo_ms)), ..one_worker() };
-    for (tuning, deadline_max, deadline) in [
-        (slo(5), None, None),
-        (slo(5), None, far()),
-        (slo(3_600_000), None, near()),
-        (one_worker(), Some(Duration::from_millis(5)), None),
-        (slo(3_600_000), Some(Duration::from_millis(5)), far()),
-    ] {
-        let gate = Arc::new(Gate::default());
-        let passed = Arc::clone(&gate);
-        let backend = FakeBackend::checked_identity(DType::Int32, &[1], move |_| {
-            passed.pass();
-            Ok(())
-        });
-        let (engine, _reconciler) = engine([("m", 1, backend, tuning)]);
-        let engine = Arc::new(engine.with_deadline_max(deadline_max));
-        gate.close();
-        let late = Query { deadline, ..query(&[1]) };
-        assert!(matches!(engine.infer(late).await.unwrap_err(), InferError::DeadlineExceeded { .. }));
-        gate.open();
-    }
-}
-
-#[tokio::test]
-async fn the_abandoned_are_not_run() {
-    let ran = Arc::new(AtomicUsize::new(0));
-    let (gate, counter) = (Arc::new(Gate::default()), Arc::clone(&ran));
-    let passed = Arc::clone(&gate);
-    let backend = FakeBackend::checked_identity(DType::Int32, &[1], move |input| {
-        passed.pass();
-        counter.fetch_add(input.shape[0], Ordering::Relaxed);
-        Ok(())
-    });
-    let (engine, reconciler) = engine([("m", 1, backend, one_worker())]);
-    let engine = Arc::new(engine);
-    let proof_rows = ran.swap(0, Ordering::Relaxed);
-    assert!(proof_rows > 0, "the proof ran samples");
-    let first = occupy(&engine, &gate).await;
-    let kept = spawn(&engine, query(&[1]));
-    let dropped: Vec<_> = (0..20).map(|n| spawn(&engine, query(&[n, n]))).collect();
-    all_queued().await;
-    for task in dropped {
-        task.abort();
-    }
-    all_queued().await;
-    gate.open();
-    first.await.unwrap().unwrap();
-    assert_eq!(values(&kept.await.unwrap().unwrap()), [1]);
-    blocking(move || reconciler.shut_down()).await;
-    assert_eq!(ran.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use prost::Message;
 /// A decoded `ModelInferRequest`.
 #[derive(Clone, Debug)]
 pub struct InferCall {
-    /// Its deadline is not set: only the caller knows when the request arrived.
+    /// Its deadline and its timeout are not set: only the caller knows when the request arrived.
     pub query: Query,
     /// To be echoed in the answer.
     pub id: String,
@@ -65,7 +65,14 @@ pub fn decode(request: ModelInferRequest) -> Result<InferCall, InferError> {
         None => form,
     };
     let outputs = request.outputs.into_iter().map(decode_output).collect::<Result<_, _>>()?;
-    let query = Query { model: request.model_name, version, inputs, outputs, ..Query::default() };
+    let query = Query {
+        model: request.model_name,
+        version,
+        inputs,
+        outputs,
+        priority: parameters.priority,
+        ..Query::default()
+    };
     Ok(InferCall { query, id: request.id, timeout: parameters.timeout, form })
 }
 

@@ -1,13 +1,162 @@
-//! What `model.toml` says about when requests are due.
+//! What `model.toml` says about batches and about waiting: sizes, delays, priorities, what a queue may hold and for how long.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long after its arrival an answer is worth having.
-pub(super) fn slo(text: &str) -> Result<Duration, String> {
-    let slo = humantime::parse_duration(text)
-        .map_err(|why| format!("slo is \"{text}\": expected a duration such as \"50ms\" ({why})"))?;
-    if slo.is_zero() {
-        return Err(format!("slo is \"{text}\": expected more than nothing, such as \"50ms\""));
+use gristmill_engine::tuning::{PRIORITY_LEVELS_MAX, Priorities, QueuePolicy, TimeoutAction, Tuning};
+use serde::Deserialize;
+
+use super::between;
+
+/// Most rows of a batch that a file may ask for.
+const BATCH_ROWS_MAX: usize = 1 << 20;
+/// Longest delay that a file may ask for.
+const DELAY_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBatching {
+    rows_max: Option<usize>,
+    delay: Option<String>,
+    #[serde(default)]
+    preferred_rows: Vec<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawQueue {
+    rows_max: Option<usize>,
+    bytes_max: Option<usize>,
+    requests_max: Option<usize>,
+    timeout: Option<String>,
+    timeout_action: Option<RawTimeoutAction>,
+    timeout_override: Option<bool>,
+    /// By level, which is a key and therefore text.
+    #[serde(default)]
+    levels: BTreeMap<String, RawPolicy>,
+}
+
+/// Of one priority level.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPolicy {
+    requests_max: Option<usize>,
+    timeout: Option<String>,
+    timeout_action: Option<RawTimeoutAction>,
+    timeout_override: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawTimeoutAction {
+    Reject,
+    Delay,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPriorities {
+    levels: u64,
+    default: Option<u64>,
+}
+
+/// The part of a model's tuning that is about batches and waiting.
+pub(super) fn tuning(
+    batching: RawBatching,
+    queue: RawQueue,
+    priorities: Option<RawPriorities>,
+    slo: Option<&str>,
+) -> Result<Tuning, String> {
+    let batch_rows_max = between("batching.rows_max", batching.rows_max, BATCH_ROWS_MAX)?;
+    let queue_rows_max = between("queue.rows_max", queue.rows_max, usize::MAX)?;
+    if let (Some(batch), Some(queue)) = (batch_rows_max, queue_rows_max)
+        && queue < batch
+    {
+        return Err(format!(
+            "queue.rows_max is {queue} and batching.rows_max is {batch}: a batch would never fill; expected \
+             a queue of at least one batch"
+        ));
     }
-    Ok(slo)
+    let priorities = priorities.map(levels).transpose()?;
+    let RawQueue { requests_max, timeout, timeout_action, timeout_override, .. } = queue;
+    let own = RawPolicy { requests_max, timeout, timeout_action, timeout_override };
+    let mut level_policies = BTreeMap::new();
+    for (level, raw) in queue.levels {
+        let levels = priorities.map_or(0, |priorities| priorities.levels);
+        let number = level.parse().ok().filter(|number| (1..=levels).contains(number)).ok_or_else(|| {
+            format!("queue.levels: '{level}' is no level: expected 1 to priorities.levels, which is {levels}")
+        })?;
+        level_policies.insert(number, policy(&format!("queue.levels.{level}"), raw)?);
+    }
+    Ok(Tuning {
+        batch_rows_max,
+        batch_delay: batching.delay.as_deref().map(delay).transpose()?,
+        preferred_rows: preferred(batching.preferred_rows, batch_rows_max)?,
+        queue_rows_max,
+        queue_bytes_max: between("queue.bytes_max", queue.bytes_max, usize::MAX)?,
+        slo: slo.map(|text| positive("slo", text)).transpose()?,
+        priorities,
+        queue_policy: policy("queue", own)?,
+        level_policies,
+        ..Tuning::default()
+    })
+}
+
+fn preferred(mut rows: Vec<usize>, rows_max: Option<usize>) -> Result<Vec<usize>, String> {
+    let most = rows_max.unwrap_or(BATCH_ROWS_MAX);
+    if let Some(wrong) = rows.iter().find(|rows| !(1..=most).contains(*rows)) {
+        return Err(format!("batching.preferred_rows has {wrong}: expected 1 to batching.rows_max, {most}"));
+    }
+    rows.sort_unstable();
+    rows.dedup();
+    Ok(rows)
+}
+
+fn levels(raw: RawPriorities) -> Result<Priorities, String> {
+    let RawPriorities { levels, default } = raw;
+    if !(1..=PRIORITY_LEVELS_MAX).contains(&levels) {
+        return Err(format!("priorities.levels is {levels}: expected 1 to {PRIORITY_LEVELS_MAX}"));
+    }
+    // The middle: there is something more urgent and something less.
+    let default_level = default.unwrap_or(levels.div_ceil(2));
+    if !(1..=levels).contains(&default_level) {
+        return Err(format!(
+            "priorities.default is {default_level}: expected 1, the most urgent, to priorities.levels, {levels}"
+        ));
+    }
+    Ok(Priorities { levels, default_level })
+}
+
+fn policy(field: &str, raw: RawPolicy) -> Result<QueuePolicy, String> {
+    let timeout = raw.timeout.as_deref().map(|text| positive(&format!("{field}.timeout"), text));
+    Ok(QueuePolicy {
+        requests_max: between(&format!("{field}.requests_max"), raw.requests_max, usize::MAX)?,
+        timeout: timeout.transpose()?,
+        timeout_action: match raw.timeout_action {
+            Some(RawTimeoutAction::Delay) => TimeoutAction::Delay,
+            Some(RawTimeoutAction::Reject) | None => TimeoutAction::Reject,
+        },
+        timeout_can_be_shortened: raw.timeout_override.unwrap_or(false),
+    })
+}
+
+fn delay(text: &str) -> Result<Duration, String> {
+    let delay = duration("batching.delay", "2ms", text)?;
+    if delay > DELAY_MAX {
+        return Err(format!("batching.delay is \"{text}\": expected at most 60s"));
+    }
+    Ok(delay)
+}
+
+fn positive(field: &str, text: &str) -> Result<Duration, String> {
+    let duration = duration(field, "50ms", text)?;
+    if duration.is_zero() {
+        return Err(format!("{field} is \"{text}\": expected more than nothing, such as \"50ms\""));
+    }
+    Ok(duration)
+}
+
+fn duration(field: &str, example: &str, text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|why| format!("{field} is \"{text}\": expected a duration such as \"{example}\" ({why})"))
 }

@@ -104,7 +104,9 @@ pub(super) async fn infer(State(door): State<Arc<Door>>, target: Target, request
         version: target.version,
         inputs: std::mem::take(&mut wanted.inputs),
         outputs: wanted.outputs.iter().map(|output| output.name.clone()).collect(),
-        deadline: deadline(arrival, [patience, wanted.timeout]),
+        deadline: deadline(arrival, patience),
+        timeout: deadline(arrival, wanted.timeout),
+        priority: wanted.priority,
     };
     let response = door.engine.infer(query).await?;
     Ok(reply::encoded(&parts.headers, encode_infer(&wanted, &response)?))
@@ -119,12 +121,9 @@ pub(crate) fn header_timeout(headers: &HeaderMap) -> Result<Option<Duration>, In
     Ok(milliseconds.filter(|&milliseconds| milliseconds > 0).map(Duration::from_millis))
 }
 
-/// The earliest end of `patiences`. One that ends beyond what the clock can count is none.
-pub(crate) fn deadline(
-    arrival: Instant,
-    patiences: impl IntoIterator<Item = Option<Duration>>,
-) -> Option<Instant> {
-    patiences.into_iter().flatten().min().and_then(|patience| arrival.checked_add(patience))
+/// The end of `patience`. One that ends beyond what the clock can count is none.
+pub(crate) fn deadline(arrival: Instant, patience: Option<Duration>) -> Option<Instant> {
+    patience.and_then(|patience| arrival.checked_add(patience))
 }
 
 fn header_number(headers: &HeaderMap, name: &str) -> Result<Option<u64>, InferError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use gristmill_engine::tuning::{PRIORITY_LEVELS_MAX, Priorities, QueuePolicy, TimeoutAction};
 use gristmill_proto::inference as pb;
 
 use super::document::Fault;
@@ -36,37 +37,8 @@ pub(crate) struct DynamicBatching {
     pub(crate) preserve_ordering: bool,
     pub(crate) queue: QueuePolicy,
     pub(crate) priorities: Option<Priorities>,
-}
-
-/// What waiting requests of one priority may expect.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct QueuePolicy {
-    /// Requests, not rows, that may wait.
-    pub(crate) requests_max: Option<usize>,
-    /// How long a request may wait that does not say so itself.
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) timeout_action: TimeoutAction,
-    /// A request's own timeout counts where it is shorter than `timeout`.
-    pub(crate) timeout_can_be_shortened: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum TimeoutAction {
-    /// The request is refused.
-    #[default]
-    Reject,
-    /// The request runs when no other waits.
-    Delay,
-}
-
-/// Levels of priority from 1, the most urgent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Priorities {
-    pub(crate) levels: u64,
-    /// Of requests that do not say.
-    pub(crate) default_level: u64,
     /// Of the levels that have a policy of their own.
-    pub(crate) policies: BTreeMap<u64, QueuePolicy>,
+    pub(crate) level_policies: BTreeMap<u64, QueuePolicy>,
 }
 
 /// What `max_batch_size` means for a configuration that declares its tensors or does not.
@@ -109,26 +81,14 @@ pub(super) fn dynamic_batching(
         return Err(Fault::new(field("max_queue_delay_microseconds"), reason));
     }
     let preferred_rows = preferred(preferred_batch_size, batching)?;
-    if preferred_rows.iter().any(|rows| Batching::UpTo(*rows) != batching) {
-        note(
-            notes,
-            field("preferred_batch_size"),
-            "a batch has the rows that wait when an instance is free, up to max_batch_size",
-        );
-    }
     if *preserve_ordering {
         let instead =
             "requests of one stream are answered in their order, and others as soon as they are done";
         note(notes, field("preserve_ordering"), instead);
     }
 
-    let default_policy = default_queue_policy.unwrap_or_default();
-    let queue = queue_policy(&field("default_queue_policy"), &default_policy, notes);
-    if let Some(rows) = queue.rows_max(batching) {
-        let field = field("default_queue_policy.max_queue_size");
-        notes.push(format!("{field}: {rows} rows may wait; Triton counts requests"));
-    }
-    let mut policies = BTreeMap::new();
+    let queue = queue_policy(&default_queue_policy.unwrap_or_default());
+    let mut level_policies = BTreeMap::new();
     let written_policies: BTreeMap<_, _> = priority_queue_policy.iter().collect();
     for (level, policy) in written_policies {
         let field = format!("{}[{level}]", field("priority_queue_policy"));
@@ -140,23 +100,26 @@ pub(super) fn dynamic_batching(
             let reason = format!("expected a level from 1 to priority_levels, {priority_levels}");
             return Err(Fault::new(field, reason));
         }
-        note(notes, &field, "all requests wait in one queue by the default policy");
-        policies.insert(*level, queue_policy(&field, policy, &mut Vec::new()));
+        level_policies.insert(*level, queue_policy(policy));
     }
     if *priority_levels > 0 && (*default_priority_level == 0 || default_priority_level > priority_levels) {
         let reason =
             format!("expected 1 to priority_levels, {priority_levels}, got {default_priority_level}");
         return Err(Fault::new(field("default_priority_level"), reason));
     }
-    if *priority_levels > 1 {
-        note(notes, field("priority_levels"), "requests run in the order in which they came");
+    if *priority_levels > PRIORITY_LEVELS_MAX {
+        let field = field("priority_levels");
+        notes.push(format!("{field}: levels from {PRIORITY_LEVELS_MAX} on count as that one"));
     }
-    let priorities = (*priority_levels > 0).then_some(Priorities {
-        levels: *priority_levels,
-        default_level: *default_priority_level,
-        policies,
-    });
-    Ok(DynamicBatching { delay, preferred_rows, preserve_ordering: *preserve_ordering, queue, priorities })
+    let (levels, default_level) = (*priority_levels, *default_priority_level);
+    Ok(DynamicBatching {
+        delay,
+        preferred_rows,
+        preserve_ordering: *preserve_ordering,
+        queue,
+        priorities: (levels > 0).then_some(Priorities { levels, default_level }),
+        level_policies,
+    })
 }
 
 fn preferred(sizes: &[i32], batching: Batching) -> Result<Vec<usize>, Fault> {
@@ -181,7 +144,7 @@ fn preferred(sizes: &[i32], batching: Batching) -> Result<Vec<usize>, Fault> {
     Ok(preferred)
 }
 
-fn queue_policy(field: &str, written: &pb::ModelQueuePolicy, notes: &mut Vec<String>) -> QueuePolicy {
+fn queue_policy(written: &pb::ModelQueuePolicy) -> QueuePolicy {
     let pb::ModelQueuePolicy {
         timeout_action,
         default_timeout_microseconds,
@@ -189,33 +152,11 @@ fn queue_policy(field: &str, written: &pb::ModelQueuePolicy, notes: &mut Vec<Str
         max_queue_size,
     } = *written;
     let delays = timeout_action == pb::model_queue_policy::TimeoutAction::Delay as i32;
-    if default_timeout_microseconds > 0 {
-        let instead = "a request waits until the deadline or timeout that it brings";
-        note(notes, format!("{field}.default_timeout_microseconds"), instead);
-    }
-    if delays {
-        let instead = "a request whose time is over is refused";
-        note(notes, format!("{field}.timeout_action"), instead);
-    }
     QueuePolicy {
         requests_max: (max_queue_size > 0).then_some(max_queue_size as usize),
         timeout: (default_timeout_microseconds > 0)
             .then(|| Duration::from_micros(default_timeout_microseconds)),
         timeout_action: if delays { TimeoutAction::Delay } else { TimeoutAction::Reject },
         timeout_can_be_shortened: allow_timeout_override,
-    }
-}
-
-// === impl QueuePolicy ===
-
-impl QueuePolicy {
-    /// The bound of a queue that counts rows: a request has at least one, and a queue that is shorter
-    /// than a batch would never fill one.
-    pub(super) fn rows_max(&self, batching: Batching) -> Option<usize> {
-        let batch_rows_max = match batching {
-            Batching::UpTo(rows) => rows,
-            Batching::Derived | Batching::Never => 1,
-        };
-        self.requests_max.map(|requests| requests.max(batch_rows_max))
     }
 }

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::cost::CostModel;
-use crate::former::{Item, Policy};
+use crate::former::Policy;
 use crate::gather::Gather;
 use crate::queue::Queue;
 use crate::request::{Request, ShapeKey};
+use crate::waiting::{Due, Item};
 
 /// A queue of rows that nobody waits for.
 pub struct QueueProbe(Queue<Row>);
@@ -25,6 +26,7 @@ pub struct GatherProbe(Gather);
 struct Row {
     shape_key: ShapeKey,
     arrived: Instant,
+    due: Due,
 }
 
 /// What a row counts for in the queue's bound.
@@ -39,17 +41,23 @@ impl QueueProbe {
     pub fn new(queue_rows_max: usize) -> QueueProbe {
         let policy = Policy {
             batch_rows_max: 64,
-            batch_delay: Duration::ZERO,
+            batch_delay: None,
+            preferred_rows: Vec::new(),
             queue_rows_max,
             queue_bytes_max: queue_rows_max * ROW_BYTES,
+            queue_requests_max: Vec::new(),
             workers: 1,
+            is_eager: false,
         };
-        QueueProbe(Queue::new(policy, CostModel::new(policy.batch_rows_max)))
+        let cost = CostModel::new(policy.batch_rows_max);
+        QueueProbe(Queue::new(policy, cost))
     }
 
     /// Adds one row; false when the queue is full.
     pub fn push(&self) -> bool {
-        self.0.push(Row { shape_key: ShapeKey::default(), arrived: Instant::now() }).is_ok()
+        let now = Instant::now();
+        let row = Row { shape_key: ShapeKey::default(), arrived: now, due: Due::default() };
+        self.0.push(now, row).is_ok()
     }
 
     /// Waits for rows and says how many it took; `None` once the queue is closed and empty. The batch that was
@@ -85,8 +93,8 @@ impl Item for Row {
         self.arrived
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        None
+    fn due(&self) -> &Due {
+        &self.due
     }
 
     fn is_abandoned(&self) -> bool {

@@ -27,6 +27,8 @@ pub struct InferBody {
     pub binary_data_output: bool,
     /// The `timeout` parameter, which is in microseconds; 0 is none.
     pub timeout: Option<Duration>,
+    /// The `priority` parameter: from 1, the most urgent; 0 is the model's default.
+    pub priority: u64,
 }
 
 /// One entry of a request's `outputs`.
@@ -151,9 +153,7 @@ fn read_parameters(scanner: &mut Scanner<'_>, request: &mut InferBody) -> Result
                 let microseconds = unsigned(scanner, "parameter 'timeout' (microseconds)")?;
                 request.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
             }
-            "priority" => {
-                unsigned(scanner, "parameter 'priority'")?;
-            }
+            "priority" => request.priority = unsigned(scanner, "parameter 'priority'")?,
             "binary_data_output" => {
                 request.binary_data_output = boolean(scanner, "parameter 'binary_data_output'")?
             }

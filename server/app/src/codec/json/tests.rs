@@ -272,6 +272,7 @@ fn parameters_and_outputs_are_read() {
             timeout: Some(
                 2ms,
             ),
+            priority: 1,
         }
     "#]]
     .assert_debug_eq(&request);

@@ -12,6 +12,8 @@ use gristmill_proto::inference::infer_parameter::ParameterChoice;
 pub(super) struct RequestParameters {
     /// `timeout`, in microseconds on the wire; 0 means none.
     pub(super) timeout: Option<Duration>,
+    /// From 1, the most urgent; 0 is the model's default.
+    pub(super) priority: u64,
     /// `binary_data_output`: true for raw outputs, false for typed ones.
     pub(super) binary_data_output: Option<bool>,
 }
@@ -35,10 +37,7 @@ pub(super) fn read_request(
                 let microseconds = whole_number(name, value)?;
                 read.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
             }
-            // Checked so that a client learns of a wrong type; all requests have one priority yet.
-            "priority" => {
-                whole_number(name, value)?;
-            }
+            "priority" => read.priority = whole_number(name, value)?,
             "binary_data_output" => read.binary_data_output = Some(truth(name, value)?),
             // Every answer of a stream is final here and says so, with or without this parameter.
             "triton_enable_empty_final_response" => {

@@ -227,13 +227,14 @@ fn version_must_be_a_number() {
 #[test]
 fn parameters_with_a_meaning() {
     let text = |request| match decode(request) {
+        Ok(call) if call.query.priority > 0 => format!("priority {}", call.query.priority),
         Ok(call) => format!("{:?} {:?}", call.timeout, call.form),
         Err(error) => error.to_string(),
     };
     assert_eq!(text(with_parameter("timeout", ParameterChoice::Int64Param(1500))), "Some(1.5ms) Raw");
     assert_eq!(text(with_parameter("timeout", ParameterChoice::Uint64Param(0))), "None Raw");
     assert_eq!(text(with_parameter("binary_data_output", ParameterChoice::BoolParam(false))), "None Typed");
-    assert_eq!(text(with_parameter("priority", ParameterChoice::Uint64Param(1))), "None Raw");
+    assert_eq!(text(with_parameter("priority", ParameterChoice::Uint64Param(1))), "priority 1");
     assert_eq!(text(with_parameter("sequence_id", ParameterChoice::Int64Param(0))), "None Raw");
     assert_eq!(text(with_parameter("sequence_start", ParameterChoice::BoolParam(false))), "None Raw");
     assert_eq!(text(with_parameter("my_own", ParameterChoice::DoubleParam(1.0))), "None Raw");

@@ -2,6 +2,8 @@
 
 use expect_test::expect;
 
+use gristmill_engine::tuning::{Priorities, TimeoutAction};
+
 use super::*;
 
 #[test]
@@ -283,22 +285,22 @@ fn dynamic_batching() {
         expect![[r#"
             name: identity
             batching: UpTo(64)
-            dynamic batching: DynamicBatching { delay: 100µs, preferred_rows: [16, 32], preserve_ordering: true, queue: QueuePolicy { requests_max: Some(16), timeout: Some(5ms), timeout_action: Delay, timeout_can_be_shortened: true }, priorities: Some(Priorities { levels: 3, default_level: 2, policies: {1: QueuePolicy { requests_max: Some(4), timeout: None, timeout_action: Reject, timeout_can_be_shortened: false }, 3: QueuePolicy { requests_max: None, timeout: None, timeout_action: Reject, timeout_can_be_shortened: false }} }) }
+            dynamic batching: DynamicBatching { delay: 100µs, preferred_rows: [16, 32], preserve_ordering: true, queue: QueuePolicy { requests_max: Some(16), timeout: Some(5ms), timeout_action: Delay, timeout_can_be_shortened: true }, priorities: Some(Priorities { levels: 3, default_level: 2 }), level_policies: {1: QueuePolicy { requests_max: Some(4), timeout: None, timeout_action: Reject, timeout_can_be_shortened: false }, 3: QueuePolicy { requests_max: None, timeout: None, timeout_action: Reject, timeout_can_be_shortened: false }} }
             input: x BF16 [-1, 16]
             output: y BF16 [-1, 16]
-            note: dynamic_batching.preferred_batch_size has no effect: a batch has the rows that wait when an instance is free, up to max_batch_size
-            note: dynamic_batching.preserve_ordering has no effect: requests of one stream are answered in their order, and others as soon as they are done
-            note: dynamic_batching.default_queue_policy.default_timeout_microseconds has no effect: a request waits until the deadline or timeout that it brings
-            note: dynamic_batching.default_queue_policy.timeout_action has no effect: a request whose time is over is refused
-            note: dynamic_batching.default_queue_policy.max_queue_size: 64 rows may wait; Triton counts requests
-            note: dynamic_batching.priority_queue_policy[1] has no effect: all requests wait in one queue by the default policy
-            note: dynamic_batching.priority_queue_policy[3] has no effect: all requests wait in one queue by the default policy
-            note: dynamic_batching.priority_levels has no effect: requests run in the order in which they came"#]],
+            note: dynamic_batching.preserve_ordering has no effect: requests of one stream are answered in their order, and others as soon as they are done"#]],
     );
     let tuning = parse_pbtxt(text).unwrap().tuning();
     let delay = std::time::Duration::from_micros(100);
     assert_eq!((tuning.batch_rows_max, tuning.batch_delay), (Some(64), Some(delay)));
-    assert_eq!(tuning.queue_rows_max, Some(64), "never shorter than a batch");
+    assert_eq!((tuning.preferred_rows, tuning.queue_rows_max), (vec![16, 32], None));
+    assert_eq!(tuning.priorities, Some(Priorities { levels: 3, default_level: 2 }));
+    assert_eq!(tuning.queue_policy.timeout_action, TimeoutAction::Delay);
+    assert_eq!(tuning.level_policies[&1].requests_max, Some(4));
+    let without = parse_pbtxt("dynamic_batching { default_queue_policy { max_queue_size: 5000 } }");
+    let tuning = without.unwrap().tuning();
+    assert_eq!(tuning.batch_delay, None, "the cost model decides");
+    assert_eq!(tuning.queue_rows_max, Some(5000), "as many rows as requests may wait");
 }
 
 #[test]

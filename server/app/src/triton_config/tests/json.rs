@@ -31,15 +31,15 @@ fn a_complete_configuration_is_read() {
     check_json(
         text,
         expect![[r#"
-        name: simple
-        model file: model.onnx
-        versions: Latest(1)
-        batching: UpTo(8)
-        dynamic batching: DynamicBatching { delay: 0ns, preferred_rows: [8], preserve_ordering: false, queue: QueuePolicy { requests_max: None, timeout: None, timeout_action: Reject, timeout_can_be_shortened: false }, priorities: None }
-        instances: 2
-        provider: cpu {}
-        input: INPUT0 INT32 [16]
-        output: OUTPUT0 INT32 [16]"#]],
+            name: simple
+            model file: model.onnx
+            versions: Latest(1)
+            batching: UpTo(8)
+            dynamic batching: DynamicBatching { delay: 0ns, preferred_rows: [8], preserve_ordering: false, queue: QueuePolicy { requests_max: None, timeout: None, timeout_action: Reject, timeout_can_be_shortened: false }, priorities: None, level_policies: {} }
+            instances: 2
+            provider: cpu {}
+            input: INPUT0 INT32 [16]
+            output: OUTPUT0 INT32 [16]"#]],
     );
 }
 
@@ -59,15 +59,13 @@ fn both_cases_strings_for_integers_and_nulls_are_read() {
     check_json(
         text,
         expect![[r#"
-        versions: Specific([1, 2])
-        batching: UpTo(16)
-        dynamic batching: DynamicBatching { delay: 500µs, preferred_rows: [], preserve_ordering: false, queue: QueuePolicy { requests_max: None, timeout: None, timeout_action: Reject, timeout_can_be_shortened: false }, priorities: Some(Priorities { levels: 2, default_level: 1, policies: {2: QueuePolicy { requests_max: None, timeout: None, timeout_action: Delay, timeout_can_be_shortened: false }} }) }
-        threads: 3
-        provider: openvino {}
-        input: x FP32 [-1, 3]
-        warm-up: WarmUpSample { name: "a", rows: 1, runs: 1, inputs: [WarmUpInput { name: "x", dtype: Fp32, dims: [2, 3], data: File("x.bin") }] }
-        note: dynamic_batching.priority_queue_policy[2] has no effect: all requests wait in one queue by the default policy
-        note: dynamic_batching.priority_levels has no effect: requests run in the order in which they came"#]],
+            versions: Specific([1, 2])
+            batching: UpTo(16)
+            dynamic batching: DynamicBatching { delay: 500µs, preferred_rows: [], preserve_ordering: false, queue: QueuePolicy { requests_max: None, timeout: None, timeout_action: Reject, timeout_can_be_shortened: false }, priorities: Some(Priorities { levels: 2, default_level: 1 }), level_policies: {2: QueuePolicy { requests_max: None, timeout: None, timeout_action: Delay, timeout_can_be_shortened: false }} }
+            threads: 3
+            provider: openvino {}
+            input: x FP32 [-1, 3]
+            warm-up: WarmUpSample { name: "a", rows: 1, runs: 1, inputs: [WarmUpInput { name: "x", dtype: Fp32, dims: [2, 3], data: File("x.bin") }] }"#]],
     );
 }
 

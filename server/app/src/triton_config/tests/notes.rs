@@ -110,9 +110,9 @@ fn the_device_decides_what_holds_of_the_rest() {
     check(
         "dynamic_batching { priority_queue_policy { key: 1 } }",
         expect![[r#"
-        batching: Derived
-        dynamic batching: DynamicBatching { delay: 0ns, preferred_rows: [], preserve_ordering: false, queue: QueuePolicy { requests_max: None, timeout: None, timeout_action: Reject, timeout_can_be_shortened: false }, priorities: None }
-        note: dynamic_batching.priority_queue_policy[1] has no effect: priority_levels is 0, so no request has a priority"#]],
+            batching: Derived
+            dynamic batching: DynamicBatching { delay: 0ns, preferred_rows: [], preserve_ordering: false, queue: QueuePolicy { requests_max: None, timeout: None, timeout_action: Reject, timeout_can_be_shortened: false }, priorities: None, level_policies: {} }
+            note: dynamic_batching.priority_queue_policy[1] has no effect: priority_levels is 0, so no request has a priority"#]],
     );
     let complete = "input { name: 'x' data_type: TYPE_FP32 dims: 1 }
                     output { name: 'y' data_type: TYPE_FP32 dims: 1 }
@@ -120,10 +120,10 @@ fn the_device_decides_what_holds_of_the_rest() {
     check(
         complete,
         expect![[r#"
-        batching: Never
-        dynamic batching: DynamicBatching { delay: 0ns, preferred_rows: [], preserve_ordering: false, queue: QueuePolicy { requests_max: None, timeout: None, timeout_action: Reject, timeout_can_be_shortened: false }, priorities: None }
-        input: x FP32 [1]
-        output: y FP32 [1]
-        note: dynamic_batching has no effect: max_batch_size is 0, so requests run one at a time"#]],
+            batching: Never
+            dynamic batching: DynamicBatching { delay: 0ns, preferred_rows: [], preserve_ordering: false, queue: QueuePolicy { requests_max: None, timeout: None, timeout_action: Reject, timeout_can_be_shortened: false }, priorities: None, level_policies: {} }
+            input: x FP32 [1]
+            output: y FP32 [1]
+            note: dynamic_batching has no effect: max_batch_size is 0, so requests run one at a time"#]],
     );
 }
