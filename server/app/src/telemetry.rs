@@ -1,32 +1,44 @@
 //! Logs and metrics of the process: how log lines look, which recorder collects, what `/metrics` says.
 
+mod cell;
+mod exposition;
+mod recorder;
+
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use gristmill_engine::engine::Engine;
-use gristmill_engine::metrics::{Kind, METRICS};
-use metrics::Unit;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use gristmill_engine::metrics::{Kind, METRICS, Metric};
+use metrics::{Gauge, Unit};
 use metrics_process::Collector;
 use tracing_subscriber::EnvFilter;
 
+use self::recorder::Recorder;
 use crate::cli::{LogArgs, LogFormat};
 
-/// How often histogram samples are folded into their buckets. Without it they pile up between scrapes.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often series of what is gone are looked for where nobody scrapes.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-const BUILD_INFO: &str = "gristmill_build_info";
+const BUILD_INFO: Metric = Metric {
+    name: "gristmill_build_info",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &["version", "runtime"],
+    help: "Always 1; the labels say what runs",
+};
 
 /// The installed metrics recorder.
 #[derive(Clone)]
 pub struct Telemetry {
-    prometheus: PrometheusHandle,
+    recorder: Recorder,
     process: Collector,
+    /// Held, because a series lasts as long as its handles.
+    _build: Gauge,
 }
 
 /// Sends log lines to standard error.
@@ -52,26 +64,20 @@ impl Telemetry {
     /// # Errors
     /// A recorder is installed already.
     pub fn install(runtime: &str) -> anyhow::Result<Telemetry> {
-        let mut builder = PrometheusBuilder::new();
-        for metric in METRICS {
-            if let Kind::Histogram(buckets) = metric.kind {
-                builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.into()), buckets)?;
-            }
-        }
-        let prometheus = builder.install_recorder()?;
-        gristmill_engine::metrics::describe();
+        let recorder = Recorder::default();
+        METRICS.iter().chain([&BUILD_INFO]).for_each(|metric| recorder.declare(metric));
+        metrics::set_global_recorder(recorder.clone())
+            .map_err(|error| anyhow::anyhow!("cannot install the metrics recorder: {error}"))?;
         let process = Collector::default();
         process.describe();
-        describe_build(runtime);
-        Ok(Telemetry { prometheus, process })
+        Ok(Telemetry { recorder, process, _build: build(runtime) })
     }
 
-    /// Folds samples for ever; ends with the process.
+    /// Lets go of series of what is gone, for ever; ends with the process.
     pub async fn keep_up(self) {
-        let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         loop {
-            interval.tick().await;
-            self.prometheus.run_upkeep();
+            self.recorder.sweep(interval.tick().await.into_std());
         }
     }
 
@@ -79,24 +85,25 @@ impl Telemetry {
     pub fn router(&self, engine: Arc<Engine>) -> Router {
         let telemetry = self.clone();
         let handler = move || {
-            let text = telemetry.render(&engine);
-            std::future::ready(
-                ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
-            )
+            let text = telemetry.text(&engine, Instant::now());
+            std::future::ready(([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response())
         };
         Router::new().route("/metrics", get(handler))
     }
 
-    fn render(&self, engine: &Engine) -> String {
+    /// What `/metrics` says at `now`.
+    pub fn text(&self, engine: &Engine, now: Instant) -> String {
         engine.refresh_gauges();
         self.process.collect();
-        self.prometheus.render()
+        self.recorder.sweep(now);
+        exposition::write(&self.recorder.lock())
     }
 }
 
 #[expect(clippy::disallowed_macros, reason = "set once at start, never on the request path")]
-fn describe_build(runtime: &str) {
-    metrics::describe_gauge!(BUILD_INFO, Unit::Count, "Always 1; the labels say what runs");
+fn build(runtime: &str) -> Gauge {
     let labels = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("runtime", runtime.to_owned())];
-    metrics::gauge!(BUILD_INFO, &labels).set(1.0);
+    let build = metrics::gauge!(BUILD_INFO.name, &labels);
+    build.set(1.0);
+    build
 }

@@ -7,10 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use metrics::Gauge;
+
 use crate::backend::Artifact;
 use crate::conduct::Summary;
 use crate::deployment::Deployment;
 use crate::error::LoadError;
+use crate::metrics::{VersionGauges, model_ready};
 use crate::plan::{Failed, Held, Step, Wanted, plan};
 use crate::registry::{DesiredModel, ModelSettings, SourceState, Stamp, VersionPolicy, VersionSource};
 use crate::workers::{Order, Workers};
@@ -41,6 +44,8 @@ pub(crate) struct Managed {
     previous: Option<u64>,
     history: VecDeque<Event>,
     watched: Option<Watched>,
+    /// Says that the model as a whole is at fault, while it is.
+    faulty: Option<Gauge>,
 }
 
 /// A version that has just become the default.
@@ -65,6 +70,7 @@ struct Slot {
     loading: Option<Loading>,
     failure: Option<Failure>,
     keep_until: Option<Instant>,
+    gauges: Option<VersionGauges>,
 }
 
 struct Ready {
@@ -150,6 +156,7 @@ impl Managed {
             previous: None,
             history: VecDeque::new(),
             watched: None,
+            faulty: None,
         }
     }
 
@@ -167,6 +174,7 @@ impl Managed {
             Some(DesiredModel::Faulty { reason }) => Source::Faulty { reason },
             None => Source::Gone,
         };
+        self.faulty = matches!(self.source, Source::Faulty { .. }).then(|| model_ready(&self.name, 0));
     }
 
     /// Nothing of it is left: not on disk, not in memory.
@@ -349,6 +357,13 @@ impl Managed {
                 self.record(version, EventKind::LoadFailed, error.to_string());
                 None
             }
+        }
+    }
+
+    /// Keeps the gauges of a version that is loaded or failed to be, for as long as it is remembered.
+    pub(crate) fn hold(&mut self, version: u64, gauges: VersionGauges) {
+        if let Some(slot) = self.slots.get_mut(&version) {
+            slot.gauges = Some(gauges);
         }
     }
 

@@ -143,7 +143,7 @@ pub const MODEL_READY: Metric = Metric {
     kind: Kind::Gauge,
     unit: Unit::Count,
     labels: VERSION_LABELS,
-    help: "1 when the version serves, 0 when it is in the repository and does not",
+    help: "1 when the version serves, 0 when it failed to load or has ended",
 };
 
 /// The metrics of this crate, in the order of `/metrics`' documentation.
@@ -193,18 +193,8 @@ pub(crate) struct DeploymentMetrics {
     pub(crate) instance_replacements: Counter,
 }
 
-/// Announces names, help texts and units to the installed recorder.
-pub fn describe() {
-    for metric in METRICS {
-        match metric.kind {
-            Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
-            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
-            Kind::Histogram(_) => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
-        }
-    }
-}
-
-/// A version's gauges that are set when its state changes.
+/// What is set when a version's state changes. A series lasts as long as its handles, and this one as long as
+/// the version is held.
 pub(crate) struct VersionGauges {
     pub(crate) ready: Gauge,
     pub(crate) load_seconds: Gauge,
@@ -223,11 +213,16 @@ impl VersionGauges {
         VersionGauges {
             loads_ok: loads("ok"),
             loads_failed: loads("failed"),
-            ready: metrics::gauge!(MODEL_READY.name, &labels),
+            ready: model_ready(model, version),
             load_seconds: metrics::gauge!(LOAD_SECONDS.name, &labels),
             load_resident_bytes: metrics::gauge!(LOAD_RESIDENT_BYTES.name, &labels),
         }
     }
+}
+
+/// Whether a version serves; version 0 is the model as a whole.
+pub(crate) fn model_ready(model: &str, version: u64) -> Gauge {
+    metrics::gauge!(MODEL_READY.name, &version_labels(model, version))
 }
 
 impl VersionGauges {
@@ -307,6 +302,13 @@ impl DeploymentMetrics {
 
     pub(crate) fn count_closed(&self, reason: CloseReason) {
         self.closed[reason as usize].increment(1);
+    }
+
+    /// Nothing waits and nobody works any more.
+    pub(crate) fn clear_gauges(&self) {
+        for gauge in [&self.queue_rows, &self.queue_bytes, &self.instances] {
+            gauge.set(0.0);
+        }
     }
 
     pub(crate) fn record_answer(&self, queue: Duration, total: Duration) {

@@ -13,7 +13,7 @@ use crate::catalog::{Catalog, Published};
 use crate::cores;
 use crate::error::LoadError;
 use crate::managed::Managed;
-use crate::metrics::VersionGauges;
+use crate::metrics::{VersionGauges, model_ready};
 use crate::plan::Step;
 use crate::registry::Desired;
 use crate::retire::Retirer;
@@ -138,7 +138,6 @@ impl Reconciler {
     fn faults(&self) -> Vec<LoadReport> {
         let faulty = self.models.iter().filter_map(|(name, managed)| {
             let reason = managed.report().versions.remove(&0)?.1;
-            VersionGauges::new(name, 0).ready.set(0.0);
             let result = Err(LoadError(reason));
             Some(LoadReport { model: name.clone(), version: 0, took: Duration::ZERO, result })
         });
@@ -150,7 +149,7 @@ impl Reconciler {
         for (name, managed) in &mut self.models {
             for (version, _) in managed.time_out(self.options.load_timeout, now) {
                 // Its thread may never come back; another load may have its place.
-                VersionGauges::new(name, version).ready.set(0.0);
+                model_ready(name, version).set(0.0);
             }
         }
         for managed in self.models.values_mut() {
@@ -194,7 +193,7 @@ impl Reconciler {
             Step::Load { .. } => {}
             Step::Retire { version } => {
                 if let Some(workers) = managed.retire(version) {
-                    VersionGauges::new(name, version).ready.set(0.0);
+                    model_ready(name, version).set(0.0);
                     self.to_retire.push(workers);
                 }
             }
@@ -253,6 +252,7 @@ impl Reconciler {
                     }
                 }
                 self.to_retire.extend(managed.finish_load(version, load, result, took, Instant::now()));
+                managed.hold(version, gauges);
             }
             None => self.to_retire.extend(result.ok()),
         }

@@ -183,7 +183,7 @@ impl Workers {
                 tracing::error!(model = info.name, version = info.version, "a worker thread had panicked");
             }
         }
-        self.deployment.metrics.instances.set(0.0);
+        self.deployment.metrics.clear_gauges();
     }
 }
 
