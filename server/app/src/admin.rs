@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use gristmill_engine::attainment::WindowAttainment;
 use gristmill_engine::control::Control;
 use gristmill_engine::engine::Engine;
 use gristmill_engine::error::InferError;
@@ -78,6 +79,24 @@ impl Admin {
         self.show(model).await
     }
 
+    pub(crate) fn slo(&self, model: &str) -> Result<pb::Slo, InferError> {
+        let attainment = self.engine.attainment(model)?;
+        let window = |of: WindowAttainment| pb::SloWindow {
+            window: of.window.name.to_owned(),
+            seconds: of.window.length.as_secs(),
+            good: of.tally.good,
+            bad: of.tally.bad,
+            goodput_per_second: of.goodput_per_second,
+            attainment: of.attainment,
+            burn_rate: of.burn_rate,
+        };
+        Ok(pb::Slo {
+            model: model.to_owned(),
+            objective: attainment.objective,
+            windows: attainment.windows.map(window).into(),
+        })
+    }
+
     fn message(&self, details: ModelDetails) -> pb::Model {
         let version = |entry: gristmill_engine::engine::IndexEntry| pb::Version {
             version: entry.version,
@@ -118,6 +137,26 @@ pub(crate) fn to_json(model: &pb::Model) -> Value {
         "labels": model.labels,
         "versions": model.versions.iter().map(version).collect::<Value>(),
         "history": model.history.iter().map(event).collect::<Value>(),
+    })
+}
+
+/// A model's promises as JSON, with the names of the message.
+pub(crate) fn slo_json(slo: &pb::Slo) -> Value {
+    let window = |window: &pb::SloWindow| {
+        json!({
+            "window": window.window,
+            "seconds": window.seconds,
+            "good": window.good,
+            "bad": window.bad,
+            "goodput_per_second": window.goodput_per_second,
+            "attainment": window.attainment,
+            "burn_rate": window.burn_rate,
+        })
+    };
+    json!({
+        "model": slo.model,
+        "objective": slo.objective,
+        "windows": slo.windows.iter().map(window).collect::<Value>(),
     })
 }
 
@@ -166,5 +205,10 @@ impl AdminService for Admin {
     async fn set_label(&self, request: Request<pb::SetLabelRequest>) -> Result<Response<pb::Model>, Status> {
         let pb::SetLabelRequest { model, label, version } = request.into_inner();
         self.set_label(&model, &label, version).await.map(Response::new).map_err(grpc_status)
+    }
+
+    async fn show_slo(&self, request: Request<pb::ShowSloRequest>) -> Result<Response<pb::Slo>, Status> {
+        let pb::ShowSloRequest { model } = request.into_inner();
+        self.slo(&model).map(Response::new).map_err(grpc_status)
     }
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use gristmill_engine::attainment::OBJECTIVE_BY_DEFAULT;
 use gristmill_engine::registry::{Lifecycle, ModelSettings, Prepared, VersionPolicy};
 use gristmill_engine::tuning::Tuning;
 use gristmill_onnx::{BackendChoice, OnnxBackend, OnnxOptions, Provider, ProviderKind, Runtime};
@@ -33,6 +34,7 @@ pub struct ModelToml {
     pub spinning: Option<bool>,
     pub tuning: Tuning,
     pub lifecycle: Lifecycle,
+    pub slo_objective: Option<f64>,
 }
 
 /// The file as it is written.
@@ -58,6 +60,7 @@ struct Raw {
     #[serde(default)]
     budget: RawBudget,
     watch: Option<RawWatch>,
+    slo_objective: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -135,6 +138,7 @@ impl SettingsReader {
         ModelSettings {
             tuning: file.tuning,
             lifecycle: file.lifecycle,
+            slo_objective: file.slo_objective.unwrap_or(OBJECTIVE_BY_DEFAULT),
             prepare: Arc::new(move |version_directory| prepare(version_directory, &notes)),
             ..ModelSettings::new(OnnxBackend::new(&self.runtime, options))
         }
@@ -227,7 +231,12 @@ pub fn parse_model_toml(text: &str) -> Result<ModelToml, String> {
         RawBackend::Onnxruntime => BackendChoice::OnnxRuntime,
         RawBackend::Tract => BackendChoice::Tract,
     });
-    Ok(ModelToml { backend, providers: providers.transpose()?, spinning: raw.spinning, tuning, lifecycle })
+    if let Some(objective) = raw.slo_objective.filter(|objective| !(0.0 < *objective && *objective < 1.0)) {
+        return Err(format!("slo_objective is {objective}: expected a share between 0 and 1, such as 0.999"));
+    }
+    let slo_objective = raw.slo_objective;
+    let providers = providers.transpose()?;
+    Ok(ModelToml { backend, providers, spinning: raw.spinning, tuning, lifecycle, slo_objective })
 }
 
 fn between(field: &str, value: Option<usize>, max: usize) -> Result<Option<usize>, String> {
@@ -288,6 +297,7 @@ mod tests {
             allow_signature_change = true
             budget = { run_p99 = { 1 = "2ms" }, resident_bytes = 1000000 }
             watch = { period = "2m", p99_ratio_max = 3.0 }
+            slo_objective = 0.99
 
             [queue]
             rows_max = 100
@@ -302,6 +312,7 @@ mod tests {
         assert_eq!(parsed.backend, Some(BackendChoice::OnnxRuntime));
         assert_eq!(parsed.providers.unwrap()[1].options["device_id"], "1");
         assert_eq!(parsed.spinning, Some(true));
+        assert_eq!(parsed.slo_objective, Some(0.99));
         let tuning = Tuning {
             instances: Some(2),
             threads: Some(3),
@@ -383,6 +394,10 @@ mod tests {
             "budget = { run_p99 = { x = \"2ms\" } }",
             expect![[r#"budget.run_p99: 'x' is not a number of rows: expected for example { 1 = "2ms" }"#]],
         );
+        check(
+            "slo_objective = 1.0",
+            expect!["slo_objective is 1: expected a share between 0 and 1, such as 0.999"],
+        );
         check("instances = 0", expect!["instances is 0: expected 1 to 1024"]);
         check(
             "batching = { rows_max = 9999999 }",
@@ -445,7 +460,7 @@ mod tests {
                   |
                 1 | instance = 2
                   | ^^^^^^^^
-                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `slo`, `priorities`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`"#]],
+                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `slo`, `priorities`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`, `slo_objective`"#]],
         );
         check(
             "backend = \"torch\"",

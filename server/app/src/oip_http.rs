@@ -79,6 +79,7 @@ pub fn router(engine: Arc<Engine>, control: Option<Control>, options: HttpOption
         .route("/v2/health/ready", get(v2::ready))
         .route("/v2/models", get(v2::models))
         .route("/v2/models/stats", get(v2::all_statistics))
+        .route("/v2/models/{model}/slo", get(admin::slo))
         .nest("/v2/models/{model}", models.clone())
         .nest("/v2/models/{model}/versions/{version}", models)
         .route("/v2/repository/index", post(repository::index))

@@ -47,7 +47,7 @@ async fn serve(engine: &Engine, reconciler: &mut Reconciler, versions: impl Into
 /// The series of each version.
 fn by_version(text: &str) -> BTreeMap<u64, BTreeSet<&str>> {
     let mut versions: BTreeMap<u64, BTreeSet<&str>> = BTreeMap::new();
-    for line in text.lines().filter(|line| line.contains("model=\"m\"")) {
+    for line in text.lines().filter(|line| line.contains("model=\"m\",version=")) {
         let version = line.split_once("version=\"").unwrap().1.split_once('"').unwrap().0;
         versions.entry(version.parse().unwrap()).or_default().insert(line.rsplit_once(' ').unwrap().0);
     }

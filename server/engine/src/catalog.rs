@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::deployment::Deployment;
 use crate::error::InferError;
 use crate::request::VersionSelector;
+use crate::service_level::ServiceLevel;
 
 /// One version in the repository, serving or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub enum VersionState {
 #[derive(Default)]
 pub(crate) struct Catalog {
     models: HashMap<String, Served>,
+    /// Of every model in the repository, serving or not.
+    service_levels: BTreeMap<String, Arc<ServiceLevel>>,
     index: BTreeMap<(String, u64), (VersionState, String)>,
     /// What keeps a model that ought to be served from being served, one entry a model.
     unserved: Vec<String>,
@@ -44,6 +47,7 @@ pub(crate) struct Catalog {
 /// What the catalog shows of one model.
 pub(crate) struct ModelReport {
     pub(crate) name: String,
+    pub(crate) service_level: Arc<ServiceLevel>,
     /// Version 0 stands for the model as a whole.
     pub(crate) versions: BTreeMap<u64, (VersionState, String)>,
     pub(crate) served: Option<Served>,
@@ -88,7 +92,7 @@ impl VersionState {
 impl Catalog {
     pub(crate) fn new(reports: impl Iterator<Item = ModelReport>) -> Catalog {
         let mut catalog = Catalog::default();
-        for ModelReport { name, versions, served, is_expected, fault } in reports {
+        for ModelReport { name, service_level, versions, served, is_expected, fault } in reports {
             let newest = || {
                 let (version, (state, reason)) = versions.last_key_value()?;
                 let state = state.name().to_lowercase();
@@ -106,8 +110,9 @@ impl Catalog {
                 .index
                 .extend(versions.into_iter().map(|(version, entry)| ((name.clone(), version), entry)));
             if let Some(served) = served {
-                catalog.models.insert(name, served);
+                catalog.models.insert(name.clone(), served);
             }
+            catalog.service_levels.insert(name, service_level);
         }
         catalog
     }
@@ -138,6 +143,18 @@ impl Catalog {
         let mut all: Vec<_> = self.models.values().flat_map(|served| &served.versions).collect();
         all.sort_by(|a, b| (&a.info.name, a.info.version).cmp(&(&b.info.name, b.info.version)));
         all
+    }
+
+    /// The promises of `name`.
+    pub(crate) fn service_level(&self, name: &str) -> Result<&ServiceLevel, InferError> {
+        match self.service_levels.get(name) {
+            Some(service_level) => Ok(service_level),
+            None => Err(self.missing(name, &VersionSelector::Default)),
+        }
+    }
+
+    pub(crate) fn service_levels(&self) -> impl Iterator<Item = &ServiceLevel> {
+        self.service_levels.values().map(|service_level| &**service_level)
     }
 
     pub(crate) fn index(&self) -> Vec<IndexEntry> {

@@ -17,6 +17,7 @@ use crate::job::Job;
 use crate::metrics::{DeploymentMetrics, Outcome};
 use crate::queue::{Depth, Queue};
 use crate::request::{ModelInfo, Query, Request};
+use crate::service_level::ServiceLevel;
 use crate::statistics::{BatchStatistics, Counted, Statistics};
 use crate::terms::Terms;
 use crate::waiting::{Due, Place};
@@ -30,6 +31,7 @@ pub(crate) struct Deployment {
     terms: Terms,
     pub(crate) queue: Queue<Job>,
     pub(crate) metrics: DeploymentMetrics,
+    pub(crate) service_level: Arc<ServiceLevel>,
     statistics: Mutex<Statistics>,
     /// The runtime of whoever asks: the same for all.
     pub(crate) callers: OnceLock<Handle>,
@@ -87,6 +89,7 @@ impl Deployment {
         cost: CostModel,
         batch_rows_why: String,
         terms: Terms,
+        service_level: Arc<ServiceLevel>,
     ) -> Deployment {
         let metrics = DeploymentMetrics::new(&info.name, info.version);
         Deployment {
@@ -96,6 +99,7 @@ impl Deployment {
             batch_rows_why,
             terms,
             metrics,
+            service_level,
             statistics: Mutex::new(Statistics::default()),
             callers: OnceLock::new(),
             conduct: Mutex::new(Conduct::new(Instant::now())),
@@ -107,7 +111,7 @@ impl Deployment {
     pub(crate) fn submit(self: &Arc<Deployment>, query: Query, now: Instant) -> Result<Admitted, Refused> {
         let result = self.admit(query, now);
         if let Err(Refused::Error(error)) = &result {
-            self.metrics.count(Outcome::of(error));
+            self.count(Outcome::of(error));
             self.record_failure(Duration::ZERO);
         }
         result
@@ -211,6 +215,12 @@ impl Deployment {
         })
     }
 
+    /// A request that has ended otherwise than with an answer.
+    pub(crate) fn count(&self, outcome: Outcome) {
+        self.metrics.count(outcome);
+        self.service_level.count(outcome, Instant::now());
+    }
+
     pub(crate) fn depth(&self) -> Depth {
         self.queue.depth()
     }
@@ -301,7 +311,7 @@ impl Admitted {
         let is_expired = !self.is_over && self.deployment.queue.remove(&self.places);
         if is_expired {
             self.is_over = true;
-            self.deployment.metrics.count(Outcome::DeadlineExceeded);
+            self.deployment.count(Outcome::DeadlineExceeded);
             self.deployment.record_failure(self.arrived.elapsed());
         }
         is_expired
@@ -311,7 +321,7 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         if !self.is_over && self.deployment.queue.remove(&self.places) {
-            self.deployment.metrics.count(Outcome::Cancelled);
+            self.deployment.count(Outcome::Cancelled);
         }
     }
 }

@@ -8,11 +8,13 @@ use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use crate::answer::{Answer, Outcome};
+use crate::attainment::Attainment;
 use crate::capacity::LatencyModel;
 use crate::catalog::Published;
 pub use crate::catalog::{IndexEntry, VersionState};
 use crate::deployment::{Admitted, Refused};
 use crate::error::{InferError, Stage};
+use crate::metrics;
 use crate::reconcile::{Options, Reconciler};
 use crate::request::{ModelInfo, Query, Response, VersionSelector};
 use crate::statistics::Statistics;
@@ -70,10 +72,18 @@ impl Engine {
         query.deadline =
             query.deadline.into_iter().chain(self.deadline_max.and_then(|max| now.checked_add(max))).min();
         let catalog = self.published.catalog.load();
-        let deployment = catalog.find(&query.model, &query.version)?;
+        let deployment = catalog.find(&query.model, &query.version).inspect_err(|error| {
+            // Nobody else counts what finds nothing that serves.
+            if let Ok(service_level) = catalog.service_level(&query.model) {
+                service_level.count(metrics::Outcome::of(error), now);
+            }
+        })?;
         deployment.submit(query, now).map_err(|refused| match refused {
             Refused::Error(error) => error,
-            Refused::Closed => InferError::Unavailable("the server is shutting down".into()),
+            Refused::Closed => {
+                deployment.count(metrics::Outcome::Unavailable);
+                InferError::Unavailable("the server is shutting down".into())
+            }
         })
     }
 
@@ -132,6 +142,15 @@ impl Engine {
         Ok(pairs.collect())
     }
 
+    /// How the model called `name` keeps its promises, whichever of its versions were asked.
+    ///
+    /// # Errors
+    /// `NotFound` for a name that is not in the repository.
+    pub fn attainment(&self, name: &str) -> Result<Attainment, InferError> {
+        let catalog = self.published.catalog.load();
+        Ok(catalog.service_level(name)?.read(std::time::Instant::now()))
+    }
+
     /// Ready means: every model in the repository has a servable version, and no shutdown has begun.
     pub fn ready(&self) -> Readiness {
         let catalog = self.published.catalog.load();
@@ -165,7 +184,11 @@ impl Engine {
 
     /// Sets the gauges that describe a moment. Called before each scrape.
     pub fn refresh_gauges(&self) {
-        for deployment in self.published.catalog.load().deployments() {
+        let catalog = self.published.catalog.load();
+        for service_level in catalog.service_levels() {
+            service_level.refresh_gauges(std::time::Instant::now());
+        }
+        for deployment in catalog.deployments() {
             let depth = deployment.depth();
             deployment.metrics.queue_rows.set(depth.rows as f64);
             deployment.metrics.queue_bytes.set(depth.bytes as f64);

@@ -16,6 +16,7 @@ use crate::error::LoadError;
 use crate::metrics::{VersionGauges, model_ready};
 use crate::plan::{Failed, Held, Step, Wanted, plan};
 use crate::registry::{DesiredModel, ModelSettings, SourceState, Stamp, VersionPolicy, VersionSource};
+use crate::service_level::ServiceLevel;
 use crate::workers::{Order, Workers};
 
 /// What a request without a version gets, where a model has this label.
@@ -31,6 +32,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
 /// A model as the reconciler manages it.
 pub(crate) struct Managed {
     name: String,
+    service_level: Arc<ServiceLevel>,
     source: Source,
     /// False when it was unloaded through an interface, or has not been asked for where that is needed.
     pub(crate) is_asked_for: bool,
@@ -146,6 +148,7 @@ impl EventKind {
 impl Managed {
     pub(crate) fn new(name: String, is_asked_for: bool) -> Managed {
         Managed {
+            service_level: ServiceLevel::new(&name, Instant::now()),
             name,
             source: Source::Gone,
             is_asked_for,
@@ -169,6 +172,7 @@ impl Managed {
                     let stamp = versions.get(version).map(|source| source.stamp);
                     slot.failure.take_if(|failure| Some(failure.stamp) != stamp);
                 }
+                self.service_level.set_objective(settings.slo_objective);
                 Source::Sound { versions, settings }
             }
             Some(DesiredModel::Faulty { reason }) => Source::Faulty { reason },
@@ -299,7 +303,8 @@ impl Managed {
         let predecessor = self.default_deployment().map(|deployment| Arc::clone(&deployment.info));
         let slot = self.slots.entry(version).or_default();
         slot.loading = Some(Loading { stamp: source.stamp, load, since: now });
-        Some(Order { artifact, settings, predecessor })
+        let service_level = Arc::clone(&self.service_level);
+        Some(Order { artifact, settings, predecessor, service_level })
     }
 
     /// Versions whose load has taken longer than `timeout`; they count as failed from now on.

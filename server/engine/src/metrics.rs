@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, SharedString, Unit};
 
+use crate::attainment::{Attainment, WINDOWS};
 use crate::error::InferError;
 use crate::former::CloseReason;
 
@@ -145,6 +146,48 @@ pub const MODEL_READY: Metric = Metric {
     labels: VERSION_LABELS,
     help: "1 when the version serves, 0 when it failed to load or has ended",
 };
+pub const SLO_REQUESTS: Metric = Metric {
+    name: "gristmill_slo_requests_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["model", "result"],
+    help: "Requests that were answered in time (good), and those refused, expired or failed (bad)",
+};
+pub const SLO_OBJECTIVE: Metric = Metric {
+    name: "gristmill_slo_objective_ratio",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &["model"],
+    help: "Share of requests that ought to be good",
+};
+pub const SLO_ATTAINMENT: Metric = Metric {
+    name: "gristmill_slo_attainment_ratio",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &["model", "window"],
+    help: "Share of requests that were good over the last 5m, 1h, 24h",
+};
+pub const SLO_BURN_RATE: Metric = Metric {
+    name: "gristmill_slo_burn_rate",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &["model", "window"],
+    help: "How many times faster than the objective allows requests went bad over the last 5m, 1h, 24h",
+};
+pub const DEADLINE_SLACK_SECONDS: Metric = Metric {
+    name: "gristmill_deadline_slack_seconds",
+    kind: Kind::Histogram(SECONDS_BUCKETS),
+    unit: Unit::Seconds,
+    labels: &["model"],
+    help: "Time that was left until the deadline when the answer was there, of answers in time",
+};
+pub const DEADLINE_OVERRUN_SECONDS: Metric = Metric {
+    name: "gristmill_deadline_overrun_seconds",
+    kind: Kind::Histogram(SECONDS_BUCKETS),
+    unit: Unit::Seconds,
+    labels: &["model"],
+    help: "Time since the deadline when the answer was there, of answers too late",
+};
 
 /// The metrics of this crate, in the order of `/metrics`' documentation.
 pub const METRICS: &[Metric] = &[
@@ -163,6 +206,12 @@ pub const METRICS: &[Metric] = &[
     LOADS,
     LOAD_RESIDENT_BYTES,
     MODEL_READY,
+    SLO_REQUESTS,
+    SLO_OBJECTIVE,
+    SLO_ATTAINMENT,
+    SLO_BURN_RATE,
+    DEADLINE_SLACK_SECONDS,
+    DEADLINE_OVERRUN_SECONDS,
 ];
 
 /// How a request ended: the values of the label `outcome`.
@@ -191,6 +240,17 @@ pub(crate) struct DeploymentMetrics {
     pub(crate) queue_bytes: Gauge,
     pub(crate) instances: Gauge,
     pub(crate) instance_replacements: Counter,
+}
+
+/// Handles of one model, whichever versions of it serve.
+pub(crate) struct ServiceLevelMetrics {
+    pub(crate) good: Counter,
+    pub(crate) bad: Counter,
+    pub(crate) slack_seconds: Histogram,
+    pub(crate) overrun_seconds: Histogram,
+    objective: Gauge,
+    attainment: [Gauge; WINDOWS.len()],
+    burn_rate: [Gauge; WINDOWS.len()],
 }
 
 /// What is set when a version's state changes. A series lasts as long as its handles, and this one as long as
@@ -258,6 +318,18 @@ impl Outcome {
         }
     }
 
+    /// Whether the caller got what was promised; `None` where it was not the server's to keep.
+    pub(crate) fn verdict(self) -> Option<bool> {
+        match self {
+            Outcome::Ok => Some(true),
+            Outcome::Overloaded
+            | Outcome::DeadlineExceeded
+            | Outcome::Unavailable
+            | Outcome::BackendError => Some(false),
+            Outcome::InvalidInput | Outcome::TooLarge | Outcome::Cancelled => None,
+        }
+    }
+
     pub(crate) fn of(error: &InferError) -> Outcome {
         match error {
             InferError::NotFound(_) | InferError::InvalidInput(_) => Outcome::InvalidInput,
@@ -315,6 +387,38 @@ impl DeploymentMetrics {
         self.count(Outcome::Ok);
         self.queue_seconds.record(queue);
         self.request_seconds.record(total);
+    }
+}
+
+// === impl ServiceLevelMetrics ===
+
+impl ServiceLevelMetrics {
+    pub(crate) fn new(model: &str) -> ServiceLevelMetrics {
+        let model: [(&'static str, SharedString); 1] = [("model", model.to_owned().into())];
+        let labels_and = |key: &'static str, value: &'static str| {
+            let [model] = model.clone();
+            [model, (key, SharedString::const_str(value))]
+        };
+        let by_window = |metric: &Metric| {
+            WINDOWS.map(|window| metrics::gauge!(metric.name, &labels_and("window", window.name)))
+        };
+        ServiceLevelMetrics {
+            good: metrics::counter!(SLO_REQUESTS.name, &labels_and("result", "good")),
+            bad: metrics::counter!(SLO_REQUESTS.name, &labels_and("result", "bad")),
+            slack_seconds: metrics::histogram!(DEADLINE_SLACK_SECONDS.name, &model),
+            overrun_seconds: metrics::histogram!(DEADLINE_OVERRUN_SECONDS.name, &model),
+            objective: metrics::gauge!(SLO_OBJECTIVE.name, &model),
+            attainment: by_window(&SLO_ATTAINMENT),
+            burn_rate: by_window(&SLO_BURN_RATE),
+        }
+    }
+
+    pub(crate) fn set(&self, attainment: &Attainment) {
+        self.objective.set(attainment.objective);
+        for (index, window) in attainment.windows.iter().enumerate() {
+            self.attainment[index].set(window.attainment);
+            self.burn_rate[index].set(window.burn_rate);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::answer::{self, Answer, Reply};
+use crate::attainment::Tally;
 use crate::deployment::{Deployment, Ran};
 use crate::metrics::Outcome;
 
@@ -65,15 +66,22 @@ impl<'a> Outbox<'a> {
         let now = Instant::now();
         let mut replies = Vec::new();
         let mut latencies: SmallVec<[Duration; 64]> = SmallVec::new();
+        let mut tally = Tally::default();
+        let service_level = &self.deployment.service_level;
         for Finished { mut ran, answers } in self.batches.drain(..) {
             for FinishedAnswer { reply, answer, arrived, deadline } in answers {
                 let total = now.saturating_duration_since(arrived);
                 ran.request_total += total;
                 latencies.push(total);
                 let metrics = &self.deployment.metrics;
-                match unheard(&reply, deadline, now) {
-                    None => metrics.record_answer(answer.timing.queue, total),
-                    Some(outcome) => metrics.count(outcome),
+                let outcome = unheard(&reply, deadline, now).unwrap_or(Outcome::Ok);
+                match outcome {
+                    Outcome::Ok => metrics.record_answer(answer.timing.queue, total),
+                    outcome => metrics.count(outcome),
+                }
+                outcome.verdict().into_iter().for_each(|is_good| tally.add(is_good));
+                if let Some(deadline) = deadline {
+                    service_level.record_slack(deadline, now);
                 }
                 replies.push((reply, Ok(answer)));
             }
@@ -81,6 +89,7 @@ impl<'a> Outbox<'a> {
         }
         self.leave_by = None;
         self.deployment.record_answers(latencies.into_iter(), now);
+        service_level.count_all(tally, now);
         answer::deliver(replies, self.deployment.callers.get());
     }
 }
@@ -98,7 +107,7 @@ impl FinishedAnswer {
 }
 
 /// Why nobody will take the answer, if so: its deadline has passed, or the caller has gone.
-fn unheard(reply: &Reply, deadline: Option<Instant>, now: Instant) -> Option<Outcome> {
+pub(crate) fn unheard(reply: &Reply, deadline: Option<Instant>, now: Instant) -> Option<Outcome> {
     match deadline {
         Some(deadline) if deadline <= now => Some(Outcome::DeadlineExceeded),
         _ if reply.is_abandoned() => Some(Outcome::Cancelled),

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use crate::attainment::OBJECTIVE_BY_DEFAULT;
 use crate::backend::Backend;
 use crate::conduct::Watch;
 use crate::error::ControlError;
@@ -103,6 +104,8 @@ pub struct ModelSettings {
     pub backend: Arc<dyn Backend>,
     pub tuning: Tuning,
     pub lifecycle: Lifecycle,
+    /// The share of requests that ought to be answered in time.
+    pub slo_objective: f64,
     /// The model file's name inside a version's directory.
     pub file_name: String,
     /// Run before a version is loaded, with the version's directory.
@@ -204,6 +207,7 @@ impl ModelSettings {
             backend,
             tuning: Tuning::default(),
             lifecycle: Lifecycle::default(),
+            slo_objective: OBJECTIVE_BY_DEFAULT,
             file_name: MODEL_FILE.into(),
             prepare: Arc::new(|_| Ok(Prepared::default())),
         }

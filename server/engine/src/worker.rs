@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::answer::{Answer, Reply};
+use crate::answer::Answer;
 use crate::backend::{InputView, Instance, Model};
 use crate::deployment::{Deployment, Ran, RunTiming};
 use crate::error::{InferError, RunError, Stage};
@@ -13,7 +13,7 @@ use crate::former::CloseReason;
 use crate::gather::Gather;
 use crate::job::Job;
 use crate::metrics::Outcome;
-use crate::outbox::{Finished, FinishedAnswer, Outbox};
+use crate::outbox::{Finished, FinishedAnswer, Outbox, unheard};
 use crate::request::{Outputs, Timing};
 use crate::tensor::{ShapeText, Signature, Tensor};
 use crate::waiting::Item;
@@ -90,14 +90,8 @@ impl<'a> Worker<'a> {
         queue.next_batch(self.index, batch, dropped)
     }
 
-    fn answer_dropped(&self, job: Job) {
-        let error = if job.is_abandoned() {
-            self.deployment.metrics.count(Outcome::Cancelled);
-            return;
-        } else {
-            InferError::DeadlineExceeded { stage: Stage::Queue }
-        };
-        self.fail(job.reply, job.arrived, error);
+    fn answer_dropped(&self, mut job: Job) {
+        self.fail(&mut job, InferError::DeadlineExceeded { stage: Stage::Queue });
     }
 
     fn recover(&mut self, batch: &mut [Job], panic: &str) {
@@ -115,7 +109,7 @@ impl<'a> Worker<'a> {
                 let error = InferError::Backend(format!(
                     "the model's run panicked: {panic}; its session is replaced"
                 ));
-                self.fail(job.reply.take(), job.arrived, error);
+                self.fail(job, error);
             }
         }
     }
@@ -133,7 +127,7 @@ impl<'a> Worker<'a> {
                     RunError::Input(why) => InferError::InvalidInput(why),
                     RunError::Failed(why) => InferError::Backend(why),
                 };
-                self.fail(jobs[0].reply.take(), jobs[0].arrived, error);
+                self.fail(&mut jobs[0], error);
                 false
             }
             Err(_) => {
@@ -211,18 +205,20 @@ impl<'a> Worker<'a> {
         self.outbox.add(Finished { ran, answers }, end);
     }
 
-    fn fail(&self, reply: Option<Reply>, arrived: Instant, error: InferError) {
-        let reply = reply.expect("a job is answered once; this is a bug");
+    fn fail(&self, job: &mut Job, error: InferError) {
+        let reply = job.reply.take().expect("a job is answered once; this is a bug");
         let outcome = Outcome::of(&error);
         if outcome == Outcome::BackendError {
             self.deployment.record_model_failure();
         }
-        if reply.send(Err(error)) {
-            self.deployment.metrics.count(outcome);
-            self.deployment.record_failure(arrived.elapsed());
-        } else {
-            self.deployment.metrics.count(Outcome::Cancelled);
+        // A caller whose deadline has passed was told so by the front door's clock, and has left.
+        let unheard = unheard(&reply, job.due.deadline, Instant::now());
+        if unheard.is_none() {
+            self.deployment.record_failure(job.arrived.elapsed());
         }
+        // Counted before it is sent, as answers are.
+        self.deployment.count(unheard.unwrap_or(outcome));
+        let _heard = reply.send(Err(error));
     }
 }
 

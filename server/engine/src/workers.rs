@@ -18,6 +18,7 @@ use crate::golden;
 use crate::proof::{self, Recipe, Sample};
 use crate::registry::ModelSettings;
 use crate::request::ModelInfo;
+use crate::service_level::ServiceLevel;
 use crate::sweep::{self, ROWS_MAX_UNMEASURED, Sweep};
 use crate::tensor::{BatchAxis, Signature};
 use crate::terms::Terms;
@@ -33,6 +34,7 @@ pub(crate) struct Order {
     pub(crate) settings: Arc<ModelSettings>,
     /// The version that serves by default now.
     pub(crate) predecessor: Option<Arc<ModelInfo>>,
+    pub(crate) service_level: Arc<ServiceLevel>,
 }
 
 /// When workers free their sessions, which for a large model takes some hundredths of a second of a core.
@@ -58,7 +60,7 @@ impl Workers {
     /// # Errors
     /// The step that failed and why. Nothing is left behind.
     pub(crate) fn start(order: &Order) -> Result<Workers, LoadError> {
-        let Order { artifact, settings, predecessor } = order;
+        let Order { artifact, settings, predecessor, service_level } = order;
         let tuning = &settings.tuning;
         let directory = artifact.path.parent().unwrap_or(Path::new(""));
         let prepared = (settings.prepare)(directory).map_err(LoadError)?;
@@ -134,7 +136,8 @@ impl Workers {
             }
             tuning.budget.check(&info, recipe, &mut *instances[0])?;
         }
-        let deployment = Deployment::new(info, policy, cost, batch_rows_why, terms);
+        let service_level = Arc::clone(service_level);
+        let deployment = Deployment::new(info, policy, cost, batch_rows_why, terms, service_level);
         Workers::spawn(&model, Arc::new(deployment), instances)
     }
 

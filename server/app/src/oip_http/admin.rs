@@ -1,4 +1,4 @@
-//! The handlers of `/v1/admin/models`: what operators ask, as JSON.
+//! The handlers of `/v1/admin/models` and of what else operators ask, as JSON.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::reply::{self, Refusal};
 use super::{Door, body};
-use crate::admin::{Admin, to_json};
+use crate::admin::{Admin, slo_json, to_json};
 
 type Answer = Result<Response, Refusal>;
 
@@ -67,6 +67,11 @@ pub(super) async fn set_label(
     let expected = "{\"label\": \"stable\", \"version\": 3}, with version 0 to take the label away";
     let SetLabel { label, version } = read(&door, request, expected).await?;
     answer(admin(&door).set_label(&model, &label, version).await)
+}
+
+/// `/v2/models/{model}/slo`, where everything else about a model is.
+pub(super) async fn slo(State(door): State<Arc<Door>>, Path(model): Path<String>) -> Answer {
+    Ok(reply::json(StatusCode::OK, &slo_json(&admin(&door).slo(&model)?)))
 }
 
 fn admin(door: &Door) -> Admin {

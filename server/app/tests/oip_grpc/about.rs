@@ -3,6 +3,8 @@
 use expect_test::expect;
 use gristmill_engine::tensor::DType;
 use gristmill_engine::testing::FakeBackend;
+use gristmill_proto::admin::ShowSloRequest;
+use gristmill_proto::admin::admin_client::AdminClient;
 use gristmill_proto::inference::*;
 use tokio_stream::StreamExt;
 use tonic::Code;
@@ -261,4 +263,27 @@ async fn reflection_lists_every_service() {
         }
     };
     assert_eq!(listed, 1, "older tools speak v1alpha");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promises_kept() {
+    let server = Server::start([("echo", echo())]).await;
+    server.client().await.model_infer(raw("echo", &[[1.0, 2.0]])).await.unwrap();
+    let admin = AdminClient::new(server.channel().await);
+    let slo = |model: &str| {
+        let request = ShowSloRequest { model: model.into() };
+        let mut admin = admin.clone();
+        async move { admin.show_slo(request).await.map(tonic::Response::into_inner) }
+    };
+    let shown = slo("echo").await.unwrap();
+    assert_eq!((shown.model.as_str(), shown.objective), ("echo", 0.999));
+    let windows: Vec<_> = shown
+        .windows
+        .iter()
+        .map(|window| (window.window.as_str(), window.seconds, window.good, window.bad, window.attainment))
+        .collect();
+    assert_eq!(windows, [("5m", 300, 1, 0, 1.0), ("1h", 3600, 1, 0, 1.0), ("24h", 86400, 1, 0, 1.0)]);
+    let status = slo("nothing").await.unwrap_err();
+    expect!["NotFound: model 'nothing' is not in the repository: its index lists what is"]
+        .assert_eq(&text(&status));
 }

@@ -161,6 +161,22 @@ async fn latency_model() {
 }
 
 #[tokio::test]
+async fn promises_kept() {
+    let server = server().await;
+    let request = r#"{"inputs":[{"name":"x","shape":[2,1],"datatype":"BYTES","data":["a","b"]}]}"#;
+    assert_eq!(server.post("/v2/models/text/infer", request).await.status, 200);
+    assert_eq!(server.post("/v2/models/text/infer", "{}").await.status, 400);
+    let mut slo = server.get("/v2/models/text/slo").await.json();
+    for window in slo["windows"].as_array_mut().unwrap() {
+        assert!(window["goodput_per_second"].take().as_f64().unwrap() > 0.0);
+    }
+    expect![[r#"{"model":"text","objective":0.999,"windows":[{"window":"5m","seconds":300,"good":1,"bad":0,"goodput_per_second":null,"attainment":1.0,"burn_rate":0.0},{"window":"1h","seconds":3600,"good":1,"bad":0,"goodput_per_second":null,"attainment":1.0,"burn_rate":0.0},{"window":"24h","seconds":86400,"good":1,"bad":0,"goodput_per_second":null,"attainment":1.0,"burn_rate":0.0}]}"#]]
+        .assert_eq(&slo.to_string());
+    expect![[r#"404 {"error":"model 'nothing' is not in the repository: its index lists what is"}"#]]
+        .assert_eq(&server.get("/v2/models/nothing/slo").await.line());
+}
+
+#[tokio::test]
 async fn repository_index() {
     let server = server().await;
     let whole = r#"[{"name":"identity","version":"1","state":"READY","reason":""},{"name":"identity","version":"2","state":"READY","reason":""},{"name":"text","version":"1","state":"READY","reason":""}]"#;

@@ -120,6 +120,13 @@ impl Managed {
             labels: self.labels(),
         });
         let is_expected = self.is_asked_for && self.is_in_repository();
-        ModelReport { name: self.name.clone(), versions, served, is_expected, fault: self.fault() }
+        ModelReport {
+            name: self.name.clone(),
+            service_level: Arc::clone(&self.service_level),
+            versions,
+            served,
+            is_expected,
+            fault: self.fault(),
+        }
     }
 }
