@@ -255,7 +255,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let options = gristmill::oip_grpc::GrpcOptions::default();
         let forever = std::future::pending();
-        tokio.spawn(gristmill::oip_grpc::serve(listener, engine.into(), None, options, forever));
+        let gateway = gristmill::gateway::Gateway::new(engine.into());
+        tokio.spawn(gristmill::oip_grpc::serve(listener, gateway.into(), None, options, forever));
 
         let request = CONVOLUTIONS.request();
         let (mut connection, answer) = Connection::open(address, &request).unwrap();

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::codec::proto::{self, InferCall};
+use crate::gateway::{Call, Gateway};
 use crate::repository_orders;
 use crate::status::{bounded_status, grpc_status};
 
@@ -45,6 +46,7 @@ impl Default for GrpcOptions {
 /// The inference service on an engine.
 #[derive(Clone)]
 struct Inference {
+    gateway: Arc<Gateway>,
     engine: Arc<Engine>,
     /// `None` where nobody may change what is served.
     control: Option<Control>,
@@ -61,11 +63,12 @@ impl Inference {
         &self,
         message: pb::ModelInferRequest,
         deadline: Option<Instant>,
+        call: &mut Call<'_>,
     ) -> Result<pb::ModelInferResponse, InferError> {
         let InferCall { mut query, id, timeout, form } = proto::decode(message)?;
         query.deadline = deadline;
         query.timeout = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let answer = proto::encode(self.engine.infer(query).await?, id, form);
+        let answer = proto::encode(call.infer(query).await?, id, form);
         self.check_length(&answer)?;
         Ok(answer)
     }
@@ -141,7 +144,15 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
         let deadline = edge::deadline(request.extensions());
-        self.answer(request.into_inner(), deadline).await.map(Response::new).map_err(grpc_status)
+        let (metadata, _extensions, message) = request.into_parts();
+        let mut call = self.gateway.begin(metadata.as_ref());
+        let mut result =
+            self.answer(message, deadline, &mut call).await.map(Response::new).map_err(grpc_status);
+        call.annotate(match &mut result {
+            Ok(response) => response.metadata_mut().as_mut(),
+            Err(status) => status.metadata_mut().as_mut(),
+        });
+        result
     }
 
     async fn model_stream_infer(
@@ -149,7 +160,8 @@ impl GrpcInferenceService for Inference {
         request: Request<Streaming<pb::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let deadline = edge::deadline(request.extensions());
-        Ok(Response::new(stream::answers(self.clone(), request.into_inner(), deadline)))
+        let (metadata, _extensions, requests) = request.into_parts();
+        Ok(Response::new(stream::answers(self.clone(), requests, metadata.into_headers(), deadline)))
     }
 
     async fn model_config(

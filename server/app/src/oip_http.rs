@@ -22,6 +22,7 @@ use serde::Deserialize;
 
 pub use self::connection::serve;
 use self::reply::Refusal;
+use crate::gateway::Gateway;
 use crate::predict_http;
 
 /// What an operator sets for HTTP.
@@ -33,6 +34,7 @@ pub struct HttpOptions {
 
 /// What every handler needs.
 pub(crate) struct Door {
+    pub(crate) gateway: Arc<Gateway>,
     pub(crate) engine: Arc<Engine>,
     /// `None` where nobody may change what is served.
     pub(crate) control: Option<Control>,
@@ -65,7 +67,8 @@ impl Default for HttpOptions {
 }
 
 /// Every path of the HTTP door but `/metrics`.
-pub fn router(engine: Arc<Engine>, control: Option<Control>, options: HttpOptions) -> Router {
+pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOptions) -> Router {
+    let engine = Arc::clone(gateway.engine());
     let models = Router::new()
         .route("/", get(v2::model))
         .route("/ready", get(v2::model_ready))
@@ -96,7 +99,7 @@ pub fn router(engine: Arc<Engine>, control: Option<Control>, options: HttpOption
         .route("/health", get(predict_http::health))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(Arc::new(Door { engine, control, options }))
+        .with_state(Arc::new(Door { gateway, engine, control, options }))
 }
 
 async fn unknown_path(uri: Uri) -> Refusal {

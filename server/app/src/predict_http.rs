@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use gristmill_engine::engine::VersionState;
 use gristmill_engine::error::InferError;
@@ -23,6 +25,7 @@ use self::rule::Rule;
 use crate::codec::json::Encoded;
 use crate::codec::json::scan::Scanner;
 use crate::codec::json::write::{NonFinite, write_float, write_integer, write_string};
+use crate::gateway::Call;
 use crate::oip_http::reply::{self, Refusal};
 use crate::oip_http::v2::{deadline, header_timeout};
 use crate::oip_http::{Door, Target, body};
@@ -32,13 +35,21 @@ use crate::oip_http::{Door, Target, body};
 /// `{"features": …}` is one row (a flat list, or an object of named values) or many (a list of those);
 /// `{"instances": […]}` is always many. One row is answered with single values, many with lists in
 /// the same order. [`Rule`] says which output is the prediction and what its probability is.
-pub(crate) async fn predict(
-    State(door): State<Arc<Door>>,
-    target: Target,
-    request: Request,
+pub(crate) async fn predict(State(door): State<Arc<Door>>, target: Target, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut call = door.gateway.begin(&parts.headers);
+    let answer = answer(&door, &target, &parts, body, &mut call).await;
+    reply::annotated(answer, &call)
+}
+
+async fn answer(
+    door: &Door,
+    target: &Target,
+    parts: &Parts,
+    body: Body,
+    call: &mut Call<'_>,
 ) -> Result<Response, Refusal> {
     let arrival = Instant::now();
-    let (parts, body) = request.into_parts();
     let patience = header_timeout(&parts.headers)?;
     let body = body::read(&parts.headers, body, door.options).await?;
     let deadline = deadline(arrival, patience);
@@ -57,10 +68,10 @@ pub(crate) async fn predict(
             deadline,
             ..Query::default()
         };
-        match door.engine.infer(query).await {
+        match call.infer(query).await {
             // It was retired meanwhile, after its successor began to serve.
-            Err(InferError::NotFound(_) | InferError::Unavailable(_))
-                if door.has_changed(&target, &model) => {}
+            Err(InferError::NotFound(_) | InferError::Unavailable(_)) if door.has_changed(target, &model) => {
+            }
             result => break (result?, listed),
         }
     };

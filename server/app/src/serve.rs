@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cli::{LogFormat, ModelControl, ServeArgs};
 use crate::config::SettingsReader;
+use crate::gateway::Gateway;
 use crate::oip_grpc::{self, GrpcOptions};
 use crate::oip_http::{self, HttpOptions};
 use crate::repository_orders::OrderedRegistry;
@@ -103,7 +104,8 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     let doors = TaskTracker::new();
     let metrics_router = telemetry.router(Arc::clone(&engine));
     let http_options = HttpOptions { body_bytes_max: args.http_body_bytes_max };
-    let http_router = oip_http::router(Arc::clone(&engine), Some(control.clone()), http_options)
+    let gateway = Arc::new(Gateway::new(Arc::clone(&engine)));
+    let http_router = oip_http::router(Arc::clone(&gateway), Some(control.clone()), http_options)
         .merge(metrics_router.clone());
     let grpc_options = GrpcOptions { message_bytes_max: args.grpc_message_bytes_max };
     open_door(&doors, "http", oip_http::serve(http, http_router, stop.clone().cancelled_owned()));
@@ -111,13 +113,7 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     open_door(
         &doors,
         "grpc",
-        oip_grpc::serve(
-            grpc,
-            Arc::clone(&engine),
-            Some(control.clone()),
-            grpc_options,
-            stop.clone().cancelled_owned(),
-        ),
+        oip_grpc::serve(grpc, gateway, Some(control.clone()), grpc_options, stop.clone().cancelled_owned()),
     );
     doors.close();
     tokio::spawn(telemetry.keep_up());

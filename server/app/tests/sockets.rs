@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gristmill::gateway::Gateway;
 use gristmill::oip_grpc::{self, GrpcOptions};
 use gristmill::oip_http::{self, HttpOptions};
 use gristmill_engine::engine::Engine;
@@ -88,18 +89,14 @@ async fn serve(backend: FakeBackend) -> Served {
     let tuning = Tuning { queue_rows_max: Some(1 << 20), ..tuning };
     let (engine, reconciler) = engine([("m", 1, backend, tuning)]);
     let engine = Arc::new(engine);
+    let gateway = Arc::new(Gateway::new(Arc::clone(&engine)));
     let stop = CancellationToken::new();
     let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (grpc_address, http_address) = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
-    let router = oip_http::router(Arc::clone(&engine), None, HttpOptions::default());
-    let grpc_server = oip_grpc::serve(
-        grpc,
-        Arc::clone(&engine),
-        None,
-        GrpcOptions::default(),
-        stop.clone().cancelled_owned(),
-    );
+    let router = oip_http::router(Arc::clone(&gateway), None, HttpOptions::default());
+    let grpc_server =
+        oip_grpc::serve(grpc, gateway, None, GrpcOptions::default(), stop.clone().cancelled_owned());
     tokio::spawn(grpc_server);
     tokio::spawn(oip_http::serve(http, router, stop.clone().cancelled_owned()));
     Served { engine, reconciler, grpc: grpc_address, http: http_address, stop }

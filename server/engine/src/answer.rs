@@ -126,6 +126,7 @@ fn stack(parts: Vec<Answer>) -> Outcome {
     for part in &parts {
         timing.queue = timing.queue.max(part.timing.queue);
         timing.run = timing.run.max(part.timing.run);
+        timing.total = timing.total.max(part.timing.total);
         timing.batch_rows = timing.batch_rows.max(part.timing.batch_rows);
     }
     let count = parts.first().map_or(0, |part| part.outputs.len());

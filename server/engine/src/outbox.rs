@@ -69,8 +69,9 @@ impl<'a> Outbox<'a> {
         let mut tally = Tally::default();
         let service_level = &self.deployment.service_level;
         for Finished { mut ran, answers } in self.batches.drain(..) {
-            for FinishedAnswer { reply, answer, arrived, deadline } in answers {
+            for FinishedAnswer { reply, mut answer, arrived, deadline } in answers {
                 let total = now.saturating_duration_since(arrived);
+                answer.timing.total = total;
                 ran.request_total += total;
                 latencies.push(total);
                 let metrics = &self.deployment.metrics;

@@ -122,11 +122,15 @@ pub struct Response {
     pub timing: Timing,
 }
 
-/// Where a request's time went, from admission to the end of its run.
+/// Where a request's time went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
+    /// From admission until a worker took it.
     pub queue: Duration,
+    /// Of the run of the batch that it was in.
     pub run: Duration,
+    /// From admission until the answer left the worker.
+    pub total: Duration,
     /// Rows of the batch that this request ran in.
     pub batch_rows: usize,
 }

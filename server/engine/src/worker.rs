@@ -193,7 +193,10 @@ impl<'a> Worker<'a> {
             queue_total += queue;
             FinishedAnswer {
                 reply: job.reply.take().expect("a job is answered once; this is a bug"),
-                answer: Answer { outputs, timing: Timing { queue, run: timing.run, batch_rows: rows } },
+                answer: Answer {
+                    outputs,
+                    timing: Timing { queue, run: timing.run, batch_rows: rows, ..Timing::default() },
+                },
                 arrived: job.arrived,
                 deadline: job.request.deadline(),
             }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gristmill_engine::control::Control;
-use gristmill_engine::engine::Engine;
 use gristmill_proto::admin::admin_server::AdminServer;
 use gristmill_proto::admin::latency_server::LatencyServer;
 use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
@@ -27,6 +26,7 @@ use super::edge::Edge;
 use super::health::EngineHealth;
 use super::{GrpcOptions, Inference};
 use crate::admin::Admin;
+use crate::gateway::Gateway;
 use crate::latency::Latency;
 
 /// Calls that one connection may have open at the same time; more wait at the client.
@@ -57,7 +57,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// `listener` is not bound.
 pub async fn serve(
     listener: TcpListener,
-    engine: Arc<Engine>,
+    gateway: Arc<Gateway>,
     control: Option<Control>,
     options: GrpcOptions,
     shutdown: impl Future<Output = ()>,
@@ -65,7 +65,7 @@ pub async fn serve(
     let address = listener.local_addr()?;
     debug!(%address, "grpc listening");
     let stopping = CancellationToken::new();
-    let edge = Arc::new(edge(engine, control, options, &stopping));
+    let edge = Arc::new(edge(gateway, control, options, &stopping));
     let http = http2_settings();
     let connections = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
@@ -105,15 +105,16 @@ pub async fn serve(
 }
 
 fn edge(
-    engine: Arc<Engine>,
+    gateway: Arc<Gateway>,
     control: Option<Control>,
     options: GrpcOptions,
     stopping: &CancellationToken,
 ) -> Edge {
+    let engine = Arc::clone(gateway.engine());
     let health = EngineHealth { engine: Arc::clone(&engine), stopping: stopping.clone() };
     let admin = Admin::new(Arc::clone(&engine), control.clone());
     let latency = Latency { engine: Arc::clone(&engine) };
-    let handler = Arc::new(Inference { engine, control, options, stopping: stopping.clone() });
+    let handler = Arc::new(Inference { gateway, engine, control, options, stopping: stopping.clone() });
     let mut inference = GrpcInferenceServiceServer::from_arc(Arc::clone(&handler))
         .max_decoding_message_size(options.message_bytes_max)
         // The handlers check their answers themselves, with a better text.

@@ -1,12 +1,15 @@
 //! `ModelStreamInfer`: many requests over one stream, worked on side by side and answered in their order.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, BoxStream, StreamExt};
+use gristmill_engine::request::Timing;
 use gristmill_proto::inference::infer_parameter::ParameterChoice;
 use gristmill_proto::inference::{
     InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
 };
+use http::HeaderMap;
 use tonic::{Status, Streaming};
 
 use super::{Inference, edge};
@@ -22,17 +25,20 @@ const FINAL: &str = "triton_final_response";
 pub(super) fn answers(
     service: Inference,
     requests: Streaming<ModelInferRequest>,
+    headers: HeaderMap,
     deadline: Option<Instant>,
 ) -> BoxStream<'static, Result<ModelStreamInferResponse, Status>> {
     let message_bytes_max = service.options.message_bytes_max;
     let stopping = service.stopping.clone();
+    let headers = Arc::new(headers);
     requests
         .take_until(stopping.clone().cancelled_owned())
         .map(move |request| {
             let service = service.clone();
+            let headers = Arc::clone(&headers);
             async move {
                 match request {
-                    Ok(request) => Ok(service.answer_in_stream(request, deadline).await),
+                    Ok(request) => Ok(service.answer_in_stream(request, &headers, deadline).await),
                     Err(status) => Err(edge::reword(&status, message_bytes_max).unwrap_or(status)),
                 }
             }
@@ -50,12 +56,14 @@ impl Inference {
     async fn answer_in_stream(
         &self,
         request: ModelInferRequest,
+        headers: &HeaderMap,
         deadline: Option<Instant>,
     ) -> ModelStreamInferResponse {
         let id = request.id.clone();
         let model_name = request.model_name.clone();
         let model_version = request.model_version.clone();
-        let (error_message, mut answer) = match self.answer(request, deadline).await {
+        let mut call = self.gateway.begin(headers);
+        let (error_message, mut answer) = match self.answer(request, deadline, &mut call).await {
             Ok(answer) => (String::new(), answer),
             Err(error) => {
                 let answer = ModelInferResponse { id, model_name, model_version, ..Default::default() };
@@ -64,6 +72,24 @@ impl Inference {
         };
         let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
         answer.parameters.insert(FINAL.to_owned(), last);
+        if let Some(timing) = call.timing() {
+            answer.parameters.extend(timing_parameters(timing));
+        }
         ModelStreamInferResponse { error_message, infer_response: Some(answer) }
     }
+}
+
+/// The answers of a stream share its metadata, so each carries its timing itself.
+fn timing_parameters(timing: Timing) -> [(String, InferParameter); 4] {
+    let microseconds = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    let values = [
+        ("gristmill_queue_us", microseconds(timing.queue)),
+        ("gristmill_run_us", microseconds(timing.run)),
+        ("gristmill_total_us", microseconds(timing.total)),
+        ("gristmill_batch_rows", i64::try_from(timing.batch_rows).unwrap_or(i64::MAX)),
+    ];
+    values.map(|(name, value)| {
+        let parameter_choice = Some(ParameterChoice::Int64Param(value));
+        (name.to_owned(), InferParameter { parameter_choice })
+    })
 }

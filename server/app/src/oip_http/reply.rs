@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::codec::binary::HEADER_LENGTH;
 use crate::codec::json::Encoded;
+use crate::gateway::Call;
 use crate::status;
 
 /// Answers shorter than this are not worth compressing.
@@ -74,6 +75,13 @@ impl IntoResponse for Refusal {
         }
         response
     }
+}
+
+/// The response to a call, with what its client asked to be told beside it.
+pub(crate) fn annotated(answer: Result<Response, Refusal>, call: &Call<'_>) -> Response {
+    let mut response = answer.into_response();
+    call.annotate(response.headers_mut());
+    response
 }
 
 /// A response whose body is `value`.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use gristmill_engine::error::InferError;
@@ -14,6 +16,7 @@ use super::reply::{self, Refusal};
 use super::{Door, Target, body, describe};
 use crate::codec::binary::HEADER_LENGTH;
 use crate::codec::json::{decode_infer, decode_raw, encode_infer};
+use crate::gateway::Call;
 use crate::latency;
 use crate::oip_grpc::describe as messages;
 
@@ -86,9 +89,15 @@ pub(super) async fn all_statistics(State(door): State<Arc<Door>>) -> Answer {
     Ok(reply::json(StatusCode::OK, &describe::statistics(&message)))
 }
 
-pub(super) async fn infer(State(door): State<Arc<Door>>, target: Target, request: Request) -> Answer {
-    let arrival = Instant::now();
+pub(super) async fn infer(State(door): State<Arc<Door>>, target: Target, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    let mut call = door.gateway.begin(&parts.headers);
+    let answer = answer(&door, target, &parts, body, &mut call).await;
+    reply::annotated(answer, &call)
+}
+
+async fn answer(door: &Door, target: Target, parts: &Parts, body: Body, call: &mut Call<'_>) -> Answer {
+    let arrival = Instant::now();
     let header_length = header_number(&parts.headers, HEADER_LENGTH)?
         .map(|length| usize::try_from(length).unwrap_or(usize::MAX));
     let patience = header_timeout(&parts.headers)?;
@@ -108,7 +117,7 @@ pub(super) async fn infer(State(door): State<Arc<Door>>, target: Target, request
         timeout: deadline(arrival, wanted.timeout),
         priority: wanted.priority,
     };
-    let response = door.engine.infer(query).await?;
+    let response = call.infer(query).await?;
     Ok(reply::encoded(&parts.headers, encode_infer(&wanted, &response)?))
 }
 

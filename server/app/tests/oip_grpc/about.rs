@@ -287,3 +287,29 @@ async fn promises_kept() {
     expect!["NotFound: model 'nothing' is not in the repository: its index lists what is"]
         .assert_eq(&text(&status));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timing_is_told_to_those_who_ask() {
+    let server = Server::start([("echo", echo())]).await;
+    let ask = async |asked: Option<&str>, model: &str| {
+        let mut request = tonic::Request::new(raw(model, &[[1.0, 2.0], [3.0, 4.0]]));
+        if let Some(asked) = asked {
+            request.metadata_mut().insert("x-gristmill-timing", asked.parse().unwrap());
+        }
+        let metadata = match server.client().await.model_infer(request).await {
+            Ok(response) => response.metadata().clone(),
+            Err(status) => status.metadata().clone(),
+        };
+        let text = |name: &str| metadata.get(name).map(|value| value.to_str().unwrap().to_owned());
+        (text("server-timing"), text("x-gristmill-batch-rows"))
+    };
+    let (timing, rows) = ask(Some("1"), "echo").await;
+    let timing = timing.unwrap();
+    let parts: Vec<_> = timing.split(", ").map(|part| part.split_once(";dur=").unwrap()).collect();
+    assert_eq!(parts.iter().map(|part| part.0).collect::<Vec<_>>(), ["queue", "run", "total"]);
+    assert!(parts.iter().all(|part| part.1.parse::<f64>().is_ok()), "{timing}");
+    assert_eq!(rows.as_deref(), Some("2"));
+    assert_eq!(ask(None, "echo").await, (None, None));
+    assert_eq!(ask(Some("0"), "echo").await, (None, None));
+    assert_eq!(ask(Some("1"), "nothing").await, (None, None), "nothing was run");
+}

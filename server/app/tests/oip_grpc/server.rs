@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gristmill::gateway::Gateway;
 use gristmill::oip_grpc::{GrpcOptions, serve};
 use gristmill_engine::engine::Engine;
 use gristmill_engine::reconcile::Reconciler;
@@ -49,8 +50,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let served =
-            tokio::spawn(serve(listener, Arc::clone(&engine), None, options, stop.clone().cancelled_owned()));
+        let gateway = Arc::new(Gateway::new(Arc::clone(&engine)));
+        let served = tokio::spawn(serve(listener, gateway, None, options, stop.clone().cancelled_owned()));
         Server { address, engine, stop, served, _reconciler: reconciler }
     }
 

@@ -71,3 +71,26 @@ async fn shutdown_finishes_what_has_begun() {
     server.served.await.unwrap().unwrap();
     drop(silent);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_a_stream_carry_their_timing_when_it_asks() {
+    let server = Server::start([("echo", echo())]).await;
+    for (asked, count) in [("1", 4), ("0", 0)] {
+        let rows = [[1.0, 2.0], [3.0, 4.0]];
+        let mut request = tonic::Request::new(tokio_stream::once(raw("echo", &rows)));
+        request.metadata_mut().insert("x-gristmill-timing", asked.parse().unwrap());
+        let mut answers = server.client().await.model_stream_infer(request).await.unwrap().into_inner();
+        let parameters = answers.message().await.unwrap().unwrap().infer_response.unwrap().parameters;
+        let number = |name: &str| match parameters[name].parameter_choice {
+            Some(ParameterChoice::Int64Param(number)) => number,
+            ref other => panic!("{name}: {other:?}"),
+        };
+        assert_eq!(parameters.keys().filter(|name| name.starts_with("gristmill_")).count(), count);
+        if count > 0 {
+            assert_eq!(number("gristmill_batch_rows"), 2);
+            assert!(
+                number("gristmill_total_us") >= number("gristmill_queue_us") + number("gristmill_run_us")
+            );
+        }
+    }
+}

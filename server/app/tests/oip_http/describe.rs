@@ -203,3 +203,21 @@ async fn wrong_paths_and_methods() {
     expect![[r#"400 {"error":"Invalid URL: Invalid UTF-8 in `model`"}"#]]
         .assert_eq(&server.get("/v2/models/%ff").await.line());
 }
+
+#[tokio::test]
+async fn timing_is_told_to_those_who_ask() {
+    let server = server().await;
+    let infer = r#"{"inputs":[{"name":"x","shape":[2,1],"datatype":"BYTES","data":["a","b"]}]}"#;
+    for (path, body, rows) in
+        [("/v2/models/text/infer", infer, "2"), ("/predict/identity", r#"{"features":[1,2,3]}"#, "1")]
+    {
+        let asked = server.send("POST", path, &[("x-gristmill-timing", "1")], body.as_bytes()).await;
+        assert_eq!(asked.status, 200, "{}", asked.text());
+        let timing = asked.header("server-timing").unwrap();
+        let names: Vec<_> = timing.split(", ").map(|part| part.split_once(";dur=").unwrap().0).collect();
+        assert_eq!(names, ["queue", "run", "total"], "{timing}");
+        assert_eq!(asked.header("x-gristmill-batch-rows"), Some(rows));
+        let silent = server.post(path, body).await;
+        assert_eq!((silent.header("server-timing"), silent.header("x-gristmill-batch-rows")), (None, None));
+    }
+}

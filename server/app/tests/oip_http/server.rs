@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use gristmill::gateway::Gateway;
 use gristmill::oip_http::{HttpOptions, router, serve};
 use gristmill_engine::engine::Engine;
 use gristmill_engine::reconcile::Reconciler;
@@ -51,7 +52,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let router = router(Arc::clone(&engine), None, HttpOptions { body_bytes_max: BODY_BYTES_MAX });
+        let gateway = Arc::new(Gateway::new(Arc::clone(&engine)));
+        let router = router(gateway, None, HttpOptions { body_bytes_max: BODY_BYTES_MAX });
         let served = tokio::spawn(serve(listener, router, stop.clone().cancelled_owned()));
         Server { address, engine, stop, served, _reconciler: reconciler }
     }

@@ -1,0 +1,96 @@
+//! What every inference request passes between its dialect and the engine, whichever protocol it came by.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gristmill_engine::engine::Engine;
+use gristmill_engine::error::InferError;
+use gristmill_engine::request::{Query, Response, Timing};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The engine, as front doors see it.
+pub struct Gateway {
+    engine: Arc<Engine>,
+}
+
+/// One request on its way.
+pub(crate) struct Call<'a> {
+    gateway: &'a Gateway,
+    wants_timing: bool,
+    timing: Option<Timing>,
+}
+
+/// With the value 1, asks for the timing of the answer.
+const WANTS_TIMING: HeaderName = HeaderName::from_static("x-gristmill-timing");
+/// Durations in milliseconds, to the microsecond, as browsers read them (W3C Server Timing).
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const BATCH_ROWS: HeaderName = HeaderName::from_static("x-gristmill-batch-rows");
+
+// === impl Gateway ===
+
+impl Gateway {
+    pub fn new(engine: Arc<Engine>) -> Gateway {
+        Gateway { engine }
+    }
+
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// A request that came with these headers, or this metadata.
+    pub(crate) fn begin(&self, headers: &HeaderMap) -> Call<'_> {
+        let wants_timing = headers.get(WANTS_TIMING).is_some_and(|value| value == "1");
+        Call { gateway: self, wants_timing, timing: None }
+    }
+}
+
+// === impl Call ===
+
+impl Call<'_> {
+    /// See [`Engine::infer`].
+    pub(crate) async fn infer(&mut self, query: Query) -> Result<Response, InferError> {
+        let response = self.gateway.engine.infer(query).await?;
+        self.timing = self.wants_timing.then_some(response.timing);
+        Ok(response)
+    }
+
+    /// Where the time of the answer went, if the client asked.
+    pub(crate) fn timing(&self) -> Option<Timing> {
+        self.timing
+    }
+
+    /// Adds to the headers, or the metadata, of the response what the client asked for.
+    pub(crate) fn annotate(&self, headers: &mut HeaderMap) {
+        if let Some(timing) = self.timing {
+            let value = HeaderValue::try_from(server_timing(timing));
+            headers.insert(SERVER_TIMING, value.expect("digits are a header's value; this is a bug"));
+            headers.insert(BATCH_ROWS, timing.batch_rows.into());
+        }
+    }
+}
+
+fn server_timing(timing: Timing) -> String {
+    let milliseconds = |duration: Duration| duration.as_micros() as f64 / 1000.0;
+    format!(
+        "queue;dur={:.3}, run;dur={:.3}, total;dur={:.3}",
+        milliseconds(timing.queue),
+        milliseconds(timing.run),
+        milliseconds(timing.total)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_milliseconds_to_the_microsecond() {
+        let timing = Timing {
+            queue: Duration::from_nanos(12_900),
+            run: Duration::from_micros(1_234),
+            total: Duration::from_secs(2),
+            batch_rows: 8,
+        };
+        assert_eq!(server_timing(timing), "queue;dur=0.012, run;dur=1.234, total;dur=2000.000");
+    }
+}
