@@ -94,6 +94,10 @@ pub struct ServeArgs {
     /// How long to wait at most for open requests after that.
     #[arg(long, env = "GRISTMILL_DRAIN_TIMEOUT", default_value = "30s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub drain_timeout: Duration,
+    /// TOML file with what each tenant may ask: rates and open requests, by tenant and model. The README describes
+    /// it; without it nobody is limited.
+    #[arg(long, env = "GRISTMILL_LIMITS", value_name = "FILE")]
+    pub limits: Option<PathBuf>,
     /// Write the bound addresses to this file, as JSON, once every model is loaded.
     #[arg(long, env = "GRISTMILL_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,

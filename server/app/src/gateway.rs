@@ -1,21 +1,27 @@
 //! What every inference request passes between its dialect and the engine, whichever protocol it came by.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gristmill_engine::engine::Engine;
 use gristmill_engine::error::InferError;
 use gristmill_engine::request::{Query, Response, Timing};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::limits::{Limits, Permit};
+
 /// The engine, as front doors see it.
 pub struct Gateway {
     engine: Arc<Engine>,
+    limits: Option<Limits>,
 }
 
 /// One request on its way.
 pub(crate) struct Call<'a> {
     gateway: &'a Gateway,
+    headers: &'a HeaderMap,
+    /// Held until the answer is written.
+    permit: Option<Permit>,
     wants_timing: bool,
     timing: Option<Timing>,
 }
@@ -30,7 +36,13 @@ const BATCH_ROWS: HeaderName = HeaderName::from_static("x-gristmill-batch-rows")
 
 impl Gateway {
     pub fn new(engine: Arc<Engine>) -> Gateway {
-        Gateway { engine }
+        Gateway { engine, limits: None }
+    }
+
+    /// With limits of tenants.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Gateway {
+        Gateway { limits: Some(limits), ..self }
     }
 
     pub fn engine(&self) -> &Arc<Engine> {
@@ -38,17 +50,23 @@ impl Gateway {
     }
 
     /// A request that came with these headers, or this metadata.
-    pub(crate) fn begin(&self, headers: &HeaderMap) -> Call<'_> {
+    pub(crate) fn begin<'a>(&'a self, headers: &'a HeaderMap) -> Call<'a> {
         let wants_timing = headers.get(WANTS_TIMING).is_some_and(|value| value == "1");
-        Call { gateway: self, wants_timing, timing: None }
+        Call { gateway: self, headers, permit: None, wants_timing, timing: None }
     }
 }
 
 // === impl Call ===
 
 impl Call<'_> {
-    /// See [`Engine::infer`].
+    /// See [`Engine::infer`]; refuses what is beyond its tenant's limits. A call may be asked again, for another
+    /// version, and counts once.
     pub(crate) async fn infer(&mut self, query: Query) -> Result<Response, InferError> {
+        if let Some(limits) = &self.gateway.limits
+            && self.permit.is_none()
+        {
+            self.permit = Some(limits.admit(self.headers, &query.model, Instant::now())?);
+        }
         let response = self.gateway.engine.infer(query).await?;
         self.timing = self.wants_timing.then_some(response.timing);
         Ok(response)

@@ -10,6 +10,7 @@ mod golden;
 pub mod health;
 mod import;
 mod latency;
+pub mod limits;
 mod manifest;
 pub mod models_command;
 pub mod oip_grpc;

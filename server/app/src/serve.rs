@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::cli::{LogFormat, ModelControl, ServeArgs};
 use crate::config::SettingsReader;
 use crate::gateway::Gateway;
+use crate::limits::Limits;
 use crate::oip_grpc::{self, GrpcOptions};
 use crate::oip_http::{self, HttpOptions};
 use crate::repository_orders::OrderedRegistry;
@@ -78,6 +79,8 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
         tracing::warn!("{}", runtime.describe());
     }
     let telemetry = Telemetry::install(&runtime.describe())?;
+    let limits = args.limits.as_deref().map(|path| Limits::read(path, start)).transpose();
+    let limits = limits.map_err(|why| anyhow::anyhow!("--limits: {why}"))?;
     let mode = args.model_control;
     let options = Options {
         loads_max: args.loads_max.max(1),
@@ -104,7 +107,11 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     let doors = TaskTracker::new();
     let metrics_router = telemetry.router(Arc::clone(&engine));
     let http_options = HttpOptions { body_bytes_max: args.http_body_bytes_max };
-    let gateway = Arc::new(Gateway::new(Arc::clone(&engine)));
+    let gateway = Gateway::new(Arc::clone(&engine));
+    let gateway = Arc::new(match limits {
+        Some(limits) => gateway.with_limits(limits),
+        None => gateway,
+    });
     let http_router = oip_http::router(Arc::clone(&gateway), Some(control.clone()), http_options)
         .merge(metrics_router.clone());
     let grpc_options = GrpcOptions { message_bytes_max: args.grpc_message_bytes_max };

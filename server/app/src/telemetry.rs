@@ -13,16 +13,20 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use gristmill_engine::engine::Engine;
-use gristmill_engine::metrics::{Kind, METRICS, Metric};
+use gristmill_engine::metrics::{self as engine_metrics, Kind, Metric};
 use metrics::{Gauge, Unit};
 use metrics_process::Collector;
 use tracing_subscriber::EnvFilter;
 
 use self::recorder::Recorder;
 use crate::cli::{LogArgs, LogFormat};
+use crate::limits::TENANT_REQUESTS;
 
 /// How often series of what is gone are looked for where nobody scrapes.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The metrics of this crate, beside those of the engine.
+pub const METRICS: &[Metric] = &[BUILD_INFO, TENANT_REQUESTS];
 
 const BUILD_INFO: Metric = Metric {
     name: "gristmill_build_info",
@@ -65,7 +69,7 @@ impl Telemetry {
     /// A recorder is installed already.
     pub fn install(runtime: &str) -> anyhow::Result<Telemetry> {
         let recorder = Recorder::default();
-        METRICS.iter().chain([&BUILD_INFO]).for_each(|metric| recorder.declare(metric));
+        engine_metrics::METRICS.iter().chain(METRICS).for_each(|metric| recorder.declare(metric));
         metrics::set_global_recorder(recorder.clone())
             .map_err(|error| anyhow::anyhow!("cannot install the metrics recorder: {error}"))?;
         let process = Collector::default();

@@ -127,7 +127,7 @@ fn the_engine_knows_no_protocol_and_no_runtime() {
 #[test]
 fn the_readme_lists_every_metric() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    for metric in METRICS {
+    for metric in METRICS.iter().chain(gristmill::telemetry::METRICS) {
         let row = format!("| `{}` | {} | {} |", metric.name, metric.labels.join(", "), metric.help);
         assert!(readme.contains(&row), "README.md lacks the row\n{row}");
     }
