@@ -9,11 +9,14 @@ use gristmill_engine::request::{Query, Response, Timing};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::limits::{Limits, Permit};
+use crate::telemetry::Exemplars;
+use crate::trace_context::TraceParent;
 
 /// The engine, as front doors see it.
 pub struct Gateway {
     engine: Arc<Engine>,
     limits: Option<Limits>,
+    exemplars: Option<Exemplars>,
 }
 
 /// One request on its way.
@@ -36,13 +39,19 @@ const BATCH_ROWS: HeaderName = HeaderName::from_static("x-gristmill-batch-rows")
 
 impl Gateway {
     pub fn new(engine: Arc<Engine>) -> Gateway {
-        Gateway { engine, limits: None }
+        Gateway { engine, limits: None, exemplars: None }
     }
 
     /// With limits of tenants.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Gateway {
         Gateway { limits: Some(limits), ..self }
+    }
+
+    /// With examples for the metrics, of requests whose traces are sampled.
+    #[must_use]
+    pub fn with_exemplars(self, exemplars: Exemplars) -> Gateway {
+        Gateway { exemplars: Some(exemplars), ..self }
     }
 
     pub fn engine(&self) -> &Arc<Engine> {
@@ -69,6 +78,12 @@ impl Call<'_> {
         }
         let response = self.gateway.engine.infer(query).await?;
         self.timing = self.wants_timing.then_some(response.timing);
+        if let Some(exemplars) = &self.gateway.exemplars
+            && let Some(parent) = TraceParent::of(self.headers)
+            && parent.is_sampled
+        {
+            exemplars.keep(parent.trace_id, &response);
+        }
         Ok(response)
     }
 

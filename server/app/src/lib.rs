@@ -21,5 +21,6 @@ pub mod serve;
 pub mod shutdown;
 pub mod status;
 pub mod telemetry;
+mod trace_context;
 mod triton_config;
 mod watch;

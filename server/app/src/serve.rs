@@ -107,7 +107,7 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     let doors = TaskTracker::new();
     let metrics_router = telemetry.router(Arc::clone(&engine));
     let http_options = HttpOptions { body_bytes_max: args.http_body_bytes_max };
-    let gateway = Gateway::new(Arc::clone(&engine));
+    let gateway = Gateway::new(Arc::clone(&engine)).with_exemplars(telemetry.exemplars());
     let gateway = Arc::new(match limits {
         Some(limits) => gateway.with_limits(limits),
         None => gateway,

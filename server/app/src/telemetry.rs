@@ -6,21 +6,26 @@ mod recorder;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use gristmill_engine::engine::Engine;
-use gristmill_engine::metrics::{self as engine_metrics, Kind, Metric};
+use gristmill_engine::metrics::{self as engine_metrics, Kind, Metric, REQUEST_SECONDS};
+use gristmill_engine::request::Response;
 use metrics::{Gauge, Unit};
 use metrics_process::Collector;
 use tracing_subscriber::EnvFilter;
 
-use self::recorder::Recorder;
+use self::cell::Exemplar;
+use self::exposition::Format;
+use self::recorder::{Escaped, Recorder};
 use crate::cli::{LogArgs, LogFormat};
 use crate::limits::TENANT_REQUESTS;
+use crate::trace_context::TraceId;
 
 /// How often series of what is gone are looked for where nobody scrapes.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -44,6 +49,10 @@ pub struct Telemetry {
     /// Held, because a series lasts as long as its handles.
     _build: Gauge,
 }
+
+/// Takes answers whose traces somebody can look at as examples of how long requests take.
+#[derive(Clone)]
+pub struct Exemplars(Recorder);
 
 /// Sends log lines to standard error.
 ///
@@ -85,22 +94,45 @@ impl Telemetry {
         }
     }
 
-    /// Answers `GET /metrics` in Prometheus' text format.
+    /// Answers `GET /metrics` in Prometheus' text format, or in OpenMetrics for scrapers that prefer it.
     pub fn router(&self, engine: Arc<Engine>) -> Router {
         let telemetry = self.clone();
-        let handler = move || {
-            let text = telemetry.text(&engine, Instant::now());
-            std::future::ready(([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response())
+        let handler = move |headers: HeaderMap| {
+            let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+            let format = Format::accepted(accept.unwrap_or_default());
+            let text = telemetry.write(&engine, format, Instant::now());
+            let headers = [(CONTENT_TYPE, format.content_type()), (VARY, "accept")];
+            std::future::ready((headers, text).into_response())
         };
         Router::new().route("/metrics", get(handler))
     }
 
-    /// What `/metrics` says at `now`.
+    /// What `/metrics` says at `now` in Prometheus' text format.
     pub fn text(&self, engine: &Engine, now: Instant) -> String {
+        self.write(engine, Format::Prometheus, now)
+    }
+
+    fn write(&self, engine: &Engine, format: Format, now: Instant) -> String {
         engine.refresh_gauges();
         self.process.collect();
         self.recorder.sweep(now);
-        exposition::write(&self.recorder.lock())
+        exposition::write(&self.recorder.lock(), format)
+    }
+
+    pub fn exemplars(&self) -> Exemplars {
+        Exemplars(self.recorder.clone())
+    }
+}
+
+// === impl Exemplars ===
+
+impl Exemplars {
+    /// An answer that has just come from the engine, which has counted it.
+    pub(crate) fn keep(&self, trace_id: TraceId, response: &Response) {
+        let labels =
+            format!("model=\"{}\",version=\"{}\"", Escaped(&response.model.name), response.model.version);
+        let value = response.timing.total.as_secs_f64();
+        self.0.keep(&REQUEST_SECONDS, &labels, Exemplar { trace_id, value, at: SystemTime::now() });
     }
 }
 

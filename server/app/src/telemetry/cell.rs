@@ -1,8 +1,12 @@
 //! What metric handles write to: a counter, a gauge, a histogram with fixed buckets. All lock-free.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use metrics::{CounterFn, GaugeFn, HistogramFn};
+
+use crate::trace_context::TraceId;
 
 #[derive(Debug, Default)]
 pub(super) struct CounterCell(AtomicU64);
@@ -20,6 +24,16 @@ pub(super) struct HistogramCell {
     counts: Box<[AtomicU64]>,
     /// The bits of a float.
     sum: AtomicU64,
+    /// The newest of each bucket; empty until there is one.
+    exemplars: Mutex<Vec<Option<Exemplar>>>,
+}
+
+/// A recorded value that has a trace which somebody can look at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Exemplar {
+    pub(super) trace_id: TraceId,
+    pub(super) value: f64,
+    pub(super) at: SystemTime,
 }
 
 /// A histogram as it is shown.
@@ -29,6 +43,8 @@ pub(super) struct Buckets {
     /// How many values are at most each bound; the last is of all values.
     pub(super) cumulative: Vec<u64>,
     pub(super) sum: f64,
+    /// As many as buckets, or none.
+    pub(super) exemplars: Vec<Option<Exemplar>>,
 }
 
 // === impl CounterCell ===
@@ -76,10 +92,27 @@ impl GaugeFn for GaugeCell {
 impl HistogramCell {
     pub(super) fn new(bounds: &'static [f64]) -> HistogramCell {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        HistogramCell { bounds, counts, sum: AtomicU64::new(0) }
+        HistogramCell { bounds, counts, sum: AtomicU64::new(0), exemplars: Mutex::default() }
+    }
+
+    /// Keeps an example of a value that was recorded.
+    pub(super) fn keep(&self, exemplar: Exemplar) {
+        let mut exemplars = self.lock_exemplars();
+        exemplars.resize(self.counts.len(), None);
+        exemplars[self.bucket(exemplar.value)] = Some(exemplar);
+    }
+
+    fn bucket(&self, value: f64) -> usize {
+        self.bounds.partition_point(|bound| value > *bound || value.is_nan())
+    }
+
+    fn lock_exemplars(&self) -> MutexGuard<'_, Vec<Option<Exemplar>>> {
+        self.exemplars.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn read(&self) -> Buckets {
+        // Before the counts: what an exemplar is of is then among them.
+        let exemplars = self.lock_exemplars().clone();
         let mut total = 0;
         let cumulative = self.counts.iter().map(|count| {
             total += count.load(Ordering::Relaxed);
@@ -89,6 +122,7 @@ impl HistogramCell {
             bounds: self.bounds,
             cumulative: cumulative.collect(),
             sum: f64::from_bits(self.sum.load(Ordering::Relaxed)),
+            exemplars,
         }
     }
 }
@@ -99,8 +133,7 @@ impl HistogramFn for HistogramCell {
     }
 
     fn record_many(&self, value: f64, count: usize) {
-        let index = self.bounds.partition_point(|bound| value > *bound || value.is_nan());
-        self.counts[index].fetch_add(count as u64, Ordering::Relaxed);
+        self.counts[self.bucket(value)].fetch_add(count as u64, Ordering::Relaxed);
         add(&self.sum, value * count as f64);
     }
 }
@@ -127,8 +160,9 @@ mod tests {
         for value in [0.5, 1.0, 1.5, 2.0, 3.0] {
             cell.record(value);
         }
-        let expected = Buckets { bounds: &[1.0, 2.0], cumulative: vec![2, 4, 5], sum: 8.0 };
-        assert_eq!(cell.read(), expected);
+        let Buckets { bounds, cumulative, sum, exemplars } = cell.read();
+        assert_eq!((bounds, cumulative.as_slice(), sum), ([1.0, 2.0].as_slice(), [2, 4, 5].as_slice(), 8.0));
+        assert_eq!(exemplars, []);
     }
 
     #[test]
@@ -136,6 +170,17 @@ mod tests {
         let cell = HistogramCell::new(&[1.0]);
         cell.record(f64::NAN);
         assert_eq!(cell.read().cumulative, [0, 1]);
+    }
+
+    #[test]
+    fn the_newest_exemplar_of_each_bucket_is_kept() {
+        let cell = HistogramCell::new(&[1.0, 2.0]);
+        let exemplar =
+            |id: u8, value: f64| Exemplar { trace_id: TraceId([id; 16]), value, at: SystemTime::UNIX_EPOCH };
+        for (id, value) in [(1, 0.5), (2, 9.0), (3, 1.0)] {
+            cell.keep(exemplar(id, value));
+        }
+        assert_eq!(cell.read().exemplars, [Some(exemplar(3, 1.0)), None, Some(exemplar(2, 9.0))]);
     }
 
     #[test]

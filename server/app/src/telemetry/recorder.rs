@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use gristmill_engine::metrics::{Kind, Metric, SECONDS_BUCKETS};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 
-use super::cell::{CounterCell, GaugeCell, HistogramCell};
+use super::cell::{CounterCell, Exemplar, GaugeCell, HistogramCell};
 
 /// How long a series is shown after its last handle is gone: many scrapes, so that what a retired version
 /// counted last is not missed. Prometheus takes a series that then disappears for ended.
@@ -72,6 +72,16 @@ impl Recorder {
                 let gone_since = *series.gone_since.get_or_insert(now);
                 now.saturating_duration_since(gone_since) < KEPT
             });
+        }
+    }
+
+    /// Keeps an example of what was recorded in a histogram, unless somebody is at the series just now: a request
+    /// does not wait for a scrape.
+    pub(super) fn keep(&self, metric: &Metric, labels: &str, exemplar: Exemplar) {
+        let Ok(families) = self.0.try_lock() else { return };
+        let series = families.get(metric.name).and_then(|family| family.series.get(labels));
+        if let Some(Series { cell: Cell::Histogram(cell), .. }) = series {
+            cell.keep(exemplar);
         }
     }
 

@@ -1,9 +1,12 @@
 """What the server says about itself and its models: health, metadata, configuration, statistics, index, metrics."""
 
+import time
+
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import reference
 from clients import Client, request
@@ -193,6 +196,29 @@ def test_reflection_lists_the_services(server):
         [reply] = stub.ServerReflectionInfo(iter([ask]))
     services = {service.name for service in reply.list_services_response.service}
     assert {"inference.GRPCInferenceService", "grpc.health.v1.Health"} <= services
+
+
+def test_metrics_are_open_metrics_for_scrapers_that_prefer_it(server):
+    # As Prometheus asks.
+    accept = {"accept": "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"}
+    trace_id, other = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b74bf92f3577b34da6"
+    for traceparent in (f"00-{trace_id}-00f067aa0ba902b7-01", f"00-{other}-00f067aa0ba902b7-00"):
+        body = {"features": [59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87]}
+        reply = request(server.http, "POST", "/predict/diabetes", body, {"traceparent": traceparent})
+        assert reply.status == 200, reply.body
+    reply = request(server.metrics, "GET", "/metrics", headers=accept)
+    assert reply.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    families = {family.name: family for family in text_string_to_metric_families(reply.body.decode())}
+    assert families["gristmill_requests"].type == "counter"
+    assert families["gristmill_request_seconds"].unit == "seconds"
+    samples = [sample for family in families.values() for sample in family.samples]
+    exemplars = [sample for sample in samples if sample.exemplar]
+    assert {sample.name for sample in exemplars} == {"gristmill_request_seconds_bucket"}
+    assert {sample.exemplar.labels["trace_id"] for sample in exemplars} == {trace_id}, "only of sampled traces"
+    [sample] = exemplars
+    assert sample.labels["model"] == "diabetes"
+    assert 0 < sample.exemplar.value <= float(sample.labels["le"])
+    assert abs(float(sample.exemplar.timestamp) - time.time()) < 60
 
 
 def test_metrics_on_both_ports(server):
