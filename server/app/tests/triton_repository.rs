@@ -41,6 +41,7 @@ fn a_config_is_followed_and_says_what_it_does_not_do() {
         name: "diabetes"
         platform: "onnxruntime_onnx"
         max_batch_size: 16
+        metric_tags { key: "team" value: "clinic" }
         default_model_filename: "predictor.onnx"
         input [ { name: "measurements" data_type: TYPE_FP32 dims: [ 10 ] } ]
         output [ { name: "progression" data_type: TYPE_FP32 dims: [ 1 ] } ]
@@ -60,7 +61,7 @@ fn a_config_is_followed_and_says_what_it_does_not_do() {
           output  progression FP32 [?, 1]
           batch   at most 16 rows, delay 100µs
           why     tract 0.23 (embedded, pure Rust), one thread for each run
-          why     config.pbtxt: dynamic_batching.preferred_batch_size has no effect: a batch has the rows that wait when an instance is free, up to max_batch_size
+          why     config.pbtxt: metric_tags has no effect: metrics have the labels model and version
           why     batch axis 0, proved: 3 sample rows give the same outputs alone and together
 
         1 of 1 versions are sound"#]],
