@@ -17,12 +17,13 @@ use gristmill_engine::engine::Engine;
 use gristmill_engine::metrics::{self as engine_metrics, Kind, Metric, REQUEST_SECONDS};
 use gristmill_engine::request::Response;
 use metrics::{Gauge, Unit};
+use metrics_exporter_prometheus::formatting::sanitize_label_value;
 use metrics_process::Collector;
 use tracing_subscriber::EnvFilter;
 
 use self::cell::Exemplar;
 use self::exposition::Format;
-use self::recorder::{Escaped, Recorder};
+use self::recorder::Recorder;
 use crate::cli::{LogArgs, LogFormat};
 use crate::limits::TENANT_REQUESTS;
 use crate::trace_context::TraceId;
@@ -129,8 +130,11 @@ impl Telemetry {
 impl Exemplars {
     /// An answer that has just come from the engine, which has counted it.
     pub(crate) fn keep(&self, trace_id: TraceId, response: &Response) {
-        let labels =
-            format!("model=\"{}\",version=\"{}\"", Escaped(&response.model.name), response.model.version);
+        let labels = format!(
+            "model=\"{}\",version=\"{}\"",
+            sanitize_label_value(&response.model.name),
+            response.model.version
+        );
         let value = response.timing.total.as_secs_f64();
         self.0.keep(&REQUEST_SECONDS, &labels, Exemplar { trace_id, value, at: SystemTime::now() });
     }

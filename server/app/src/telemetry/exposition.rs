@@ -5,6 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use gristmill_engine::metrics::Kind;
 use metrics::Unit;
+use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line, write_type_line};
 
 use super::cell::{Buckets, Exemplar};
 use super::recorder::{Cell, Families, Family};
@@ -64,7 +65,6 @@ fn write_family(text: &mut String, name: &str, family: &Family, format: Format) 
         Kind::Gauge => "gauge",
         Kind::Histogram(_) => "histogram",
     };
-    let mut help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
     // In OpenMetrics a counter's name has no suffix, and its sample always has one.
     let (described, counter) = match (format, family.kind) {
         (Format::OpenMetrics, Kind::Counter) => {
@@ -73,11 +73,14 @@ fn write_family(text: &mut String, name: &str, family: &Family, format: Format) 
         }
         _ => (name, name.to_owned()),
     };
-    if format == Format::OpenMetrics {
-        help = help.replace('"', "\\\"");
+    match format {
+        Format::Prometheus => write_help_line(text, described, None, None, &family.help),
+        // Where a help text is escaped as a label's value is.
+        Format::OpenMetrics => {
+            writeln!(text, "# HELP {described} {}", sanitize_label_value(&family.help))?;
+        }
     }
-    writeln!(text, "# HELP {described} {help}")?;
-    writeln!(text, "# TYPE {described} {kind}")?;
+    write_type_line(text, described, None, None, kind);
     if let (Format::OpenMetrics, Some(unit)) = (format, unit(described, family.unit)) {
         writeln!(text, "# UNIT {described} {unit}")?;
     }

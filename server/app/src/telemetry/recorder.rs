@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use gristmill_engine::metrics::{Kind, Metric, SECONDS_BUCKETS};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+use metrics_exporter_prometheus::formatting::{sanitize_label_key, sanitize_label_value};
 
 use super::cell::{CounterCell, Exemplar, GaugeCell, HistogramCell};
 
@@ -189,24 +190,11 @@ pub(super) fn labels(key: &Key) -> String {
     let mut text = String::new();
     for label in key.labels() {
         let separator = if text.is_empty() { "" } else { "," };
-        write!(text, "{separator}{}=\"{}\"", label.key(), Escaped(label.value()))
+        let (name, value) = (sanitize_label_key(label.key()), sanitize_label_value(label.value()));
+        write!(text, "{separator}{name}=\"{value}\"")
             .expect("writing to a string does not fail; this is a bug");
     }
     text
-}
-
-/// A label's value, which is quoted.
-pub(super) struct Escaped<'a>(pub(super) &'a str);
-
-impl std::fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.chars().try_for_each(|character| match character {
-            '\\' => f.write_str("\\\\"),
-            '"' => f.write_str("\\\""),
-            '\n' => f.write_str("\\n"),
-            other => f.write_char(other),
-        })
-    }
 }
 
 #[cfg(test)]
