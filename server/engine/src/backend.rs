@@ -1,6 +1,7 @@
 //! What a model runtime must offer: read an artifact, make instances of it, run a batch.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::error::{LoadError, RunError};
 use crate::tensor::{DType, Signature, Tensor};
@@ -54,7 +55,24 @@ pub trait Instance: Send {
     /// # Errors
     /// What the runtime reports. A panic is allowed: it fails this batch and replaces the instance.
     fn run(&mut self, inputs: &[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError>;
+
+    /// A handle with which another thread stops this instance's runs.
+    fn stopper(&self) -> Stopper;
 }
+
+/// How a runtime stops a run of one instance.
+pub trait Stop: Send + Sync {
+    /// The run in progress ends soon, with [`RunError::Stopped`] unless it is done before it notices. Runs that
+    /// begin later end at once, until [`Stop::rearm`].
+    fn stop(&self);
+
+    /// Takes [`Stop::stop`] back. Called between runs.
+    fn rearm(&self);
+}
+
+/// Stops the runs of one instance, or knows why they cannot be stopped. Cheap to clone.
+#[derive(Clone)]
+pub struct Stopper(Result<Arc<dyn Stop>, &'static str>);
 
 /// One gathered input of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -63,4 +81,36 @@ pub struct InputView<'a> {
     pub shape: &'a [usize],
     /// Row-major little-endian elements, aligned to 64 bytes; `BYTES` in the encoding of [`Tensor`].
     pub data: &'a [u8],
+}
+
+// === impl Stopper ===
+
+impl Stopper {
+    pub fn new(stop: Arc<dyn Stop>) -> Stopper {
+        Stopper(Ok(stop))
+    }
+
+    /// For a runtime whose runs end by themselves or not at all; `why` is a clause for people.
+    pub fn cannot(why: &'static str) -> Stopper {
+        Stopper(Err(why))
+    }
+
+    /// Why a run that was begun goes on to its end whatever is said to it, if so.
+    pub fn obstacle(&self) -> Option<&'static str> {
+        self.0.as_ref().err().copied()
+    }
+
+    /// See [`Stop::stop`]; does nothing where there is an obstacle.
+    pub fn stop(&self) {
+        if let Ok(stop) = &self.0 {
+            stop.stop();
+        }
+    }
+
+    /// See [`Stop::rearm`].
+    pub fn rearm(&self) {
+        if let Ok(stop) = &self.0 {
+            stop.rearm();
+        }
+    }
 }

@@ -60,6 +60,9 @@ pub enum RunError {
     /// Anything else that the runtime reports; the instance can go on.
     #[error("{0}")]
     Failed(String),
+    /// Somebody else stopped it, through the instance's stopper; the instance can go on.
+    #[error("the run was stopped")]
+    Stopped,
 }
 
 /// Why an operator's wish was not granted.

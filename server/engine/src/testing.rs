@@ -4,11 +4,12 @@ pub mod probe;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::backend::{Artifact, Backend, InputView, Instance, Model};
+use crate::backend::{Artifact, Backend, InputView, Instance, Model, Stop, Stopper};
 use crate::engine::Engine;
 use crate::error::{LoadError, RunError};
 use crate::reconcile::{Options, Reconciler};
@@ -24,6 +25,7 @@ pub type Script = dyn Fn(&[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunErr
 pub struct FakeBackend {
     signature: Signature,
     script: Arc<Script>,
+    gate: Option<Arc<Gate>>,
 }
 
 /// Holds runs back until it is opened, so that tests decide what waits in a queue.
@@ -46,7 +48,12 @@ impl FakeBackend {
         signature: Signature,
         script: impl Fn(&[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError> + Send + Sync + 'static,
     ) -> FakeBackend {
-        FakeBackend { signature, script: Arc::new(script) }
+        FakeBackend { signature, script: Arc::new(script), gate: None }
+    }
+
+    /// Runs wait at `gate` before they do anything, and can be stopped there. Others cannot be stopped.
+    pub fn held_at(self, gate: &Arc<Gate>) -> FakeBackend {
+        FakeBackend { gate: Some(Arc::clone(gate)), ..self }
     }
 
     /// Takes `x` and gives it back as `y`: `dtype`, one dynamic batch axis, then `row`.
@@ -139,17 +146,48 @@ impl Model for FakeBackend {
     }
 
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
-        Ok(Box::new(FakeInstance { script: Arc::clone(&self.script) }))
+        let hold = |gate| Arc::new(Hold { gate, is_stopped: AtomicBool::new(false) });
+        Ok(Box::new(FakeInstance { script: Arc::clone(&self.script), hold: self.gate.clone().map(hold) }))
     }
 }
 
 struct FakeInstance {
     script: Arc<Script>,
+    hold: Option<Arc<Hold>>,
+}
+
+/// Where one instance's runs wait.
+struct Hold {
+    gate: Arc<Gate>,
+    is_stopped: AtomicBool,
 }
 
 impl Instance for FakeInstance {
     fn run(&mut self, inputs: &[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError> {
+        if let Some(hold) = &self.hold
+            && !hold.gate.pass_unless(|| hold.is_stopped.load(Ordering::Acquire))
+        {
+            return Err(RunError::Stopped);
+        }
         (self.script)(inputs)
+    }
+
+    fn stopper(&self) -> Stopper {
+        match &self.hold {
+            Some(hold) => Stopper::new(Arc::<Hold>::clone(hold)),
+            None => Stopper::cannot("a fake runtime stops only what waits at a gate"),
+        }
+    }
+}
+
+impl Stop for Hold {
+    fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+        self.gate.look_again();
+    }
+
+    fn rearm(&self) {
+        self.is_stopped.store(false, Ordering::Release);
     }
 }
 
@@ -168,19 +206,41 @@ impl Gate {
 
     /// Called by a fake model's script.
     pub fn pass(&self) {
+        self.pass_unless(|| false);
+    }
+
+    /// Waits until the gate is open, or `is_stopped`; false for the latter.
+    fn pass_unless(&self, is_stopped: impl Fn() -> bool) -> bool {
         let mut state = self.lock();
         state.waiting += 1;
         self.changed.notify_all();
-        while state.closed {
+        while state.closed && !is_stopped() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.waiting -= 1;
+        self.changed.notify_all();
+        !is_stopped()
+    }
+
+    /// Lets those that wait see whether they are stopped.
+    fn look_again(&self) {
+        let _state = self.lock();
+        self.changed.notify_all();
     }
 
     /// Blocks until `runs` runs wait at the closed gate.
     pub fn wait_for(&self, runs: usize) {
+        self.wait_until(|waiting| waiting >= runs);
+    }
+
+    /// Blocks until no run waits at the gate.
+    pub fn wait_for_none(&self) {
+        self.wait_until(|waiting| waiting == 0);
+    }
+
+    fn wait_until(&self, is_met: impl Fn(usize) -> bool) {
         let mut state = self.lock();
-        while state.waiting < runs {
+        while !is_met(state.waiting) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }

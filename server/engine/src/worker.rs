@@ -126,6 +126,7 @@ impl<'a> Worker<'a> {
                 let error = match error {
                     RunError::Input(why) => InferError::InvalidInput(why),
                     RunError::Failed(why) => InferError::Backend(why),
+                    stopped @ RunError::Stopped => InferError::Backend(stopped.to_string()),
                 };
                 self.fail(&mut jobs[0], error);
                 false

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gristmill_engine::backend::{Artifact, Backend, InputView, Instance, Model};
+use gristmill_engine::backend::{Artifact, Backend, InputView, Instance, Model, Stopper};
 use gristmill_engine::error::{LoadError, RunError};
 use gristmill_engine::tensor::{BatchAxis, Dim, Shape, ShapeText, Signature, Tensor, TensorSpec};
 
@@ -198,6 +198,10 @@ impl Instance for DeclaredInstance {
             .collect();
         let outputs = self.inner.run(&views)?;
         outputs.into_iter().enumerate().map(|(index, output)| self.reshape_output(index, output)).collect()
+    }
+
+    fn stopper(&self) -> Stopper {
+        self.inner.stopper()
     }
 }
 

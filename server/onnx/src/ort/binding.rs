@@ -6,7 +6,7 @@ use std::slice;
 
 use ort::AsPointer;
 use ort::memory::{Allocator, MemoryInfo};
-use ort::session::Session;
+use ort::session::{RunOptions, Session};
 use ort::sys::{OrtIoBinding, OrtValue};
 
 use super::values::{Input, Value, check};
@@ -43,10 +43,11 @@ impl Binding {
     pub(crate) fn run<'a, 'b: 'a>(
         &mut self,
         session: &mut Session,
+        options: &RunOptions,
         inputs: impl Iterator<Item = (&'a CStr, &'a Input<'b>)>,
         output_names: &[CString],
     ) -> Result<Vec<Option<Value>>, ort::Error> {
-        let result = self.bind_and_run(session, inputs, output_names);
+        let result = self.bind_and_run(session, options, inputs, output_names);
         // SAFETY: the binding is alive. What it still holds points into this batch, and outputs that
         // stayed bound would be written over by the next run while callers read them.
         unsafe {
@@ -59,6 +60,7 @@ impl Binding {
     fn bind_and_run<'a, 'b: 'a>(
         &mut self,
         session: &mut Session,
+        options: &RunOptions,
         inputs: impl Iterator<Item = (&'a CStr, &'a Input<'b>)>,
         output_names: &[CString],
     ) -> Result<Vec<Option<Value>>, ort::Error> {
@@ -73,7 +75,7 @@ impl Binding {
             check(unsafe { (api.BindOutputToDevice)(binding, name.as_ptr(), self.host.ptr()) })?;
         }
         // SAFETY: this thread alone has the session and its binding.
-        check(unsafe { (api.RunWithBinding)(session.ptr_mut(), ptr::null(), binding) })?;
+        check(unsafe { (api.RunWithBinding)(session.ptr_mut(), options.ptr(), binding) })?;
         self.outputs()
     }
 

@@ -2,13 +2,14 @@
 
 mod binding;
 mod session;
+mod stop;
 mod values;
 
 use std::ffi::{CString, c_char};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gristmill_engine::backend::{Artifact, InputView, Instance, Model};
+use gristmill_engine::backend::{Artifact, InputView, Instance, Model, Stopper};
 use gristmill_engine::error::{LoadError, RunError};
 use gristmill_engine::tensor::{Dim, Signature, Tensor};
 use ort::AsPointer;
@@ -21,6 +22,7 @@ use smallvec::SmallVec;
 
 use self::binding::Binding;
 use self::session::{Recipe, Source};
+use self::stop::RunStop;
 use self::values::{Input, Value, check};
 use crate::graph::{Dimension, DimensionValue, ModelFile, TensorShape, TypeKind};
 use crate::library::{Library, one_line};
@@ -50,6 +52,7 @@ struct OrtInstance {
     input_names: Vec<CString>,
     output_names: Vec<CString>,
     memory: MemoryInfo<'static>,
+    stop: Arc<RunStop>,
 }
 
 // === impl OrtModel ===
@@ -174,6 +177,7 @@ impl OrtInstance {
             input_names: c_names(&signature.inputs)?,
             output_names: c_names(&signature.outputs)?,
             memory: MemoryInfo::default(),
+            stop: Arc::new(RunStop::new()?),
             binding,
             session,
             signature,
@@ -183,7 +187,7 @@ impl OrtInstance {
     fn run_session(&mut self, inputs: &[(usize, Input<'_>)]) -> Result<Vec<Option<Value>>, ort::Error> {
         if let Some(binding) = &mut self.binding {
             let inputs = inputs.iter().map(|(index, input)| (self.input_names[*index].as_c_str(), input));
-            return binding.run(&mut self.session, inputs, &self.output_names);
+            return binding.run(&mut self.session, self.stop.options(), inputs, &self.output_names);
         }
         let input_names: Pointers<*const c_char> =
             inputs.iter().map(|(index, _)| self.input_names[*index].as_ptr()).collect();
@@ -193,12 +197,12 @@ impl OrtInstance {
             self.output_names.iter().map(|name| name.as_ptr()).collect();
         let mut outputs: Pointers<*mut OrtValue> = SmallVec::from_elem(ptr::null_mut(), output_names.len());
         #[expect(unsafe_code, reason = "a call of ONNX Runtime's C interface")]
-        // SAFETY: names and values are alive for the call and as many as stated; this thread alone has
-        // the session (`&mut self`).
+        // SAFETY: names, values and options are alive for the call and as many as stated; this thread alone
+        // has the session (`&mut self`). Another may set the options' flag, which the runtime reads as it goes.
         let status = unsafe {
             (ort::api().Run)(
                 self.session.ptr_mut(),
-                ptr::null(),
+                self.stop.options().ptr(),
                 input_names.as_ptr(),
                 input_values.as_ptr(),
                 input_values.len(),
@@ -228,7 +232,10 @@ impl Instance for OrtInstance {
             })?;
             lent.push((index, input));
         }
-        let outputs = self.run_session(&lent).map_err(run_error)?;
+        let outputs = self.run_session(&lent).map_err(|error| match self.stop.is_set() {
+            true => RunError::Stopped,
+            false => run_error(error),
+        })?;
         if outputs.len() != self.signature.outputs.len() {
             return Err(RunError::Failed(format!(
                 "ONNX Runtime gave {} outputs where the model file promises {}",
@@ -244,6 +251,10 @@ impl Instance for OrtInstance {
             tensors.push(output.into_tensor(spec, inputs)?);
         }
         Ok(tensors)
+    }
+
+    fn stopper(&self) -> Stopper {
+        Stopper::new(Arc::<RunStop>::clone(&self.stop))
     }
 }
 
@@ -321,6 +332,8 @@ mod tests {
         assert!(matches!(instance.run(&[Some(wrong)]), Err(RunError::Input(_))));
         let right = InputView { dtype: DType::Fp32, shape: &[0, 4], data: &[] };
         assert_eq!(instance.run(&[Some(right)]).unwrap()[0].shape(), [0, 4]);
+        instance.stopper().stop();
+        assert!(matches!(instance.run(&[Some(right)]), Err(RunError::Stopped)));
     }
 
     #[test]

@@ -9,8 +9,9 @@ mod values;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use gristmill_engine::backend::{Artifact, InputView, Instance, Model};
+use gristmill_engine::backend::{Artifact, InputView, Instance, Model, Stop, Stopper};
 use gristmill_engine::error::{LoadError, RunError};
 use gristmill_engine::tensor::{Dim, Shape, Signature, Tensor, TensorSpec};
 use tract_onnx::dim_expr::parse_onnx_dim;
@@ -20,6 +21,7 @@ use tract_onnx::prelude::{
 };
 use tract_onnx::tract_core::internal::{SpecialOps, bail, format_err};
 use tract_onnx::tract_core::ops::cast::cast;
+use tract_onnx::tract_core::plan::eval;
 
 use crate::graph::{Graph, ModelFile, model_directory};
 use crate::library::one_line;
@@ -65,6 +67,13 @@ struct TractInstance {
     /// Plans in use with the input shapes that each is for, the latest used last. A symbolic plan is
     /// for all shapes: its list is empty.
     states: Vec<(Vec<Shape>, TypedSimpleState)>,
+    stop: Arc<RunStop>,
+}
+
+/// Read before each operator.
+#[derive(Default)]
+struct RunStop {
+    is_set: AtomicBool,
 }
 
 // === impl TractModel ===
@@ -253,6 +262,7 @@ impl Model for TractModel {
             signature: Arc::clone(&self.signature),
             labels: Arc::clone(&self.labels),
             states: Vec::new(),
+            stop: Arc::default(),
         }))
     }
 }
@@ -286,7 +296,12 @@ impl TractInstance {
         inputs: TVec<TValue>,
     ) -> TractResult<TVec<TValue>> {
         let (shapes, mut state) = self.take_state(views)?;
-        let outputs = state.run(inputs)?;
+        let outputs = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
+            if self.stop.is_set.load(Ordering::Acquire) {
+                bail!("stopped before {node}");
+            }
+            eval(context, state, node, inputs)
+        })?;
         if self.states.len() == SHAPE_PLANS_MAX {
             self.states.remove(0);
         }
@@ -309,7 +324,10 @@ impl Instance for TractInstance {
         // lost with the panic, and a new one made.
         let outputs = panics::as_errors(|| self.run_plan(inputs, values))
             .map_err(|panic| RunError::Failed(format!("tract failed: {panic}")))?
-            .map_err(|error| RunError::Failed(format!("tract failed: {}", chain(&error))))?;
+            .map_err(|error| match self.stop.is_set.load(Ordering::Acquire) {
+                true => RunError::Stopped,
+                false => RunError::Failed(format!("tract failed: {}", chain(&error))),
+            })?;
         if outputs.len() != signature.outputs.len() {
             return Err(RunError::Failed(format!(
                 "tract gave {} outputs where the model file promises {}",
@@ -325,5 +343,19 @@ impl Instance for TractInstance {
                 None => values::output(spec, value),
             })
             .collect()
+    }
+
+    fn stopper(&self) -> Stopper {
+        Stopper::new(Arc::<RunStop>::clone(&self.stop))
+    }
+}
+
+impl Stop for RunStop {
+    fn stop(&self) {
+        self.is_set.store(true, Ordering::Release);
+    }
+
+    fn rearm(&self) {
+        self.is_set.store(false, Ordering::Release);
     }
 }

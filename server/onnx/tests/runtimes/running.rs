@@ -120,3 +120,37 @@ fn instances_of_one_model_run_side_by_side() {
         });
     }
 }
+
+#[test]
+fn a_run_without_end_is_stopped_and_the_instance_goes_on() {
+    let Some(runtime) = onnx_runtime() else { return };
+    let model = load(&runtime, BackendChoice::OnnxRuntime, "slow").unwrap();
+    let mut instance = model.instance().unwrap();
+    let inputs = |steps| [Some(fp32(&[1, 1], &[1.])), Some(int64(&[1], &[steps]))];
+    let stopper = instance.stopper();
+    assert_eq!(stopper.obstacle(), None);
+    let running = std::thread::spawn(move || {
+        let error = run(&mut *instance, &inputs(i64::MAX)).unwrap_err();
+        (instance, error)
+    });
+    stopper.stop();
+    let (mut instance, error) = running.join().unwrap();
+    assert_eq!(error, RunError::Stopped);
+    assert_eq!(run(&mut *instance, &inputs(1)).unwrap_err(), RunError::Stopped, "until it is armed again");
+    stopper.rearm();
+    assert!((floats(&run(&mut *instance, &inputs(1)).unwrap()[0])[0] - 0.9999).abs() < 1e-6);
+}
+
+#[test]
+fn every_runtime_stops_before_its_next_operator() {
+    for (choice, runtime) in runtimes() {
+        let model = load(&runtime, choice, "slow_rows").unwrap();
+        let mut instance = model.instance().unwrap();
+        let stopper = instance.stopper();
+        let input = [Some(fp32(&[1, 8], &[1.; 8]))];
+        stopper.stop();
+        assert_eq!(run(&mut *instance, &input).unwrap_err(), RunError::Stopped, "{}", choice.name());
+        stopper.rearm();
+        assert_eq!(run(&mut *instance, &input).unwrap()[0].shape(), [1, 8]);
+    }
+}
