@@ -46,6 +46,7 @@ struct Raw {
     spinning: Option<bool>,
     instances: Option<usize>,
     threads: Option<usize>,
+    run_timeout: Option<String>,
     slo: Option<String>,
     priorities: Option<RawPriorities>,
     #[serde(default)]
@@ -216,6 +217,7 @@ pub fn parse_model_toml(text: &str) -> Result<ModelToml, String> {
     let tuning = Tuning {
         instances: between("instances", raw.instances, WORKERS_MAX)?,
         threads: between("threads", raw.threads, WORKERS_MAX)?,
+        run_timeout: scheduling::run_timeout(raw.run_timeout.as_deref())?,
         budget: lifecycle::budget(raw.budget)?,
         ..scheduling::tuning(raw.batching, raw.queue, raw.priorities, raw.slo.as_deref())?
     };
@@ -288,6 +290,7 @@ mod tests {
             spinning = true
             instances = 2
             threads = 3
+            run_timeout = "2m"
             slo = "50ms"
             priorities = { levels = 3, default = 1 }
             batching = { rows_max = 16, delay = "2ms", preferred_rows = [8, 4] }
@@ -321,6 +324,7 @@ mod tests {
             queue_rows_max: Some(100),
             queue_bytes_max: Some(1000),
             preferred_rows: vec![4, 8],
+            run_timeout: Some(Duration::from_secs(120)),
             slo: Some(Duration::from_millis(50)),
             priorities: Some(Priorities { levels: 3, default_level: 1 }),
             queue_policy: QueuePolicy {
@@ -398,6 +402,10 @@ mod tests {
             "slo_objective = 1.0",
             expect!["slo_objective is 1: expected a share between 0 and 1, such as 0.999"],
         );
+        check(
+            "run_timeout = \"0s\"",
+            expect![[r#"run_timeout is "0s": expected more than nothing, such as "50ms""#]],
+        );
         check("instances = 0", expect!["instances is 0: expected 1 to 1024"]);
         check(
             "batching = { rows_max = 9999999 }",
@@ -460,7 +468,7 @@ mod tests {
                   |
                 1 | instance = 2
                   | ^^^^^^^^
-                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `slo`, `priorities`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`, `slo_objective`"#]],
+                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `run_timeout`, `slo`, `priorities`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`, `slo_objective`"#]],
         );
         check(
             "backend = \"torch\"",

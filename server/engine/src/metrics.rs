@@ -9,6 +9,7 @@ use metrics::{Counter, Gauge, Histogram, SharedString, Unit};
 use crate::attainment::{Attainment, WINDOWS};
 use crate::error::InferError;
 use crate::former::CloseReason;
+use crate::stopping::StopReason;
 
 /// What kind of series a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,7 +117,21 @@ pub const INSTANCE_REPLACEMENTS: Metric = Metric {
     kind: Kind::Counter,
     unit: Unit::Count,
     labels: VERSION_LABELS,
-    help: "Sessions replaced after a panic in a run",
+    help: "Sessions replaced, after a panic in a run or because one did not end",
+};
+pub const RUNS_STOPPED: Metric = Metric {
+    name: "gristmill_runs_stopped_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["model", "version", "reason"],
+    help: "Runs that were told to stop: abandoned by every caller, or timed_out",
+};
+pub const WORKERS_LEFT_BEHIND: Metric = Metric {
+    name: "gristmill_workers_left_behind",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: VERSION_LABELS,
+    help: "Threads whose run has not ended since it was stopped; others have taken their places",
 };
 pub const LOAD_SECONDS: Metric = Metric {
     name: "gristmill_model_load_seconds",
@@ -202,6 +217,8 @@ pub const METRICS: &[Metric] = &[
     QUEUE_BYTES,
     INSTANCES,
     INSTANCE_REPLACEMENTS,
+    RUNS_STOPPED,
+    WORKERS_LEFT_BEHIND,
     LOAD_SECONDS,
     LOADS,
     LOAD_RESIDENT_BYTES,
@@ -240,6 +257,8 @@ pub(crate) struct DeploymentMetrics {
     pub(crate) queue_bytes: Gauge,
     pub(crate) instances: Gauge,
     pub(crate) instance_replacements: Counter,
+    stopped: [Counter; StopReason::ALL.len()],
+    pub(crate) workers_left_behind: Gauge,
 }
 
 /// Handles of one model, whichever versions of it serve.
@@ -365,6 +384,9 @@ impl DeploymentMetrics {
             queue_bytes: metrics::gauge!(QUEUE_BYTES.name, &labels),
             instances: metrics::gauge!(INSTANCES.name, &labels),
             instance_replacements: metrics::counter!(INSTANCE_REPLACEMENTS.name, &labels),
+            stopped: StopReason::ALL
+                .map(|reason| metrics::counter!(RUNS_STOPPED.name, &labels_and("reason", reason.label()))),
+            workers_left_behind: metrics::gauge!(WORKERS_LEFT_BEHIND.name, &labels),
         }
     }
 
@@ -381,6 +403,10 @@ impl DeploymentMetrics {
         for gauge in [&self.queue_rows, &self.queue_bytes, &self.instances] {
             gauge.set(0.0);
         }
+    }
+
+    pub(crate) fn count_stopped(&self, reason: StopReason) {
+        self.stopped[reason as usize].increment(1);
     }
 
     pub(crate) fn record_answer(&self, queue: Duration, total: Duration) {

@@ -18,7 +18,7 @@ const DEADLINE_MARGIN: u32 = 4;
 /// a busy server the answers of several short runs share one.
 pub(crate) struct Outbox<'a> {
     deployment: &'a Deployment,
-    batches: SmallVec<[Finished; 1]>,
+    batches: Vec<Finished>,
     /// When the first of them has waited enough.
     leave_by: Option<Instant>,
 }
@@ -40,7 +40,7 @@ pub(crate) struct FinishedAnswer {
 
 impl<'a> Outbox<'a> {
     pub(crate) fn new(deployment: &'a Deployment) -> Outbox<'a> {
-        Outbox { deployment, batches: SmallVec::new(), leave_by: None }
+        Outbox { deployment, batches: Vec::new(), leave_by: None }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -60,39 +60,55 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    /// Sends all. Counted before they are sent, so that a caller who has its answer finds it in the
-    /// statistics.
     pub(crate) fn send(&mut self) {
-        let now = Instant::now();
-        let mut replies = Vec::new();
-        let mut latencies: SmallVec<[Duration; 64]> = SmallVec::new();
-        let mut tally = Tally::default();
-        let service_level = &self.deployment.service_level;
-        for Finished { mut ran, answers } in self.batches.drain(..) {
-            for FinishedAnswer { reply, mut answer, arrived, deadline } in answers {
-                let total = now.saturating_duration_since(arrived);
-                answer.timing.total = total;
-                ran.request_total += total;
-                latencies.push(total);
-                let metrics = &self.deployment.metrics;
-                let outcome = unheard(&reply, deadline, now).unwrap_or(Outcome::Ok);
-                match outcome {
-                    Outcome::Ok => metrics.record_answer(answer.timing.queue, total),
-                    outcome => metrics.count(outcome),
-                }
-                outcome.verdict().into_iter().for_each(|is_good| tally.add(is_good));
-                if let Some(deadline) = deadline {
-                    service_level.record_slack(deadline, now);
-                }
-                replies.push((reply, Ok(answer)));
-            }
-            self.deployment.record_run(&ran);
-        }
+        send(&mut self.batches, self.deployment);
         self.leave_by = None;
-        self.deployment.record_answers(latencies.into_iter(), now);
-        service_level.count_all(tally, now);
-        answer::deliver(replies, self.deployment.callers.get());
     }
+
+    /// Moves what waits to where others can send it, should the run that begins last. `place` is empty.
+    pub(crate) fn lend(&mut self, place: &mut Vec<Finished>) {
+        std::mem::swap(&mut self.batches, place);
+    }
+
+    /// Takes back what was lent and not sent meanwhile.
+    pub(crate) fn take_back(&mut self, place: &mut Vec<Finished>) {
+        std::mem::swap(&mut self.batches, place);
+        if self.batches.is_empty() {
+            self.leave_by = None;
+        }
+    }
+}
+
+/// Sends all answers. Counted before they are sent, so that a caller who has its answer finds it in the
+/// statistics.
+pub(crate) fn send(batches: &mut Vec<Finished>, deployment: &Deployment) {
+    let now = Instant::now();
+    let mut replies = Vec::new();
+    let mut latencies: SmallVec<[Duration; 64]> = SmallVec::new();
+    let mut tally = Tally::default();
+    let Deployment { metrics, service_level, .. } = deployment;
+    for Finished { mut ran, answers } in batches.drain(..) {
+        for FinishedAnswer { reply, mut answer, arrived, deadline } in answers {
+            let total = now.saturating_duration_since(arrived);
+            answer.timing.total = total;
+            ran.request_total += total;
+            latencies.push(total);
+            let outcome = unheard(&reply, deadline, now).unwrap_or(Outcome::Ok);
+            match outcome {
+                Outcome::Ok => metrics.record_answer(answer.timing.queue, total),
+                outcome => metrics.count(outcome),
+            }
+            outcome.verdict().into_iter().for_each(|is_good| tally.add(is_good));
+            if let Some(deadline) = deadline {
+                service_level.record_slack(deadline, now);
+            }
+            replies.push((reply, Ok(answer)));
+        }
+        deployment.record_run(&ran);
+    }
+    deployment.record_answers(latencies.into_iter(), now);
+    service_level.count_all(tally, now);
+    answer::deliver(replies, deployment.callers.get());
 }
 
 // === impl FinishedAnswer ===

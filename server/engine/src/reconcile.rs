@@ -17,6 +17,7 @@ use crate::metrics::{VersionGauges, model_ready};
 use crate::plan::Step;
 use crate::registry::Desired;
 use crate::retire::Retirer;
+use crate::runs::Watcher;
 use crate::workers::{Freeing, Order, Workers};
 
 /// The only writer of the catalog, and the owner of every worker.
@@ -24,6 +25,7 @@ pub struct Reconciler {
     pub(crate) published: Arc<Published>,
     pub(crate) options: Options,
     pub(crate) models: BTreeMap<String, Managed>,
+    watcher: Arc<Watcher>,
     retirer: Retirer,
     /// Catalogs of before that a request may still be looking at.
     snapshots: Vec<Weak<Catalog>>,
@@ -93,6 +95,7 @@ impl Reconciler {
             published,
             options,
             models: BTreeMap::new(),
+            watcher: Arc::new(Watcher::start()),
             retirer: Retirer::start(options.release_memory),
             snapshots: Vec::new(),
             to_retire: Vec::new(),
@@ -204,15 +207,16 @@ impl Reconciler {
     /// Loads on a thread of its own, in the background where something serves already.
     fn start(&self, order: Order, load: u64) {
         let in_background = self.models.values().any(Managed::serves);
-        let done = self.done.clone();
+        let (done, watcher) = (self.done.clone(), Arc::clone(&self.watcher));
         let (model, version) = (order.artifact.model.clone(), order.artifact.version);
         let body = move || {
             let _background = in_background.then(Background::enter);
             let start = Instant::now();
             let before = resident_bytes();
-            let result = catch_unwind(AssertUnwindSafe(|| Workers::start(&order))).unwrap_or_else(|_| {
-                Err(LoadError("the runtime panicked while the version was loaded".into()))
-            });
+            let result =
+                catch_unwind(AssertUnwindSafe(|| Workers::start(&order, &watcher))).unwrap_or_else(|_| {
+                    Err(LoadError("the runtime panicked while the version was loaded".into()))
+                });
             let grown_bytes = resident_bytes().saturating_sub(before);
             let result =
                 result.and_then(|workers| match order.settings.tuning.budget.check_memory(grown_bytes) {

@@ -25,6 +25,8 @@ pub struct Tuning {
     pub preferred_rows: Vec<usize>,
     pub queue_rows_max: Option<usize>,
     pub queue_bytes_max: Option<usize>,
+    /// How long one run may last before it is stopped.
+    pub run_timeout: Option<Duration>,
     /// How long after its arrival an answer is worth having: the deadline of every request that brings no
     /// earlier one. None where nothing is set.
     pub slo: Option<Duration>,

@@ -12,9 +12,10 @@ use crate::error::{InferError, RunError, Stage};
 use crate::former::CloseReason;
 use crate::gather::Gather;
 use crate::job::Job;
-use crate::metrics::Outcome;
-use crate::outbox::{Finished, FinishedAnswer, Outbox, unheard};
+use crate::outbox::{Finished, FinishedAnswer, Outbox};
 use crate::request::{Outputs, Timing};
+use crate::runs::{Caller, GivenUp, RunCell, RunRules};
+use crate::stopping::StopReason;
 use crate::tensor::{ShapeText, Signature, Tensor};
 use crate::waiting::Item;
 
@@ -24,11 +25,19 @@ pub(crate) struct Worker<'a> {
     /// Among the workers of the deployment.
     index: usize,
     model: &'a dyn Model,
+    rules: &'a RunRules,
+    cell: &'a RunCell,
     /// `None` after a panic until a new one could be built.
     instance: Option<Box<dyn Instance>>,
     gather: Gather,
+    /// Those who wait for the requests of the batch, at their places, until they are answered. The cell has them
+    /// while a run is in progress.
+    callers: Vec<Option<Caller>>,
     outbox: Outbox<'a>,
 }
+
+/// What a run gave, and why it was told to stop if it was.
+type RunResult = (Result<(Vec<Tensor>, RunTiming), RunError>, Option<StopReason>);
 
 // === impl Worker ===
 
@@ -37,45 +46,61 @@ impl<'a> Worker<'a> {
         deployment: &'a Deployment,
         index: usize,
         model: &'a dyn Model,
-        instance: Box<dyn Instance>,
+        rules: &'a RunRules,
+        cell: &'a RunCell,
+        instance: Option<Box<dyn Instance>>,
     ) -> Worker<'a> {
+        if let Some(instance) = &instance {
+            cell.set_stopper(instance.stopper());
+        }
         Worker {
             deployment,
             index,
             model,
-            instance: Some(instance),
+            rules,
+            cell,
+            instance,
             gather: Gather::default(),
+            callers: Vec::new(),
             outbox: Outbox::new(deployment),
         }
     }
 
     /// Serves until the queue is closed and empty.
-    pub(crate) fn serve(&mut self) {
+    ///
+    /// # Errors
+    /// A run did not end, and another worker serves in place of this one.
+    pub(crate) fn serve(&mut self) -> Result<(), GivenUp> {
         let mut batch = Vec::new();
         let mut dropped = Vec::new();
         while let Some(reason) = self.next_batch(&mut batch, &mut dropped) {
-            for job in dropped.drain(..) {
-                self.answer_dropped(job);
+            for mut job in dropped.drain(..) {
+                caller(&mut job).fail(self.deployment, InferError::DeadlineExceeded { stage: Stage::Queue });
             }
             if batch.is_empty() {
                 continue;
             }
             self.deployment.metrics.count_closed(reason);
             let taken = Instant::now();
+            self.callers.extend(batch.iter_mut().map(|job| Some(caller(job))));
             // The panic may come from the model's runtime or from this crate; in both cases the batch
             // fails, the instance is replaced and the worker lives on.
-            let result = catch_unwind(AssertUnwindSafe(|| self.run_or_bisect(&mut batch, taken)));
-            if let Err(panic) = &result {
-                self.recover(&mut batch, &panic_text(&**panic));
-            }
+            let is_typical = match catch_unwind(AssertUnwindSafe(|| self.run_or_bisect(&batch, 0, taken))) {
+                Ok(ran) => ran?,
+                Err(panic) => {
+                    self.recover(&panic_text(&*panic))?;
+                    false
+                }
+            };
             batch.clear();
+            self.callers.clear();
             let now = Instant::now();
-            // A batch that failed says nothing about how long others take.
-            let took = matches!(result, Ok(true)).then_some(now - taken);
-            self.deployment.queue.finish(self.index, took);
+            // A batch that failed or was stopped says nothing about how long others take.
+            self.deployment.queue.finish(self.index, is_typical.then_some(now - taken));
             // The next batch should take about as long as this one.
             self.outbox.send_before(now + (now - taken));
         }
+        Ok(())
     }
 
     /// Waits for work, with nothing unsent.
@@ -90,11 +115,8 @@ impl<'a> Worker<'a> {
         queue.next_batch(self.index, batch, dropped)
     }
 
-    fn answer_dropped(&self, mut job: Job) {
-        self.fail(&mut job, InferError::DeadlineExceeded { stage: Stage::Queue });
-    }
-
-    fn recover(&mut self, batch: &mut [Job], panic: &str) {
+    fn recover(&mut self, panic: &str) -> Result<(), GivenUp> {
+        self.cell.end(&mut self.callers, &mut self.outbox)?;
         let model = &self.deployment.info;
         tracing::error!(
             model = model.name,
@@ -104,75 +126,112 @@ impl<'a> Worker<'a> {
         );
         self.instance = None;
         self.deployment.metrics.instance_replacements.increment(1);
-        for job in batch {
-            if job.reply.is_some() {
-                let error = InferError::Backend(format!(
-                    "the model's run panicked: {panic}; its session is replaced"
-                ));
-                self.fail(job, error);
-            }
+        for caller in self.callers.drain(..).flatten() {
+            let error =
+                InferError::Backend(format!("the model's run panicked: {panic}; its session is replaced"));
+            caller.fail(self.deployment, error);
         }
+        Ok(())
     }
 
-    /// Runs `jobs` together. When that fails they are run in halves, so that only the guilty one errs. True when
-    /// one run was enough.
-    fn run_or_bisect(&mut self, jobs: &mut [Job], taken: Instant) -> bool {
-        match self.run(jobs) {
-            Ok((outputs, timing)) => {
-                self.scatter(jobs, outputs, timing, taken);
-                true
+    /// Runs `jobs`, the first of which is at place `first` of the batch, together. When that fails they are run in
+    /// halves, so that only the guilty one errs. True when one run was enough.
+    fn run_or_bisect(&mut self, jobs: &[Job], first: usize, taken: Instant) -> Result<bool, GivenUp> {
+        match self.run(jobs)? {
+            (Ok((outputs, timing)), _) => {
+                self.scatter(jobs, first, outputs, timing, taken);
+                return Ok(true);
             }
-            Err(error) if jobs.len() == 1 => {
+            (Err(_), Some(reason)) => self.answer_stopped(jobs, first, reason),
+            (Err(error), None) if jobs.len() == 1 => {
                 let error = match error {
                     RunError::Input(why) => InferError::InvalidInput(why),
                     RunError::Failed(why) => InferError::Backend(why),
                     stopped @ RunError::Stopped => InferError::Backend(stopped.to_string()),
                 };
-                self.fail(&mut jobs[0], error);
-                false
+                self.take_caller(first).fail(self.deployment, error);
             }
-            Err(_) => {
-                let (left, right) = jobs.split_at_mut(jobs.len() / 2);
-                self.run_or_bisect(left, taken);
-                self.run_or_bisect(right, taken);
-                false
+            (Err(_), None) => {
+                let (left, right) = jobs.split_at(jobs.len() / 2);
+                self.run_or_bisect(left, first, taken)?;
+                self.run_or_bisect(right, first + left.len(), taken)?;
             }
         }
+        Ok(false)
     }
 
-    fn run(&mut self, jobs: &[Job]) -> Result<(Vec<Tensor>, RunTiming), RunError> {
+    fn run(&mut self, jobs: &[Job]) -> Result<RunResult, GivenUp> {
         let signature = &self.deployment.info.signature;
         let rows = jobs.iter().map(Item::rows).sum();
         let instance = match &mut self.instance {
             Some(instance) => instance,
-            None => {
-                let built = self.model.instance().map_err(|error| {
-                    RunError::Failed(format!("the session could not be replaced after a panic: {error}"))
-                })?;
-                self.instance.insert(built)
-            }
+            None => match self.model.instance() {
+                Ok(built) => {
+                    self.cell.set_stopper(built.stopper());
+                    self.instance.insert(built)
+                }
+                Err(error) => {
+                    let why = format!("the session could not be replaced: {error}");
+                    return Ok((Err(RunError::Failed(why)), None));
+                }
+            },
         };
         let start = Instant::now();
+        self.cell.begin(&mut self.callers, &mut self.outbox, rows, start);
         let requests = jobs.iter().map(|job| job.request.inputs());
         self.gather.fill(requests, signature.is_batched().then_some(rows));
         let views: SmallVec<[Option<InputView<'_>>; 4]> =
             self.gather.views(jobs[0].request.inputs()).collect();
         let gathered = Instant::now();
-        let outputs = instance.run(&views)?;
+        let result = instance.run(&views);
         let ran = Instant::now();
         drop(views);
+        let stopped = self.cell.end(&mut self.callers, &mut self.outbox)?;
         self.gather.shrink();
-        check_outputs(signature, &outputs, rows)?;
+        let outputs = result.and_then(|outputs| {
+            check_outputs(signature, &outputs, rows)?;
+            Ok(outputs)
+        });
         let timing = RunTiming { gather: gathered - start, run: ran - gathered, scatter: Duration::ZERO };
-        let metrics = &self.deployment.metrics;
-        metrics.assembly_seconds.record(timing.gather);
-        metrics.run_seconds.record(timing.run);
-        metrics.batch_rows.record(rows as f64);
-        Ok((outputs, timing))
+        if outputs.is_ok() {
+            self.rules.ran(timing.run, rows);
+            let metrics = &self.deployment.metrics;
+            metrics.assembly_seconds.record(timing.gather);
+            metrics.run_seconds.record(timing.run);
+            metrics.batch_rows.record(rows as f64);
+        }
+        Ok((outputs.map(|outputs| (outputs, timing)), stopped))
+    }
+
+    fn answer_stopped(&mut self, jobs: &[Job], first: usize, reason: StopReason) {
+        let now = Instant::now();
+        let rows = jobs.iter().map(Item::rows).sum();
+        for place in first..first + jobs.len() {
+            let caller = self.take_caller(place);
+            match reason {
+                StopReason::Abandoned => caller.count_gone(self.deployment, now),
+                StopReason::TimedOut => {
+                    let why = format!(
+                        "the run took longer than {:?} and was stopped; run_timeout in the model.toml of '{}' \
+                         says how long one may take",
+                        self.rules.timeout(rows),
+                        self.deployment.info.name
+                    );
+                    caller.fail(self.deployment, InferError::Backend(why));
+                }
+            }
+        }
     }
 
     /// Cuts each caller's own rows out of `outputs`, without copying them.
-    fn scatter(&mut self, jobs: &mut [Job], outputs: Vec<Tensor>, mut timing: RunTiming, taken: Instant) {
+    fn scatter(
+        &mut self,
+        jobs: &[Job],
+        first: usize,
+        outputs: Vec<Tensor>,
+        mut timing: RunTiming,
+        taken: Instant,
+    ) {
         let start = Instant::now();
         let counts: SmallVec<[usize; 64]> = jobs.iter().map(Item::rows).collect();
         let rows = counts.iter().sum();
@@ -189,11 +248,12 @@ impl<'a> Worker<'a> {
             }));
         }
         let mut queue_total = Duration::ZERO;
-        let answers = jobs.iter_mut().zip(answers).map(|(job, outputs)| {
+        let callers = self.callers[first..].iter_mut();
+        let answers = jobs.iter().zip(callers).zip(answers).map(|((job, caller), outputs)| {
             let queue = taken.saturating_duration_since(job.arrived);
             queue_total += queue;
             FinishedAnswer {
-                reply: job.reply.take().expect("a job is answered once; this is a bug"),
+                reply: caller.take().expect("a job is answered once; this is a bug").reply,
                 answer: Answer {
                     outputs,
                     timing: Timing { queue, run: timing.run, batch_rows: rows, ..Timing::default() },
@@ -209,21 +269,14 @@ impl<'a> Worker<'a> {
         self.outbox.add(Finished { ran, answers }, end);
     }
 
-    fn fail(&self, job: &mut Job, error: InferError) {
-        let reply = job.reply.take().expect("a job is answered once; this is a bug");
-        let outcome = Outcome::of(&error);
-        if outcome == Outcome::BackendError {
-            self.deployment.record_model_failure();
-        }
-        // A caller whose deadline has passed was told so by the front door's clock, and has left.
-        let unheard = unheard(&reply, job.due.deadline, Instant::now());
-        if unheard.is_none() {
-            self.deployment.record_failure(job.arrived.elapsed());
-        }
-        // Counted before it is sent, as answers are.
-        self.deployment.count(unheard.unwrap_or(outcome));
-        let _heard = reply.send(Err(error));
+    fn take_caller(&mut self, place: usize) -> Caller {
+        self.callers[place].take().expect("a job is answered once; this is a bug")
     }
+}
+
+fn caller(job: &mut Job) -> Caller {
+    let reply = job.reply.take().expect("a job is taken once; this is a bug");
+    Caller { reply, arrived: job.arrived, deadline: job.due.deadline }
 }
 
 /// A runtime that answers with other tensors than it declared must not hand out anybody's rows.

@@ -1,16 +1,15 @@
-//! From an artifact to a deployment: loads, proves, measures and warms a version, starts its workers, retires them.
+//! From an artifact to a deployment: loads, proves, measures and warms a version, and has it served.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::backend::{Artifact, Instance, Model};
-use crate::background::Background;
 use crate::compatibility;
 use crate::cores;
 use crate::cost::CostModel;
+use crate::crew::Crew;
+pub(crate) use crate::crew::Freeing;
 use crate::deployment::Deployment;
 use crate::error::LoadError;
 use crate::former::Policy;
@@ -18,12 +17,12 @@ use crate::golden;
 use crate::proof::{self, Recipe, Sample};
 use crate::registry::ModelSettings;
 use crate::request::ModelInfo;
+use crate::runs::{RunRules, Watcher};
 use crate::service_level::ServiceLevel;
 use crate::sweep::{self, ROWS_MAX_UNMEASURED, Sweep};
 use crate::tensor::{BatchAxis, Signature};
 use crate::terms::Terms;
 use crate::tuning::{QUEUE_BYTES_MAX_BY_DEFAULT, QUEUE_ROWS_MAX_BY_DEFAULT, Tuning};
-use crate::worker::Worker;
 
 /// The largest batch is warmed only if it is expected to take less than this.
 const WARM_UP_RUN_MAX: Duration = Duration::from_millis(500);
@@ -37,18 +36,10 @@ pub(crate) struct Order {
     pub(crate) service_level: Arc<ServiceLevel>,
 }
 
-/// When workers free their sessions, which for a large model takes some hundredths of a second of a core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Freeing {
-    AtOnce,
-    /// On cores that nothing else wants: others serve.
-    WhenIdle,
-}
-
-/// The threads of a deployment.
+/// A version that can serve, and the threads that make it.
 pub(crate) struct Workers {
     deployment: Arc<Deployment>,
-    threads: Vec<JoinHandle<()>>,
+    crew: Arc<Crew>,
 }
 
 // === impl Workers ===
@@ -59,7 +50,7 @@ impl Workers {
     ///
     /// # Errors
     /// The step that failed and why. Nothing is left behind.
-    pub(crate) fn start(order: &Order) -> Result<Workers, LoadError> {
+    pub(crate) fn start(order: &Order, watcher: &Arc<Watcher>) -> Result<Workers, LoadError> {
         let Order { artifact, settings, predecessor, service_level } = order;
         let tuning = &settings.tuning;
         let directory = artifact.path.parent().unwrap_or(Path::new(""));
@@ -130,41 +121,22 @@ impl Workers {
         for _ in 1..split.instances {
             instances.push(model.instance()?);
         }
+        let rules = RunRules::new(tuning.run_timeout);
         if let Some(recipe) = proof.recipe {
             for instance in &mut instances {
-                warm_up(&info, recipe, &mut **instance);
+                warm_up(&info, recipe, &mut **instance, &rules);
             }
             tuning.budget.check(&info, recipe, &mut *instances[0])?;
         }
         let service_level = Arc::clone(service_level);
         let deployment = Deployment::new(info, policy, cost, batch_rows_why, terms, service_level);
-        Workers::spawn(&model, Arc::new(deployment), instances)
-    }
-
-    fn spawn(
-        model: &Arc<dyn Model>,
-        deployment: Arc<Deployment>,
-        instances: Vec<Box<dyn Instance>>,
-    ) -> Result<Workers, LoadError> {
-        deployment.metrics.instances.set(instances.len() as f64);
-        let mut workers = Workers { deployment: Arc::clone(&deployment), threads: Vec::new() };
+        let deployment = Arc::new(deployment);
+        let crew = Crew::new(Arc::clone(&deployment), model, rules, Arc::clone(watcher));
+        let workers = Workers { deployment, crew };
         for (index, instance) in instances.into_iter().enumerate() {
-            let name = format!("w{index} {}", deployment.info.name);
-            let (model, deployment) = (Arc::clone(model), Arc::clone(&deployment));
-            let body = move || {
-                cores::compute_in_batches();
-                let mut worker = Worker::new(&deployment, index, &*model, instance);
-                worker.serve();
-                let frees_when_idle = deployment.frees_when_idle.load(Ordering::Relaxed);
-                let _background = frees_when_idle.then(Background::enter);
-                drop(worker);
-            };
-            match std::thread::Builder::new().name(name).spawn(body) {
-                Ok(thread) => workers.threads.push(thread),
-                Err(error) => {
-                    workers.retire(Freeing::AtOnce);
-                    return Err(LoadError(format!("cannot start a worker thread: {error}")));
-                }
+            if let Err(error) = workers.crew.hire(index, instance) {
+                workers.retire(Freeing::AtOnce);
+                return Err(LoadError(format!("cannot start a worker thread: {error}")));
             }
         }
         Ok(workers)
@@ -174,19 +146,10 @@ impl Workers {
         &self.deployment
     }
 
-    /// Closes the queue and waits until what was admitted is answered and every session is freed,
-    /// each by the worker that owned it.
+    /// Closes the queue and waits until what was admitted is answered and every session is freed, each by the
+    /// worker that owned it. A session whose run does not end is left behind.
     pub(crate) fn retire(self, freeing: Freeing) {
-        // Closing the queue synchronises: a worker that finds it closed sees this.
-        self.deployment.frees_when_idle.store(freeing == Freeing::WhenIdle, Ordering::Relaxed);
-        self.deployment.queue.close();
-        for thread in self.threads {
-            if thread.join().is_err() {
-                let info = &self.deployment.info;
-                tracing::error!(model = info.name, version = info.version, "a worker thread had panicked");
-            }
-        }
-        self.deployment.metrics.clear_gauges();
+        self.crew.retire(freeing);
     }
 }
 
@@ -222,16 +185,19 @@ fn policy(batch_rows_max: usize, tuning: &Tuning, terms: &Terms, workers: usize)
 }
 
 /// Runs the sizes that will be used, so that no caller pays for first-run allocations.
-fn warm_up(info: &ModelInfo, recipe: Recipe, instance: &mut dyn Instance) {
+fn warm_up(info: &ModelInfo, recipe: Recipe, instance: &mut dyn Instance, rules: &RunRules) {
     let start = Instant::now();
     for rows in [1, info.batch_rows_max] {
         if start.elapsed() * rows as u32 > WARM_UP_RUN_MAX {
             break;
         }
-        if let Err(error) = Sample::new(&info.signature, 0..rows, recipe).run(instance) {
+        let sample = Sample::new(&info.signature, 0..rows, recipe);
+        let began = Instant::now();
+        if let Err(error) = sample.run(instance) {
             tracing::debug!(model = info.name, rows, %error, "warm-up run failed");
             break;
         }
+        rules.ran(began.elapsed(), rows);
         if info.batch_rows_max == 1 {
             break;
         }

@@ -102,6 +102,11 @@ pub(super) fn tuning(
     })
 }
 
+/// How long one run may last.
+pub(super) fn run_timeout(text: Option<&str>) -> Result<Option<Duration>, String> {
+    text.map(|text| positive("run_timeout", text)).transpose()
+}
+
 fn preferred(mut rows: Vec<usize>, rows_max: Option<usize>) -> Result<Vec<usize>, String> {
     let most = rows_max.unwrap_or(BATCH_ROWS_MAX);
     if let Some(wrong) = rows.iter().find(|rows| !(1..=most).contains(*rows)) {

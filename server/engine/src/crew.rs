@@ -1,0 +1,189 @@
+//! The worker threads of one version: starts them, replaces those whose run does not end, waits for the others.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+
+use crate::backend::{Instance, Model};
+use crate::background::Background;
+use crate::cores;
+use crate::deployment::Deployment;
+use crate::runs::{GivenUp, RunRules, Watcher};
+use crate::worker::Worker;
+
+/// When workers free their sessions, which for a large model takes some hundredths of a second of a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freeing {
+    AtOnce,
+    /// On cores that nothing else wants: others serve.
+    WhenIdle,
+}
+
+/// All of them, by number.
+pub(crate) struct Crew {
+    deployment: Arc<Deployment>,
+    model: Arc<dyn Model>,
+    rules: Arc<RunRules>,
+    watcher: Arc<Watcher>,
+    state: Mutex<State>,
+    /// One has ended or was left behind.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    hired: usize,
+    at_work: Vec<Member>,
+}
+
+struct Member {
+    number: usize,
+    /// Of its place: who takes it over has the same.
+    index: usize,
+    thread: JoinHandle<()>,
+    has_ended: bool,
+}
+
+/// Says that a thread has ended, however it does.
+struct Leaving<'a> {
+    crew: &'a Crew,
+    number: usize,
+}
+
+// === impl Crew ===
+
+impl Crew {
+    pub(crate) fn new(
+        deployment: Arc<Deployment>,
+        model: Arc<dyn Model>,
+        rules: RunRules,
+        watcher: Arc<Watcher>,
+    ) -> Arc<Crew> {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Arc::new(Crew { deployment, model, rules: Arc::new(rules), watcher, state, changed })
+    }
+
+    /// Starts a worker for an instance that is warm.
+    ///
+    /// # Errors
+    /// The system grants no thread.
+    pub(crate) fn hire(self: &Arc<Crew>, index: usize, instance: Box<dyn Instance>) -> std::io::Result<()> {
+        let mut state = self.lock();
+        self.start(&mut state, index, Some(instance))?;
+        self.deployment.metrics.instances.set(state.at_work.len() as f64);
+        Ok(())
+    }
+
+    /// Without an instance the worker makes its own.
+    fn start(
+        self: &Arc<Crew>,
+        state: &mut State,
+        index: usize,
+        instance: Option<Box<dyn Instance>>,
+    ) -> std::io::Result<()> {
+        let number = state.hired;
+        let name = format!("w{index} {}", self.deployment.info.name);
+        let crew = Arc::clone(self);
+        let body = move || {
+            let _leaving = Leaving { crew: &crew, number };
+            crew.work(number, index, instance);
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(body)?;
+        state.hired += 1;
+        state.at_work.push(Member { number, index, thread, has_ended: false });
+        Ok(())
+    }
+
+    /// A worker's life.
+    fn work(self: &Arc<Crew>, number: usize, index: usize, instance: Option<Box<dyn Instance>>) {
+        cores::compute_in_batches();
+        let instance = instance.or_else(|| self.make_instance());
+        let crew: Weak<Crew> = Arc::downgrade(self);
+        let replace = Box::new(move || {
+            if let Some(crew) = crew.upgrade() {
+                crew.leave_behind(number);
+            }
+        });
+        let cell = self.watcher.watch(&self.deployment, &self.rules, replace);
+        let mut worker = Worker::new(&self.deployment, index, &*self.model, &self.rules, &cell, instance);
+        if let Err(GivenUp) = worker.serve() {
+            let info = &self.deployment.info;
+            tracing::warn!(
+                model = info.name,
+                version = info.version,
+                "a run that was given up has ended after all; its outputs are dropped"
+            );
+            self.deployment.metrics.workers_left_behind.decrement(1.0);
+        }
+        self.watcher.forget(&cell);
+        let frees_when_idle = self.deployment.frees_when_idle.load(Ordering::Relaxed);
+        let _background = frees_when_idle.then(Background::enter);
+        drop(worker);
+    }
+
+    /// For a worker that takes the place of another. Where this fails the first batch tries again and says why.
+    fn make_instance(&self) -> Option<Box<dyn Instance>> {
+        if self.rules.is_retiring() {
+            return None;
+        }
+        self.model.instance().ok()
+    }
+
+    /// Has another worker take the place of one whose run does not end.
+    fn leave_behind(self: &Arc<Crew>, number: usize) {
+        let metrics = &self.deployment.metrics;
+        metrics.workers_left_behind.increment(1.0);
+        metrics.instance_replacements.increment(1);
+        let mut state = self.lock();
+        let place = state.at_work.iter().position(|member| member.number == number);
+        let place = place.expect("a worker is left behind before it ends; this is a bug");
+        // Its handle is dropped: nobody waits for that thread any more.
+        let Member { index, .. } = state.at_work.swap_remove(place);
+        self.deployment.queue.finish(index, None);
+        if let Err(error) = self.start(&mut state, index, None) {
+            let info = &self.deployment.info;
+            tracing::error!(model = info.name, version = info.version, %error, "cannot start a worker thread");
+            metrics.instances.set(state.at_work.len() as f64);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Closes the queue and waits until every worker has ended or was left behind.
+    pub(crate) fn retire(&self, freeing: Freeing) {
+        // Closing the queue synchronises: a worker that finds it closed sees this.
+        self.deployment.frees_when_idle.store(freeing == Freeing::WhenIdle, Ordering::Relaxed);
+        self.rules.begin_retiring();
+        self.deployment.queue.close();
+        let mut state = self.lock();
+        while !state.at_work.iter().all(|member| member.has_ended) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let members = std::mem::take(&mut state.at_work);
+        drop(state);
+        for member in members {
+            if member.thread.join().is_err() {
+                let info = &self.deployment.info;
+                tracing::error!(model = info.name, version = info.version, "a worker thread had panicked");
+            }
+        }
+        self.deployment.metrics.clear_gauges();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Leaving ===
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let mut state = self.crew.lock();
+        if let Some(member) = state.at_work.iter_mut().find(|member| member.number == self.number) {
+            member.has_ended = true;
+        }
+        drop(state);
+        self.crew.changed.notify_all();
+    }
+}
