@@ -56,12 +56,7 @@ impl Connection {
         address: SocketAddr,
         request: &ModelInferRequest,
     ) -> anyhow::Result<(Connection, ModelInferResponse)> {
-        let message = request.encode_to_vec();
-        ensure!(
-            message.len() + 5 <= FRAME_BYTES_MAX,
-            "a request of {} bytes does not fit one frame",
-            message.len()
-        );
+        let message = encode(request)?;
         let socket = TcpStream::connect(address).with_context(|| format!("no server at {address}"))?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(SILENCE_MAX))?;
@@ -121,14 +116,62 @@ impl Connection {
     /// # Errors
     /// The call fails or the connection breaks.
     pub fn call(&mut self) -> anyhow::Result<()> {
-        self.due = 1;
-        self.send_due()?;
+        self.send()?;
+        self.wait()
+    }
+
+    /// Makes one call and does not wait.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn send(&mut self) -> anyhow::Result<()> {
+        self.due += 1;
+        self.send_due()
+    }
+
+    /// Makes one call with another message and does not wait: nobody may look at its answer.
+    ///
+    /// # Errors
+    /// The connection breaks, or the message does not fit one frame.
+    pub fn send_other(&mut self, request: &ModelInferRequest) -> anyhow::Result<()> {
+        let own = std::mem::replace(&mut self.message, encode(request)?);
+        let sent = self.send();
+        self.message = own;
+        sent
+    }
+
+    /// Waits for the answers of all open calls.
+    ///
+    /// # Errors
+    /// A call fails or the connection breaks.
+    pub fn wait(&mut self) -> anyhow::Result<()> {
         while self.open > 0 {
             self.receive(|_| {})?;
             self.send_due()?;
         }
         self.latencies.clear();
         Ok(())
+    }
+
+    /// Whether a call waits for its answer, as far as is known without waiting.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn is_waiting(&self) -> anyhow::Result<bool> {
+        self.socket.set_nonblocking(true)?;
+        let has_bytes = self.socket.peek(&mut [0]).is_ok();
+        self.socket.set_nonblocking(false)?;
+        Ok(self.open > 0 && !has_bytes)
+    }
+
+    /// Takes the latest call back, which nobody waits for from then on.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub fn cancel(&mut self) -> anyhow::Result<()> {
+        frames::write_cancel(self.stream - 2, &mut self.to_send);
+        self.open -= 1;
+        self.flush()
     }
 
     /// Writes the calls that are due, as far as the window allows, and whatever else waits to be sent.
@@ -229,6 +272,16 @@ impl Connection {
         }
         Ok(false)
     }
+}
+
+fn encode(request: &ModelInferRequest) -> anyhow::Result<Vec<u8>> {
+    let message = request.encode_to_vec();
+    ensure!(
+        message.len() + 5 <= FRAME_BYTES_MAX,
+        "a request of {} bytes does not fit one frame",
+        message.len()
+    );
+    Ok(message)
 }
 
 /// Streams of a client have odd numbers; the open ones are near each other.

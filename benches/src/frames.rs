@@ -89,6 +89,13 @@ pub(crate) fn write_pong(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
+/// Ends a call that has no answer yet.
+pub(crate) fn write_cancel(stream: u32, out: &mut Vec<u8>) {
+    const CANCEL: u32 = 0x8;
+    write_frame(0x3, 0, stream, 4, out);
+    out.extend_from_slice(&CANCEL.to_be_bytes());
+}
+
 /// Writes one call. The first on a connection puts its headers into the server's table; the others name
 /// them by their place in it, as every HTTP/2 client does.
 pub(crate) fn write_call(stream: u32, authority: SocketAddr, message: &[u8], out: &mut Vec<u8>) {

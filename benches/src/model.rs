@@ -53,7 +53,12 @@ impl Model {
 
     /// A request for one row.
     pub fn request(&self) -> ModelInferRequest {
-        let x = fp32(&self.shape(1));
+        self.request_of(1)
+    }
+
+    /// A request for `rows` rows.
+    pub fn request_of(&self, rows: usize) -> ModelInferRequest {
+        let x = fp32(&self.shape(rows));
         ModelInferRequest {
             model_name: self.name.into(),
             inputs: vec![InferInputTensor {
