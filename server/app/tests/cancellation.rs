@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gristmill::gateway::Gateway;
 use gristmill::oip_grpc::{self, GrpcOptions};
 use gristmill::oip_http::{self, HttpOptions};
 use gristmill::telemetry::Telemetry;
@@ -63,10 +64,11 @@ impl Served {
         let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (grpc_address, http_address) = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
-        let router = oip_http::router(Arc::clone(&engine), None, HttpOptions::default())
+        let gateway = Arc::new(Gateway::new(Arc::clone(&engine)));
+        let router = oip_http::router(Arc::clone(&gateway), None, HttpOptions::default())
             .merge(telemetry.router(Arc::clone(&engine)));
         let stopped = || stop.clone().cancelled_owned();
-        tokio::spawn(oip_grpc::serve(grpc, engine, None, GrpcOptions::default(), stopped()));
+        tokio::spawn(oip_grpc::serve(grpc, gateway, None, GrpcOptions::default(), stopped()));
         tokio::spawn(oip_http::serve(http, router, stopped()));
         Served { reconciler, gate, grpc: grpc_address, http: http_address, stop }
     }
