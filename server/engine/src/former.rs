@@ -346,7 +346,9 @@ impl<T: Item> Former<T> {
             return Some(overlooked);
         }
         let rank = |(_, lane): &(usize, &Lane)| lane.first().map(|slot| self.waiting.entry(slot).rank);
-        let (index, lane) = self.ready_lanes(now_ns).min_by_key(rank)?;
+        // Yielding to others, which comes between poll and here, can have taken away what made a lane ready.
+        let ready = self.ready_lanes(now_ns).min_by_key(rank);
+        let (index, lane) = ready.or_else(|| self.waiting.lanes().min_by_key(rank))?;
         Some((index, lane.first()?))
     }
 
