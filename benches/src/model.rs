@@ -132,5 +132,6 @@ pub fn response(y: &Tensor) -> Response {
         model: Arc::new(model),
         outputs: [(0, y.clone())].into_iter().collect(),
         timing: Timing::default(),
+        batches: Vec::new(),
     }
 }

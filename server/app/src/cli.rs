@@ -98,6 +98,13 @@ pub struct ServeArgs {
     /// it; without it nobody is limited.
     #[arg(long, env = "GRISTMILL_LIMITS", value_name = "FILE")]
     pub limits: Option<PathBuf>,
+    /// Send traces to this OTLP receiver, by gRPC, for example http://127.0.0.1:4317. OpenTelemetry's own variable
+    /// OTEL_EXPORTER_OTLP_ENDPOINT is read where this is not given; without both nothing is traced.
+    #[arg(long, env = "GRISTMILL_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// Share of requests to trace, from 0 to 1, among those whose caller does not say (W3C traceparent).
+    #[arg(long, env = "GRISTMILL_TRACE_SAMPLE_RATIO", default_value_t = 0.01, value_parser = ratio, value_name = "RATIO")]
+    pub trace_sample_ratio: f64,
     /// Write the bound addresses to this file, as JSON, once every model is loaded.
     #[arg(long, env = "GRISTMILL_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -179,6 +186,13 @@ pub enum LogFormat {
     Json,
 }
 
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
+}
+
 // === impl ServeArgs ===
 
 impl ServeArgs {
@@ -211,6 +225,12 @@ mod tests {
                 assert!(variable.starts_with("GRISTMILL_"), "{} has none", argument.get_id());
             }
         }
+    }
+
+    #[test]
+    fn a_share_is_from_0_to_1() {
+        assert_eq!(["0", "0.5", "1"].map(ratio), [Ok(0.0), Ok(0.5), Ok(1.0)]);
+        assert!(["-0.1", "1.1", "NaN", "all"].into_iter().all(|text| ratio(text).is_err()));
     }
 
     #[test]

@@ -10,13 +10,15 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::limits::{Limits, Permit};
 use crate::telemetry::Exemplars;
-use crate::trace_context::TraceParent;
+use crate::trace_context::{TraceId, TraceParent};
+use crate::traces::{Failure, Protocol, RequestSpan, Traces};
 
 /// The engine, as front doors see it.
 pub struct Gateway {
     engine: Arc<Engine>,
     limits: Option<Limits>,
     exemplars: Option<Exemplars>,
+    traces: Option<Traces>,
 }
 
 /// One request on its way.
@@ -27,6 +29,10 @@ pub(crate) struct Call<'a> {
     permit: Option<Permit>,
     wants_timing: bool,
     timing: Option<Timing>,
+    /// The span that the caller made for it.
+    parent: Option<TraceParent>,
+    /// Where it is traced.
+    span: Option<Box<RequestSpan>>,
 }
 
 /// With the value 1, asks for the timing of the answer.
@@ -39,7 +45,7 @@ const BATCH_ROWS: HeaderName = HeaderName::from_static("x-gristmill-batch-rows")
 
 impl Gateway {
     pub fn new(engine: Arc<Engine>) -> Gateway {
-        Gateway { engine, limits: None, exemplars: None }
+        Gateway { engine, limits: None, exemplars: None, traces: None }
     }
 
     /// With limits of tenants.
@@ -54,14 +60,22 @@ impl Gateway {
         Gateway { exemplars: Some(exemplars), ..self }
     }
 
+    /// With traces of requests.
+    #[must_use]
+    pub fn with_traces(self, traces: Traces) -> Gateway {
+        Gateway { traces: Some(traces), ..self }
+    }
+
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }
 
     /// A request that came with these headers, or this metadata.
-    pub(crate) fn begin<'a>(&'a self, headers: &'a HeaderMap) -> Call<'a> {
+    pub(crate) fn begin<'a>(&'a self, headers: &'a HeaderMap, protocol: Protocol) -> Call<'a> {
+        let parent = TraceParent::of(headers);
+        let span = self.traces.as_ref().and_then(|traces| traces.begin(parent, headers, protocol));
         let wants_timing = headers.get(WANTS_TIMING).is_some_and(|value| value == "1");
-        Call { gateway: self, headers, permit: None, wants_timing, timing: None }
+        Call { gateway: self, headers, permit: None, wants_timing, timing: None, parent, span }
     }
 }
 
@@ -70,21 +84,32 @@ impl Gateway {
 impl Call<'_> {
     /// See [`Engine::infer`]; refuses what is beyond its tenant's limits. A call may be asked again, for another
     /// version, and counts once.
-    pub(crate) async fn infer(&mut self, query: Query) -> Result<Response, InferError> {
+    pub(crate) async fn infer(&mut self, mut query: Query) -> Result<Response, InferError> {
+        if let Some(span) = &mut self.span {
+            span.asks_for(&query.model);
+            query.trace = Some(span.for_engine());
+        }
         if let Some(limits) = &self.gateway.limits
             && self.permit.is_none()
         {
             self.permit = Some(limits.admit(self.headers, &query.model, Instant::now())?);
         }
+        let submitted = self.span.is_some().then(Instant::now);
         let response = self.gateway.engine.infer(query).await?;
+        if let (Some(span), Some(submitted)) = (&mut self.span, submitted) {
+            span.answered(submitted, &response);
+        }
         self.timing = self.wants_timing.then_some(response.timing);
-        if let Some(exemplars) = &self.gateway.exemplars
-            && let Some(parent) = TraceParent::of(self.headers)
-            && parent.is_sampled
-        {
-            exemplars.keep(parent.trace_id, &response);
+        if let (Some(exemplars), Some(trace_id)) = (&self.gateway.exemplars, self.sampled_trace()) {
+            exemplars.keep(trace_id, &response);
         }
         Ok(response)
+    }
+
+    /// The trace in which somebody can look at this request.
+    fn sampled_trace(&self) -> Option<TraceId> {
+        let of_caller = || self.parent.filter(|parent| parent.is_sampled).map(|parent| parent.trace_id);
+        self.span.as_ref().map(|span| span.trace_id()).or_else(of_caller)
     }
 
     /// Where the time of the answer went, if the client asked.
@@ -92,8 +117,18 @@ impl Call<'_> {
         self.timing
     }
 
+    /// How it ended. A call of which nobody says so is one whose caller left.
+    pub(crate) fn end(&mut self, failure: Option<&Failure<'_>>) {
+        if let Some(span) = &mut self.span {
+            span.end(failure);
+        }
+    }
+
     /// Adds to the headers, or the metadata, of the response what the client asked for.
     pub(crate) fn annotate(&self, headers: &mut HeaderMap) {
+        if let Some(span) = &self.span {
+            span.annotate(headers);
+        }
         if let Some(timing) = self.timing {
             let value = HeaderValue::try_from(server_timing(timing));
             headers.insert(SERVER_TIMING, value.expect("digits are a header's value; this is a bug"));

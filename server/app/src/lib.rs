@@ -22,5 +22,6 @@ pub mod shutdown;
 pub mod status;
 pub mod telemetry;
 mod trace_context;
+pub mod traces;
 mod triton_config;
 mod watch;

@@ -27,6 +27,7 @@ use crate::codec::proto::{self, InferCall};
 use crate::gateway::{Call, Gateway};
 use crate::repository_orders;
 use crate::status::{bounded_status, grpc_status};
+use crate::traces::{Failure, Protocol};
 
 pub use self::serve::serve;
 
@@ -89,6 +90,20 @@ impl Inference {
     }
 }
 
+/// Says how a call ended, and which codes are the server's own faults.
+fn end(call: &mut Call<'_>, status: Option<&Status>) {
+    let kind = status.map(|status| format!("{:?}", status.code()));
+    let failure = status.zip(kind.as_deref()).map(|(status, kind)| Failure {
+        kind,
+        message: status.message(),
+        is_servers: matches!(
+            status.code(),
+            Code::Unknown | Code::DeadlineExceeded | Code::Internal | Code::Unavailable | Code::DataLoss
+        ),
+    });
+    call.end(failure.as_ref());
+}
+
 fn one_repository(name: &str) -> Result<(), Status> {
     if name.is_empty() {
         return Ok(());
@@ -145,9 +160,10 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
         let deadline = edge::deadline(request.extensions());
         let (metadata, _extensions, message) = request.into_parts();
-        let mut call = self.gateway.begin(metadata.as_ref());
+        let mut call = self.gateway.begin(metadata.as_ref(), Protocol::Grpc);
         let mut result =
             self.answer(message, deadline, &mut call).await.map(Response::new).map_err(grpc_status);
+        end(&mut call, result.as_ref().err());
         call.annotate(match &mut result {
             Ok(response) => response.metadata_mut().as_mut(),
             Err(status) => status.metadata_mut().as_mut(),

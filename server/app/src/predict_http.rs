@@ -29,6 +29,7 @@ use crate::gateway::Call;
 use crate::oip_http::reply::{self, Refusal};
 use crate::oip_http::v2::{deadline, header_timeout};
 use crate::oip_http::{Door, Target, body};
+use crate::traces::Protocol;
 
 /// Answers `{"prediction", "probability", "model", "model_version", "latency_ms"}`.
 ///
@@ -37,9 +38,9 @@ use crate::oip_http::{Door, Target, body};
 /// the same order. [`Rule`] says which output is the prediction and what its probability is.
 pub(crate) async fn predict(State(door): State<Arc<Door>>, target: Target, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let mut call = door.gateway.begin(&parts.headers);
+    let mut call = door.gateway.begin(&parts.headers, Protocol::Http);
     let answer = answer(&door, &target, &parts, body, &mut call).await;
-    reply::annotated(answer, &call)
+    reply::annotated(answer, &mut call)
 }
 
 async fn answer(

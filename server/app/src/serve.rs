@@ -27,6 +27,7 @@ use crate::oip_http::{self, HttpOptions};
 use crate::repository_orders::OrderedRegistry;
 use crate::shutdown::Signals;
 use crate::telemetry::{self, Telemetry};
+use crate::traces::Traces;
 use crate::watch;
 
 /// Sockets are quick: more I/O threads than this only take cores from the models.
@@ -108,8 +109,13 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     let metrics_router = telemetry.router(Arc::clone(&engine));
     let http_options = HttpOptions { body_bytes_max: args.http_body_bytes_max };
     let gateway = Gateway::new(Arc::clone(&engine)).with_exemplars(telemetry.exemplars());
-    let gateway = Arc::new(match limits {
+    let gateway = match limits {
         Some(limits) => gateway.with_limits(limits),
+        None => gateway,
+    };
+    let traces = start_traces(args)?;
+    let gateway = Arc::new(match &traces {
+        Some(traces) => gateway.with_traces(traces.clone()),
         None => gateway,
     });
     let http_router = oip_http::router(Arc::clone(&gateway), Some(control.clone()), http_options)
@@ -141,7 +147,19 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
 
     let signal = signals.next().await;
     let reconciler = control.shut_down(reconciling);
-    end_in_order(args, &mut signals, signal, &engine, reconciler, &stop, &doors).await
+    let code = end_in_order(args, &mut signals, signal, &engine, reconciler, &stop, &doors).await;
+    if let Some(traces) = traces {
+        traces.flush();
+    }
+    code
+}
+
+/// The flag goes before OpenTelemetry's variables; of those, that of traces before that of everything.
+fn start_traces(args: &ServeArgs) -> anyhow::Result<Option<Traces>> {
+    let variables = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    let from_variables = || variables.iter().find_map(|name| std::env::var(name).ok());
+    let endpoint = args.otlp_endpoint.clone().or_else(from_variables).filter(|endpoint| !endpoint.is_empty());
+    endpoint.map(|endpoint| Traces::start(&endpoint, args.trace_sample_ratio)).transpose()
 }
 
 /// Not ready, lame duck, stop accepting, finish what was admitted. A second signal cuts it short.

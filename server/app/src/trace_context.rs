@@ -50,6 +50,15 @@ impl TraceParent {
     }
 }
 
+/// As the header has it.
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{}-", self.trace_id)?;
+        self.span_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, "-{:02x}", u8::from(self.is_sampled))
+    }
+}
+
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -86,6 +95,7 @@ mod tests {
         assert_eq!(parent.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(parent.span_id, [0, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7]);
         assert!(parent.is_sampled);
+        assert_eq!(parent.to_string(), SAMPLED);
         assert!(!parse(&SAMPLED.replace("-01", "-00")).unwrap().is_sampled);
         assert!(parse(&SAMPLED.replace("-01", "-03")).unwrap().is_sampled, "other flags mean other things");
     }

@@ -8,12 +8,15 @@ use tokio::sync::oneshot;
 use crate::error::InferError;
 use crate::request::{Outputs, Timing};
 use crate::tensor::Tensor;
+use crate::trace::SpanRef;
 
 /// The outputs that the caller asked for, with the request's timing.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) outputs: Outputs,
     pub(crate) timing: Timing,
+    /// Of a traced request, the batches that it was in.
+    pub(crate) batches: Vec<SpanRef>,
 }
 
 pub(crate) type Outcome = Result<Answer, InferError>;
@@ -140,5 +143,6 @@ fn stack(parts: Vec<Answer>) -> Outcome {
         })?;
         outputs.push((parts[0].outputs[position].0, stacked));
     }
-    Ok(Answer { outputs, timing })
+    let batches = parts.into_iter().flat_map(|part| part.batches).collect();
+    Ok(Answer { outputs, timing, batches })
 }

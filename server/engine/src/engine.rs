@@ -62,8 +62,8 @@ impl Engine {
         let mut admitted = self.submit(query)?;
         let answer = await_answer(&mut admitted).await?;
         admitted.settle(answer.is_ok());
-        let Answer { outputs, timing } = answer?;
-        Ok(Response { model: Arc::clone(admitted.info()), outputs, timing })
+        let Answer { outputs, timing, batches } = answer?;
+        Ok(Response { model: Arc::clone(admitted.info()), outputs, timing, batches })
     }
 
     /// The catalog guard lives in here only: nothing of it is held while the caller waits.

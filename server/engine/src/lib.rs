@@ -4,6 +4,7 @@
 
 pub mod tensor;
 pub mod error;
+pub mod trace;
 pub mod request;
 pub mod backend;
 pub mod statistics;

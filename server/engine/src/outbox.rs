@@ -144,7 +144,7 @@ mod tests {
         let (reply, _ticket) = answer::whole();
         let answer = FinishedAnswer {
             reply,
-            answer: Answer { outputs: Outputs::new(), timing: Timing::default() },
+            answer: Answer { outputs: Outputs::new(), timing: Timing::default(), batches: Vec::new() },
             arrived,
             deadline: left_ms.map(|left| now + Duration::from_millis(left)),
         };

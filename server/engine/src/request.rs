@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::error::InferError;
 use crate::tensor::{Dim, ShapeText, Signature, Tensor, TensorSpec};
+use crate::trace::{SpanRef, Trace};
 
 /// What a client said, in any dialect, decoded and not yet checked against a model.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,8 @@ pub struct Query {
     pub timeout: Option<Instant>,
     /// From 1, the most urgent; 0, and one that the model does not have, is the model's default.
     pub priority: u64,
+    /// Where the request is traced.
+    pub trace: Option<Box<Trace>>,
 }
 
 /// Which version of a model is meant.
@@ -74,6 +77,7 @@ pub struct Request {
     shape_key: ShapeKey,
     outputs: Selection,
     deadline: Option<Instant>,
+    trace: Option<Box<Trace>>,
 }
 
 /// A request's tensors in signature order; `None` where an optional input is left out.
@@ -120,6 +124,8 @@ pub struct Response {
     pub model: Arc<ModelInfo>,
     pub outputs: Outputs,
     pub timing: Timing,
+    /// Of a traced request, the batches that it was in.
+    pub batches: Vec<SpanRef>,
 }
 
 /// Where a request's time went.
@@ -158,6 +164,7 @@ impl Request {
     pub fn new(signature: &Signature, query: Query) -> Result<Request, InferError> {
         let outputs = select_outputs(signature, &query.outputs)?;
         let deadline = query.deadline;
+        let trace = query.trace;
         let inputs = order_inputs(signature, query.inputs)?;
 
         let batched = signature.is_batched();
@@ -210,7 +217,7 @@ impl Request {
         if rows == 0 {
             return Err(InferError::InvalidInput("the request has no rows: dimension 0 is 0".into()));
         }
-        Ok(Request { inputs, rows, bytes, shape_key: ShapeKey(shape_key), outputs, deadline })
+        Ok(Request { inputs, rows, bytes, shape_key: ShapeKey(shape_key), outputs, deadline, trace })
     }
 
     pub fn rows(&self) -> usize {
@@ -224,6 +231,14 @@ impl Request {
 
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        self.trace.as_deref()
+    }
+
+    pub(crate) fn trace_mut(&mut self) -> Option<&mut Trace> {
+        self.trace.as_deref_mut()
     }
 
     pub(crate) fn inputs(&self) -> &Inputs {
@@ -257,6 +272,7 @@ impl Request {
                 shape_key: self.shape_key.clone(),
                 outputs: self.outputs.clone(),
                 deadline: self.deadline,
+                trace: self.trace.clone(),
             });
             start = end;
         }

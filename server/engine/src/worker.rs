@@ -17,6 +17,7 @@ use crate::request::{Outputs, Timing};
 use crate::runs::{Caller, GivenUp, RunCell, RunRules};
 use crate::stopping::StopReason;
 use crate::tensor::{ShapeText, Signature, Tensor};
+use crate::trace::{SpanRef, Trace, TracedBatch};
 use crate::waiting::Item;
 
 /// One worker's state between batches.
@@ -85,7 +86,8 @@ impl<'a> Worker<'a> {
             self.callers.extend(batch.iter_mut().map(|job| Some(caller(job))));
             // The panic may come from the model's runtime or from this crate; in both cases the batch
             // fails, the instance is replaced and the worker lives on.
-            let is_typical = match catch_unwind(AssertUnwindSafe(|| self.run_or_bisect(&batch, 0, taken))) {
+            let is_typical = match catch_unwind(AssertUnwindSafe(|| self.run_or_bisect(&mut batch, 0, taken)))
+            {
                 Ok(ran) => ran?,
                 Err(panic) => {
                     self.recover(&panic_text(&*panic))?;
@@ -136,8 +138,13 @@ impl<'a> Worker<'a> {
 
     /// Runs `jobs`, the first of which is at place `first` of the batch, together. When that fails they are run in
     /// halves, so that only the guilty one errs. True when one run was enough.
-    fn run_or_bisect(&mut self, jobs: &[Job], first: usize, taken: Instant) -> Result<bool, GivenUp> {
-        match self.run(jobs)? {
+    fn run_or_bisect(&mut self, jobs: &mut [Job], first: usize, taken: Instant) -> Result<bool, GivenUp> {
+        let began = jobs.iter().any(|job| job.request.trace().is_some()).then(Instant::now);
+        let (result, stopped) = self.run(jobs)?;
+        if let Some(began) = began {
+            self.trace(jobs, began, result.as_ref().map(|(_, timing)| *timing));
+        }
+        match (result, stopped) {
             (Ok((outputs, timing)), _) => {
                 self.scatter(jobs, first, outputs, timing, taken);
                 return Ok(true);
@@ -152,12 +159,36 @@ impl<'a> Worker<'a> {
                 self.take_caller(first).fail(self.deployment, error);
             }
             (Err(_), None) => {
-                let (left, right) = jobs.split_at(jobs.len() / 2);
+                let (left, right) = jobs.split_at_mut(jobs.len() / 2);
+                let right_first = first + left.len();
                 self.run_or_bisect(left, first, taken)?;
-                self.run_or_bisect(right, first + left.len(), taken)?;
+                self.run_or_bisect(right, right_first, taken)?;
             }
         }
         Ok(false)
+    }
+
+    /// Tells of a run that traced requests were part of, and them of it.
+    fn trace(&self, jobs: &mut [Job], began: Instant, result: Result<RunTiming, &RunError>) {
+        let traces = || jobs.iter().filter_map(|job| job.request.trace());
+        let Some(Trace { tracer, .. }) = traces().next() else { return };
+        let members: SmallVec<[SpanRef; 16]> = traces().map(|trace| trace.span).collect();
+        let run_began = result.ok().map(|timing| began + timing.gather);
+        let batch = TracedBatch {
+            model: &self.deployment.info.name,
+            version: self.deployment.info.version,
+            requests: jobs.len(),
+            rows: jobs.iter().map(Item::rows).sum(),
+            members: &members,
+            began,
+            run_began,
+            ended: result.map_or_else(|_| Instant::now(), |timing| began + timing.gather + timing.run),
+            error: result.err(),
+        };
+        let span = tracer.trace(&batch);
+        for trace in jobs.iter_mut().filter_map(|job| job.request.trace_mut()) {
+            trace.batches.push(span);
+        }
     }
 
     fn run(&mut self, jobs: &[Job]) -> Result<RunResult, GivenUp> {
@@ -226,7 +257,7 @@ impl<'a> Worker<'a> {
     /// Cuts each caller's own rows out of `outputs`, without copying them.
     fn scatter(
         &mut self,
-        jobs: &[Job],
+        jobs: &mut [Job],
         first: usize,
         outputs: Vec<Tensor>,
         mut timing: RunTiming,
@@ -249,7 +280,7 @@ impl<'a> Worker<'a> {
         }
         let mut queue_total = Duration::ZERO;
         let callers = self.callers[first..].iter_mut();
-        let answers = jobs.iter().zip(callers).zip(answers).map(|((job, caller), outputs)| {
+        let answers = jobs.iter_mut().zip(callers).zip(answers).map(|((job, caller), outputs)| {
             let queue = taken.saturating_duration_since(job.arrived);
             queue_total += queue;
             FinishedAnswer {
@@ -257,6 +288,10 @@ impl<'a> Worker<'a> {
                 answer: Answer {
                     outputs,
                     timing: Timing { queue, run: timing.run, batch_rows: rows, ..Timing::default() },
+                    batches: job
+                        .request
+                        .trace_mut()
+                        .map_or_else(Vec::new, |trace| std::mem::take(&mut trace.batches)),
                 },
                 arrived: job.arrived,
                 deadline: job.request.deadline(),

@@ -12,7 +12,9 @@ use gristmill_proto::inference::{
 use http::HeaderMap;
 use tonic::{Status, Streaming};
 
-use super::{Inference, edge};
+use super::{Inference, edge, end};
+use crate::status::grpc_status;
+use crate::traces::Protocol;
 
 /// Requests of one stream that are worked on at the same time; more wait unread. A few full batches.
 const REQUESTS_MAX: usize = 256;
@@ -62,10 +64,14 @@ impl Inference {
         let id = request.id.clone();
         let model_name = request.model_name.clone();
         let model_version = request.model_version.clone();
-        let mut call = self.gateway.begin(headers);
+        let mut call = self.gateway.begin(headers, Protocol::Grpc);
         let (error_message, mut answer) = match self.answer(request, deadline, &mut call).await {
-            Ok(answer) => (String::new(), answer),
+            Ok(answer) => {
+                end(&mut call, None);
+                (String::new(), answer)
+            }
             Err(error) => {
+                end(&mut call, Some(&grpc_status(error.clone())));
                 let answer = ModelInferResponse { id, model_name, model_version, ..Default::default() };
                 (error.to_string(), answer)
             }

@@ -21,6 +21,7 @@ use crate::codec::binary::HEADER_LENGTH;
 use crate::codec::json::Encoded;
 use crate::gateway::Call;
 use crate::status;
+use crate::traces::Failure;
 
 /// Answers shorter than this are not worth compressing.
 const COMPRESSED_BYTES_MIN: usize = 4096;
@@ -54,6 +55,14 @@ impl Refusal {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Refusal {
         Refusal { status, message: message.into(), retry_after_s: None }
     }
+
+    fn failure(&self) -> Failure<'_> {
+        Failure {
+            kind: self.status.as_str(),
+            message: &self.message,
+            is_servers: self.status.is_server_error(),
+        }
+    }
 }
 
 impl From<InferError> for Refusal {
@@ -78,7 +87,8 @@ impl IntoResponse for Refusal {
 }
 
 /// The response to a call, with what its client asked to be told beside it.
-pub(crate) fn annotated(answer: Result<Response, Refusal>, call: &Call<'_>) -> Response {
+pub(crate) fn annotated(answer: Result<Response, Refusal>, call: &mut Call<'_>) -> Response {
+    call.end(answer.as_ref().err().map(Refusal::failure).as_ref());
     let mut response = answer.into_response();
     call.annotate(response.headers_mut());
     response

@@ -19,6 +19,7 @@ use crate::codec::json::{decode_infer, decode_raw, encode_infer};
 use crate::gateway::Call;
 use crate::latency;
 use crate::oip_grpc::describe as messages;
+use crate::traces::Protocol;
 
 /// Milliseconds after which the caller stops waiting, counted from the arrival of the header; 0 is never.
 const TIMEOUT_HEADER: &str = "x-request-timeout";
@@ -91,9 +92,9 @@ pub(super) async fn all_statistics(State(door): State<Arc<Door>>) -> Answer {
 
 pub(super) async fn infer(State(door): State<Arc<Door>>, target: Target, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let mut call = door.gateway.begin(&parts.headers);
+    let mut call = door.gateway.begin(&parts.headers, Protocol::Http);
     let answer = answer(&door, target, &parts, body, &mut call).await;
-    reply::annotated(answer, &call)
+    reply::annotated(answer, &mut call)
 }
 
 async fn answer(door: &Door, target: Target, parts: &Parts, body: Body, call: &mut Call<'_>) -> Answer {
@@ -116,6 +117,7 @@ async fn answer(door: &Door, target: Target, parts: &Parts, body: Body, call: &m
         deadline: deadline(arrival, patience),
         timeout: deadline(arrival, wanted.timeout),
         priority: wanted.priority,
+        trace: None,
     };
     let response = call.infer(query).await?;
     Ok(reply::encoded(&parts.headers, encode_infer(&wanted, &response)?))

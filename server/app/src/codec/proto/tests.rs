@@ -344,6 +344,7 @@ fn answer(tensors: &[Tensor]) -> Response {
         model: Arc::new(info),
         outputs: tensors.iter().cloned().enumerate().collect(),
         timing: Timing::default(),
+        batches: Vec::new(),
     }
 }
 
