@@ -39,6 +39,7 @@ mod runs;
 mod worker;
 mod crew;
 mod workers;
+pub mod simulation;
 mod catalog;
 mod plan;
 pub mod managed;

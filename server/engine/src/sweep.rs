@@ -71,6 +71,14 @@ fn times(sample: &Sample, instance: &mut dyn Instance) -> Result<Vec<Duration>, 
 // === impl Sweep ===
 
 impl Sweep {
+    /// As if runs took what `time` says.
+    pub(crate) fn of(rows_max: Option<usize>, mut time: impl FnMut(usize) -> Duration) -> Sweep {
+        let rows_max = rows_max.unwrap_or(ROWS_MAX_UNMEASURED);
+        let sizes = ROWS.into_iter().take_while(|rows| *rows <= rows_max);
+        let samples = sizes.map(|rows| (rows, (0..RUNS_MAX).map(|_| time(rows)).collect())).collect();
+        Sweep { samples }
+    }
+
     /// The largest batch for a model that was timed so.
     pub(crate) fn rows_max(&self) -> usize {
         choose(&self.least().collect::<Vec<_>>())

@@ -163,7 +163,8 @@ fn batch_rows_max(signature: &Signature, tuning: &Tuning, sweep: &Sweep) -> (usi
     }
 }
 
-fn policy(batch_rows_max: usize, tuning: &Tuning, terms: &Terms, workers: usize) -> Policy {
+/// How a version's requests are queued and batched.
+pub(crate) fn policy(batch_rows_max: usize, tuning: &Tuning, terms: &Terms, workers: usize) -> Policy {
     let preferred_rows: Vec<usize> =
         tuning.preferred_rows.iter().copied().filter(|rows| *rows <= batch_rows_max).collect();
     let batch_delay = match tuning.batch_delay {
