@@ -42,7 +42,8 @@ impl Sizing<'_> {
             let rounds = waiting.div_ceil(rows * free.max(1));
             (self.typical(rows) + BATCH_OVERHEAD_NS) * (rounds + 1) as f64 / 2.0
         };
-        if self.typical(1) == 0.0 {
+        // Nothing is known, or all that wait take so little together that no size is worth weighing.
+        if self.typical(waiting.min(self.rows_max)) <= SOONER_MIN_NS && waiting <= self.rows_max {
             return self.rows_max;
         }
         let keeps_up = |rows: &usize| self.rate(*rows) * LOAD_MAX >= self.arrival_rate;

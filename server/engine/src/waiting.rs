@@ -143,22 +143,18 @@ impl<T: Item> Waiting<T> {
         self.epoch + std::time::Duration::from_nanos(ns)
     }
 
-    /// How urgent something of this kind would be among what waits, behind all that is as urgent.
-    pub(crate) fn due_ns(&self, due: &Due, arrived: Instant) -> u64 {
-        match due.deadline {
-            Some(deadline) if !self.by_arrival => self.at(deadline),
-            _ => self.at(arrived).saturating_add(VIRTUAL_DEADLINE_NS),
-        }
-    }
-
     pub(crate) fn add(&mut self, item: T, cost: &CostModel) -> Place {
         let due = *item.due();
         let number = self.next_number;
         self.next_number += 1;
-        let rank =
-            Rank { level: due.level, has_yielded: false, due_ns: self.due_ns(&due, item.arrived()), number };
         let at = |instant: Option<Instant>| instant.map_or(u64::MAX, |instant| self.at(instant));
         let (deadline_ns, start_by_ns) = (at(due.deadline), at(due.start_by));
+        let arrived_ns = self.at(item.arrived());
+        let due_ns = match due.deadline {
+            Some(_) if !self.by_arrival => deadline_ns,
+            _ => arrived_ns.saturating_add(VIRTUAL_DEADLINE_NS),
+        };
+        let rank = Rank { level: due.level, has_yielded: false, due_ns, number };
         let lane = self.lane(item.shape_key(), cost);
         let (rows, older) = (item.rows(), self.lanes[lane].newest);
         self.rows += rows;
@@ -170,7 +166,7 @@ impl<T: Item> Waiting<T> {
         self.items[level] += 1;
         let entry = Entry {
             rank,
-            arrived_ns: self.at(item.arrived()),
+            arrived_ns,
             deadline_ns,
             expires_ns: deadline_ns.min(start_by_ns),
             lane: lane as u32,
