@@ -305,6 +305,7 @@ mod tests {
             [queue]
             rows_max = 100
             bytes_max = 1000
+            time_max = "2s"
             requests_max = 50
             timeout = "1s"
             timeout_action = "delay"
@@ -323,6 +324,7 @@ mod tests {
             batch_delay: Some(Duration::from_millis(2)),
             queue_rows_max: Some(100),
             queue_bytes_max: Some(1000),
+            queue_time_max: Some(Duration::from_secs(2)),
             preferred_rows: vec![4, 8],
             run_timeout: Some(Duration::from_secs(120)),
             slo: Some(Duration::from_millis(50)),

@@ -28,7 +28,8 @@ pub(crate) fn describe(
     version: &VersionSelector,
 ) -> Result<pb::LatencyModelResponse, InferError> {
     let (info, latency) = engine.latency_model(model, version)?;
-    let LatencyModel { tables, margin, batch_rows_max, batch_rows_why, workers, slo, capacity } = latency;
+    let LatencyModel { tables, margin, wait_margin, batch_rows_max, batch_rows_why, workers, slo, capacity } =
+        latency;
     Ok(pb::LatencyModelResponse {
         model: info.name.clone(),
         version: info.version,
@@ -37,6 +38,7 @@ pub(crate) fn describe(
         batch_rows_max: batch_rows_max as u64,
         batch_rows_why,
         margin: rounded(margin),
+        wait_margin: rounded(wait_margin),
         slo_ms: slo.map_or(0.0, |slo| slo.as_secs_f64() * 1e3),
         capacity: capacity.map(|capacity| pb::Capacity {
             rows_per_s: rounded(capacity.rows_per_s),
@@ -105,6 +107,7 @@ pub(crate) fn to_json(message: &pb::LatencyModelResponse) -> Value {
         "batch_rows_max": message.batch_rows_max,
         "batch_rows_why": message.batch_rows_why,
         "margin": message.margin,
+        "wait_margin": message.wait_margin,
         "slo_ms": (message.slo_ms > 0.0).then_some(message.slo_ms),
         "capacity": capacity,
         "tables": message.tables.iter().map(table).collect::<Value>(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gristmill_engine::error::InferError;
 use http::StatusCode;
+use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -21,17 +22,52 @@ pub fn grpc_code(error: &InferError) -> Code {
     codes(error).0
 }
 
+/// `google.rpc.Status`, which `grpc-status-details-bin` carries.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<prost_types::Any>,
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<prost_types::Duration>,
+}
+
 /// The gRPC status for `error`, with its text and, where the client should come back later,
-/// `retry-after` (whole seconds, at least 1) and `grpc-retry-pushback-ms` as metadata.
+/// `retry-after` (whole seconds, at least 1) and `grpc-retry-pushback-ms` as metadata and a
+/// `google.rpc.RetryInfo` among its details.
 pub fn grpc_status(error: InferError) -> Status {
     let retry_after = retry_after(&error);
     let mut status = bounded_status(grpc_code(&error), error.to_string());
     if let Some(delay) = retry_after {
+        let details = retry_details(&status, delay);
+        status = Status::with_details(status.code(), status.message(), details.into());
         let milliseconds = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         status.metadata_mut().insert("retry-after", MetadataValue::from(retry_after_s(delay)));
         status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(milliseconds));
     }
     status
+}
+
+/// An encoded `google.rpc.Status` that says how long to wait.
+fn retry_details(status: &Status, delay: Duration) -> Vec<u8> {
+    let seconds = i64::try_from(delay.as_secs()).unwrap_or(i64::MAX);
+    // Below a thousand million, which an i32 holds.
+    let retry_delay = prost_types::Duration { seconds, nanos: delay.subsec_nanos() as i32 };
+    let info = RetryInfo { retry_delay: Some(retry_delay) };
+    let any = prost_types::Any {
+        type_url: "type.googleapis.com/google.rpc.RetryInfo".into(),
+        value: info.encode_to_vec(),
+    };
+    let code = i32::from(status.code());
+    RpcStatus { code, message: status.message().to_owned(), details: vec![any] }.encode_to_vec()
 }
 
 /// A status whose text fits into a header, also when it quotes a name that a client made up.
@@ -113,6 +149,20 @@ mod tests {
             500 Internal: session failed
         "#]]
         .assert_eq(&table);
+    }
+
+    #[test]
+    fn the_delay_is_in_the_details_too() {
+        let error = InferError::Overloaded {
+            message: "queue is full".into(),
+            retry_after: Duration::from_millis(1250),
+        };
+        let details = RpcStatus::decode(grpc_status(error).details()).unwrap();
+        assert_eq!((details.code, details.message.as_str()), (8, "queue is full"));
+        assert_eq!(details.details[0].type_url, "type.googleapis.com/google.rpc.RetryInfo");
+        let info = RetryInfo::decode(details.details[0].value.as_slice()).unwrap();
+        assert_eq!(info.retry_delay, Some(prost_types::Duration { seconds: 1, nanos: 250_000_000 }));
+        assert!(grpc_status(InferError::Unavailable("gone".into())).details().is_empty());
     }
 
     #[test]

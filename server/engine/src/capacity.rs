@@ -11,6 +11,8 @@ pub struct LatencyModel {
     pub tables: Vec<CostTable>,
     /// What the bounds in the tables are raised by; 1 where predictions hold.
     pub margin: f64,
+    /// What the waits that admission predicts are raised by; 1 where they hold.
+    pub wait_margin: f64,
     pub batch_rows_max: usize,
     /// Why the largest batch has so many rows.
     pub batch_rows_why: String,

@@ -164,6 +164,11 @@ impl CostModel {
         self.table(shape).row as u64
     }
 
+    /// Rows of the smallest batch in which a row costs nearly as little.
+    pub(crate) fn efficient_rows(&self, shape: ShapeId) -> usize {
+        self.table(shape).efficient_rows
+    }
+
     /// Learns from a run of `rows` rows of one shape.
     pub(crate) fn record(&mut self, rows: usize, key: &ShapeKey, took_ns: u64) {
         // No run is that quick: zero would stand for what is not known.
@@ -252,6 +257,10 @@ impl Margin {
     pub(crate) fn observe(&mut self, missed: bool) {
         let step = if missed { 1.0 + self.up } else { 1.0 - self.down };
         self.factor = (self.factor * step).clamp(1.0, MARGIN_MAX);
+    }
+
+    pub(crate) fn factor(&self) -> f32 {
+        self.factor
     }
 }
 

@@ -152,7 +152,7 @@ impl Deployment {
                 Ok(Admitted { deployment, ticket, places, arrived, due, is_over: false })
             }
             Err(Refusal::Closed) => Err(Refused::Closed),
-            Err(refusal) => Err(Refused::Error(self.overloaded(refusal))),
+            Err(refusal) => Err(Refused::Error(self.refused(refusal))),
         }
     }
 
@@ -177,36 +177,41 @@ impl Deployment {
         Ok(())
     }
 
-    fn overloaded(&self, refusal: Refusal) -> InferError {
-        let retry_after = self.drain_time();
-        let what = match refusal {
-            Refusal::Rows { waiting } => format!("{waiting} of {} rows wait", self.policy.queue_rows_max),
-            Refusal::Bytes { waiting } => format!("{waiting} of {} bytes wait", self.policy.queue_bytes_max),
+    fn refused(&self, refusal: Refusal) -> InferError {
+        let Policy { queue_rows_max, queue_bytes_max, queue_time_max, .. } = &self.policy;
+        let full = |what: String| (format!("the queue of model '{}' is full: {what}", self.info.name), None);
+        let (what, wait) = match refusal {
+            Refusal::Hopeless => return InferError::DeadlineExceeded { stage: Stage::Arrival },
+            Refusal::Rows { waiting } => full(format!("{waiting} of {queue_rows_max} rows wait")),
+            Refusal::Bytes { waiting } => full(format!("{waiting} of {queue_bytes_max} bytes wait")),
             Refusal::Requests { waiting, most } => {
-                format!("{waiting} of {most} requests of its priority wait")
+                full(format!("{waiting} of {most} requests of its priority wait"))
             }
-            Refusal::Closed => "it is closed".to_owned(),
+            Refusal::Time { waiting } => {
+                let most = queue_time_max.unwrap_or_default();
+                full(format!("what waits takes {waiting:.1?} of at most {most:.1?}"))
+            }
+            Refusal::Late { by } => {
+                let what = format!("model '{}' would answer {by:.1?} after the deadline", self.info.name);
+                (what, Some(by))
+            }
+            Refusal::Closed => full("it is closed".to_owned()),
         };
-        let message = format!(
-            "the queue of model '{}' is full: {what}; retry in {} ms",
-            self.info.name,
-            retry_after.as_millis()
-        );
+        // When half of what waits now should be done a retry has a fair chance.
+        let wait = wait.unwrap_or_else(|| self.queue.half_drained());
+        let retry_after = wait.clamp(Duration::from_millis(1), Duration::from_secs(10));
+        let message = format!("{what}; retry in {} ms", retry_after.as_millis());
         InferError::Overloaded { message, retry_after }
-    }
-
-    /// When half of what waits now should be done: by then a retry has a fair chance.
-    fn drain_time(&self) -> Duration {
-        self.queue.half_drained().clamp(Duration::from_millis(1), Duration::from_secs(10))
     }
 
     /// What is known of its run times, and what follows from them.
     pub(crate) fn latency_model(&self) -> LatencyModel {
         let Policy { batch_rows_max, workers, .. } = self.policy;
         let slo = self.terms.slo;
-        self.queue.with_cost(|cost| LatencyModel {
+        self.queue.with_cost(|cost, wait_margin| LatencyModel {
             tables: cost.tables(),
             margin: cost.margin().into(),
+            wait_margin: wait_margin.into(),
             batch_rows_max,
             batch_rows_why: self.batch_rows_why.clone(),
             workers,
@@ -301,14 +306,15 @@ impl Admitted {
         self.is_over = true;
         if !is_ok && self.places.len() > 1 {
             // One part's failure is the request's: nobody waits for the others.
-            self.deployment.queue.remove(&self.places);
+            self.deployment.queue.remove(&self.places, false);
         }
     }
 
     /// Takes it out of the queue because its time is over. False if a worker has taken it: then the worker counts how
     /// it ends.
     pub(crate) fn expire(&mut self) -> bool {
-        let is_expired = !self.is_over && self.deployment.queue.remove(&self.places);
+        let is_late = self.due.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let is_expired = !self.is_over && self.deployment.queue.remove(&self.places, is_late);
         if is_expired {
             self.is_over = true;
             self.deployment.count(Outcome::DeadlineExceeded);
@@ -320,7 +326,7 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        if !self.is_over && self.deployment.queue.remove(&self.places) {
+        if !self.is_over && self.deployment.queue.remove(&self.places, false) {
             self.deployment.count(Outcome::Cancelled);
         }
     }

@@ -20,7 +20,7 @@ pub enum InferError {
     #[error("{message}")]
     Overloaded { message: String, retry_after: Duration },
     /// Give more time, or less load.
-    #[error("deadline exceeded while the request was in the {stage} stage")]
+    #[error("deadline exceeded {stage}")]
     DeadlineExceeded { stage: Stage },
     /// Try another replica: this one is loading or shutting down.
     #[error("{0}")]
@@ -30,9 +30,11 @@ pub enum InferError {
     Backend(String),
 }
 
-/// Where a request was when its deadline passed.
+/// Where a request was when its deadline passed, or could not be kept any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// It was refused: its own run is expected to take longer than it had when it came.
+    Arrival,
     Queue,
     Run,
 }
@@ -40,8 +42,12 @@ pub enum Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Stage::Queue => "queue",
-            Stage::Run => "run",
+            Stage::Arrival => {
+                "before it could be kept: the run of this request alone is expected to take longer than it has; \
+                 give it more time, or send fewer rows"
+            }
+            Stage::Queue => "while the request was in the queue stage",
+            Stage::Run => "while the request was in the run stage",
         })
     }
 }

@@ -4,11 +4,15 @@
 //! answered soonest together, unless waiting for one more saves the busy workers more than it costs. Rows that
 //! cannot be in time any more are dropped, and so are those that would only make others late.
 
+mod batch;
+mod door;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::arrivals::Arrivals;
-use crate::cost::{CostModel, ShapeId};
+use crate::backlog::Backlog;
+use crate::cost::{CostModel, Margin, ShapeId};
 use crate::request::ShapeKey;
 use crate::sizing::Sizing;
 use crate::waiting::{Entry, Item, Lane, Place, Waiting};
@@ -24,6 +28,8 @@ pub(crate) struct Policy {
     pub(crate) preferred_rows: Vec<usize>,
     pub(crate) queue_rows_max: usize,
     pub(crate) queue_bytes_max: usize,
+    /// Most predicted run time that waits, shared by the workers.
+    pub(crate) queue_time_max: Option<Duration>,
     /// By priority level: most requests that wait.
     pub(crate) queue_requests_max: Vec<Option<usize>>,
     /// Batches that may run at the same time (at least 1).
@@ -43,9 +49,26 @@ pub(crate) enum Decision {
 /// Which bound an item would break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    Rows { waiting: usize },
-    Bytes { waiting: usize },
-    Requests { waiting: usize, most: usize },
+    Rows {
+        waiting: usize,
+    },
+    Bytes {
+        waiting: usize,
+    },
+    Requests {
+        waiting: usize,
+        most: usize,
+    },
+    /// What waits takes so long.
+    Time {
+        waiting: Duration,
+    },
+    /// It would be answered after its deadline, so much.
+    Late {
+        by: Duration,
+    },
+    /// Its own run takes longer than it has.
+    Hopeless,
     Closed,
 }
 
@@ -76,6 +99,13 @@ pub(crate) struct Former<T> {
     cost: CostModel,
     waiting: Waiting<T>,
     arrivals: Arrivals,
+    backlog: Backlog,
+    /// What waits take beside what was predicted when they were admitted.
+    wait_margin: Margin,
+    /// When the next request whose deadline looks too near will be let in to learn from; `None` until one came.
+    next_probe_ns: Option<u64>,
+    /// What [`Former::admits`] let in last is such a request.
+    is_probing: bool,
     /// Who yields to the others of its level, and when.
     yielding: BTreeSet<(u64, Place)>,
     /// By worker.
@@ -90,28 +120,17 @@ pub(crate) struct Former<T> {
 struct Running {
     rows: usize,
     key: ShapeKey,
+    began_ns: u64,
+    /// When it is expected to end.
+    ends_ns: u64,
+    /// The tightest deadline in it that looked as if it could be kept; `u64::MAX` is none.
+    promised_ns: u64,
 }
 
-/// How many rows a batch gets if enough wait, and why no more.
-#[derive(Clone, Copy)]
-struct Target {
-    rows: usize,
-    reason: CloseReason,
-}
-
-/// What becomes of an item that a batch comes to.
-enum Verdict {
-    Join,
-    Drop,
-    Close(CloseReason),
-}
-
-/// What has waited for so long is overlooked: it may have to go before what is more urgent ...
-const PATIENCE_NS: u64 = 1_000_000_000;
-/// ... but only in one of so many batches, so that what is more urgent keeps most of the workers.
-const OVERLOOKED_EVERY: u32 = 8;
 /// Shorter waits than a timer of the operating system can be trusted with are not worth it, in nanoseconds.
 const WAIT_NS_MIN: f64 = 100_000.0;
+/// Of the time that a worker has until a deadline, so much goes by between the run and the caller who reads the answer.
+const ANSWER_NS: u64 = 500_000;
 
 // === impl CloseReason ===
 
@@ -157,6 +176,11 @@ impl<T: Item> Former<T> {
             policy,
             cost,
             arrivals: Arrivals::default(),
+            backlog: Backlog::default(),
+            // A batch in fifty may have a member that is late: deadlines are held by 99 in 100 rows then.
+            wait_margin: Margin::new(0.05, 0.001),
+            next_probe_ns: None,
+            is_probing: false,
             yielding: BTreeSet::new(),
             running,
             busy: 0,
@@ -179,8 +203,12 @@ impl<T: Item> Former<T> {
 
     /// How long the workers need, by the cost model, for half of what waits.
     pub(crate) fn half_drained(&self) -> Duration {
-        let row_ns = self.cost.row_ns(ShapeId::All);
-        Duration::from_nanos(row_ns * self.rows() as u64 / (2 * self.policy.workers as u64))
+        Duration::from_nanos(self.backlog.total_ns() / (2 * self.policy.workers as u64))
+    }
+
+    /// What waits take beside what was predicted for them.
+    pub(crate) fn wait_margin(&self) -> f32 {
+        self.wait_margin.factor()
     }
 
     /// From now on nothing is admitted and nothing waits for company.
@@ -188,46 +216,35 @@ impl<T: Item> Former<T> {
         self.closing = true;
     }
 
-    /// Whether `items`, which belong together, may join what waits.
-    pub(crate) fn admits(&mut self, now: Instant, items: &[T]) -> Result<(), Refusal> {
-        let rows = items.iter().map(Item::rows).sum::<usize>();
-        let bytes = items.iter().map(Item::bytes).sum::<usize>();
-        self.arrivals.add(self.waiting.at(now), rows);
-        let level = items.first().map_or(0, |item| item.due().level);
-        let requests = self.waiting.items(level);
-        let requests_max = self.policy.queue_requests_max.get(usize::from(level)).copied().flatten();
-        if self.closing {
-            Err(Refusal::Closed)
-        } else if self.rows() + rows > self.policy.queue_rows_max {
-            Err(Refusal::Rows { waiting: self.rows() })
-        } else if self.bytes() + bytes > self.policy.queue_bytes_max {
-            Err(Refusal::Bytes { waiting: self.bytes() })
-        } else if let Some(most) = requests_max.filter(|most| requests + items.len() > *most) {
-            Err(Refusal::Requests { waiting: requests, most })
-        } else {
-            Ok(())
-        }
-    }
-
     /// Adds an item that [`Former::admits`] has let in.
     pub(crate) fn add(&mut self, item: T) -> Place {
         let rows = item.rows();
         assert!(rows >= 1 && rows <= self.policy.batch_rows_max, "an item fits one batch; this is a bug");
         let yield_at = item.due().yield_at;
+        let shape = self.cost.shape_id(item.shape_key());
         let place = self.waiting.add(item, &self.cost);
+        let entry = self.waiting.entry_mut(place.slot());
+        let cost_ns = rows as u64 * self.cost.row_ns(shape);
+        entry.charge = self.backlog.add(entry.rank.level, entry.rank.due_ns, cost_ns);
+        entry.is_probe = self.is_probing;
         if let Some(yield_at) = yield_at {
             self.yielding.insert((self.waiting.at(yield_at), place));
         }
         place
     }
 
-    /// Takes back what nobody waits for any more; `None` if it has been taken already.
-    pub(crate) fn remove(&mut self, place: Place) -> Option<T> {
+    /// Takes back what nobody waits for any more, because its deadline has passed or because its caller has left;
+    /// `None` if it has been taken already.
+    pub(crate) fn remove(&mut self, place: Place, is_late: bool) -> Option<T> {
         let entry = self.waiting.remove(place)?;
+        if is_late && !entry.is_probe {
+            self.wait_margin.observe(true);
+        }
         Some(self.forget(place, entry))
     }
 
     fn forget(&mut self, place: Place, entry: Entry<T>) -> T {
+        self.backlog.remove(entry.rank.level, entry.charge);
         if let Some(yield_at) = entry.item.due().yield_at {
             self.yielding.remove(&(self.waiting.at(yield_at), place));
         }
@@ -243,47 +260,6 @@ impl<T: Item> Former<T> {
         }
     }
 
-    /// Moves the next batch, for `worker`, into `batch`, and into `dropped` those on the way that cannot be in time
-    /// any more or were abandoned. `batch` stays empty when only such items were met.
-    ///
-    /// Must follow a [`Former::poll`] at `now` that said `Run`.
-    pub(crate) fn take(
-        &mut self,
-        now: Instant,
-        worker: usize,
-        batch: &mut Vec<T>,
-        dropped: &mut Vec<T>,
-    ) -> CloseReason {
-        let now_ns = self.waiting.at(now);
-        self.let_yield(now_ns);
-        let (index, mut next) = self.choose(now_ns).expect("poll said Run; this is a bug");
-        let lane = self.waiting.lane_at(index);
-        let key = lane.key.clone();
-        let target = self.target(lane, now_ns);
-        let (mut rows, mut tightest_ns) = (0, u64::MAX);
-        let reason = loop {
-            match self.verdict(next, index, target, rows, tightest_ns, now_ns) {
-                Verdict::Close(reason) => break reason,
-                Verdict::Drop => dropped.push(self.remove_slot(next)),
-                Verdict::Join => {
-                    tightest_ns = tightest_ns.min(self.waiting.entry(next).deadline_ns);
-                    let item = self.remove_slot(next);
-                    rows += item.rows();
-                    batch.push(item);
-                }
-            }
-            match self.waiting.first_in(index) {
-                Some(slot) => next = slot,
-                None => break self.reason_at_the_end(rows, target),
-            }
-        };
-        if rows > 0 {
-            self.busy += usize::from(self.running[worker].is_none());
-            self.running[worker] = Some(Running { rows, key });
-        }
-        reason
-    }
-
     /// The batch that `worker` has taken is over. `took` is how long it ran, if that says something of others.
     pub(crate) fn finish(&mut self, worker: usize, took: Option<Duration>) {
         let Some(batch) = self.running[worker].take() else { return };
@@ -291,21 +267,10 @@ impl<T: Item> Former<T> {
         if let Some(took) = took {
             let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
             self.cost.record(batch.rows, &batch.key, took_ns);
-        }
-    }
-
-    fn remove_slot(&mut self, slot: u32) -> T {
-        let entry = self.waiting.remove_slot(slot);
-        self.forget(entry.place(slot), entry)
-    }
-
-    /// Queue policies' timeouts that delay instead of refusing.
-    fn let_yield(&mut self, now_ns: u64) {
-        while let Some(&(yield_ns, place)) = self.yielding.first()
-            && yield_ns <= now_ns
-        {
-            self.yielding.pop_first();
-            self.waiting.yield_to_others(place);
+            if batch.promised_ns != u64::MAX {
+                let answered_ns = batch.began_ns.saturating_add(took_ns).saturating_add(ANSWER_NS);
+                self.wait_margin.observe(answered_ns > batch.promised_ns);
+            }
         }
     }
 
@@ -336,53 +301,6 @@ impl<T: Item> Former<T> {
         ready_ns.min(first.saturating_sub(self.cost.predict(lane.rows, lane.shape).high_ns))
     }
 
-    /// The lane whose turn it is, and what its batch begins with.
-    fn choose(&mut self, now_ns: u64) -> Option<(usize, u32)> {
-        self.since_oldest += 1;
-        if self.since_oldest > OVERLOOKED_EVERY
-            && let Some(overlooked) = self.overlooked(now_ns)
-        {
-            self.since_oldest = 0;
-            return Some(overlooked);
-        }
-        let rank = |(_, lane): &(usize, &Lane)| lane.first().map(|slot| self.waiting.entry(slot).rank);
-        // Yielding to others, which comes between poll and here, can have taken away what made a lane ready.
-        let ready = self.ready_lanes(now_ns).min_by_key(rank);
-        let (index, lane) = ready.or_else(|| self.waiting.lanes().min_by_key(rank))?;
-        Some((index, lane.first()?))
-    }
-
-    /// The oldest, if it has waited too long.
-    fn overlooked(&self, now_ns: u64) -> Option<(usize, u32)> {
-        let oldest_ns = |(_, lane): &(usize, &Lane)| self.waiting.oldest_ns(lane);
-        let (index, lane) = self.ready_lanes(now_ns).min_by_key(oldest_ns)?;
-        let is_overlooked = self.waiting.oldest_ns(lane) + PATIENCE_NS <= now_ns && !self.policy.is_eager;
-        is_overlooked.then_some((index, lane.oldest()?))
-    }
-
-    fn ready_lanes(&self, now_ns: u64) -> impl Iterator<Item = (usize, &Lane)> {
-        self.waiting.lanes().filter(move |(_, lane)| self.ready_ns(lane, now_ns) <= now_ns)
-    }
-
-    /// How many rows the lane's next batch should have.
-    fn target(&self, lane: &Lane, now_ns: u64) -> Target {
-        let full = Target { rows: self.policy.batch_rows_max, reason: CloseReason::Full };
-        if self.policy.is_eager || self.closing {
-            return full;
-        }
-        let delay_ns = self.policy.batch_delay.map_or(0, |delay| delay.as_nanos() as u64);
-        let is_overdue = delay_ns > 0 && self.waiting.oldest_ns(lane).saturating_add(delay_ns) <= now_ns;
-        match self.policy.preferred_rows.iter().rfind(|rows| **rows <= lane.rows) {
-            Some(&rows) if !is_overdue => Target { rows, reason: CloseReason::Preferred },
-            None if self.policy.batch_delay.is_none() && self.policy.preferred_rows.is_empty() => {
-                let free = self.policy.workers - self.busy;
-                let rows = self.sizing(lane.shape, now_ns).soonest(lane.rows, free);
-                if rows == full.rows { full } else { Target { rows, reason: CloseReason::Enough } }
-            }
-            _ => full,
-        }
-    }
-
     fn sizing(&self, shape: ShapeId, now_ns: u64) -> Sizing<'_> {
         Sizing {
             cost: &self.cost,
@@ -390,90 +308,6 @@ impl<T: Item> Former<T> {
             rows_max: self.policy.batch_rows_max,
             workers: self.policy.workers,
             arrival_rate: self.arrivals.rate(now_ns),
-        }
-    }
-
-    fn verdict(
-        &self,
-        slot: u32,
-        lane: usize,
-        target: Target,
-        rows: usize,
-        tightest_ns: u64,
-        now_ns: u64,
-    ) -> Verdict {
-        let entry = self.waiting.entry(slot);
-        let item = &entry.item;
-        if entry.expires_ns <= now_ns || item.is_abandoned() {
-            return Verdict::Drop;
-        }
-        let shape = self.waiting.lane_at(lane).shape;
-        let looks_ahead = !self.policy.is_eager && entry.deadline_ns != u64::MAX;
-        let ends_ns = |rows: usize| now_ns + self.cost.predict(rows, shape).high_ns;
-        if looks_ahead && now_ns + self.cost.predict(item.rows(), shape).typical_ns > entry.deadline_ns {
-            return Verdict::Drop;
-        }
-        let together = rows + item.rows();
-        if together > self.policy.batch_rows_max {
-            return Verdict::Close(CloseReason::Full);
-        }
-        if rows == 0 {
-            let spoils = looks_ahead && self.spoils(entry, lane, now_ns);
-            return if spoils { Verdict::Drop } else { Verdict::Join };
-        }
-        if together > target.rows {
-            return Verdict::Close(target.reason);
-        }
-        let tightest_ns = tightest_ns.min(entry.deadline_ns);
-        if tightest_ns != u64::MAX && !self.policy.is_eager && ends_ns(together) > tightest_ns {
-            return Verdict::Close(CloseReason::Deadline);
-        }
-        Verdict::Join
-    }
-
-    /// Whether a batch that begins with `first` makes later ones late: because of its deadline only few rows can
-    /// join it, batches so small do not keep up with what arrives, and others that could fill a larger one would not be
-    /// in time any more after it (Nexus' early drop, SOSP'19).
-    fn spoils(&self, first: &Entry<T>, lane: usize, now_ns: u64) -> bool {
-        let lane = self.waiting.lane_at(lane);
-        let sizing = self.sizing(lane.shape, now_ns);
-        let rows = sizing.within(first.deadline_ns - now_ns).max(first.item.rows());
-        if rows >= lane.rows {
-            return false;
-        }
-        let wanted = sizing.keeping_up();
-        if rows >= wanted {
-            return false;
-        }
-        let after_ns = now_ns + self.cost.predict(rows, lane.shape).typical_ns;
-        let run_ns = self.cost.predict(wanted, lane.shape).high_ns;
-        let mut others = 0;
-        for slot in lane.from(first.rank.level, now_ns + run_ns) {
-            let other = self.waiting.entry(slot);
-            if others == 0 && other.deadline_ns >= after_ns + run_ns {
-                // Not even the first of them is hurt.
-                return false;
-            }
-            others += other.item.rows();
-            if others >= wanted {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Why a batch closes when nothing of its lane is left.
-    fn reason_at_the_end(&self, rows: usize, target: Target) -> CloseReason {
-        if rows >= target.rows {
-            target.reason
-        } else if self.closing {
-            CloseReason::Closing
-        } else if self.policy.batch_delay.is_some_and(|delay| !delay.is_zero()) {
-            CloseReason::Delay
-        } else if self.waiting.is_empty() {
-            CloseReason::Drained
-        } else {
-            CloseReason::Shape
         }
     }
 }

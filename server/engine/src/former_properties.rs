@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use super::batch::{OVERLOOKED_EVERY, PATIENCE_NS};
 use super::script::{Fake, ms_long, policy};
 use super::*;
 use crate::request::ShapeKey;
@@ -102,7 +103,7 @@ proptest! {
                     }
                 }
                 Act::Leave(number) => {
-                    if let Some(item) = places.get(number).and_then(|place| former.remove(*place)) {
+                    if let Some(item) = places.get(number).and_then(|place| former.remove(*place, false)) {
                         prop_assert_eq!(&item.name, &number.to_string());
                         leave(item.name);
                     }

@@ -47,6 +47,7 @@ pub(super) fn policy() -> Policy {
         preferred_rows: Vec::new(),
         queue_rows_max: 100,
         queue_bytes_max: 1000,
+        queue_time_max: None,
         queue_requests_max: Vec::new(),
         workers: 1,
         is_eager: false,
@@ -74,6 +75,7 @@ pub(super) fn check(script: &str, expected: Expect) {
             "prefer" => policy.preferred_rows = list().collect(),
             "rows" => policy.queue_rows_max = value.parse().unwrap(),
             "bytes" => policy.queue_bytes_max = value.parse().unwrap(),
+            "time" => policy.queue_time_max = Some(milliseconds(value)),
             "requests" => policy.queue_requests_max = list().map(Some).collect(),
             "workers" => policy.workers = value.parse().unwrap(),
             "eager" => policy.is_eager = true,
@@ -113,7 +115,7 @@ pub(super) fn check(script: &str, expected: Expect) {
             }
             "done" => former.finish(argument.parse().unwrap(), None),
             "drop" => {
-                let taken_back = former.remove(places[argument]).is_some();
+                let taken_back = former.remove(places[argument], false).is_some();
                 output.push(format!("{argument} {}", if taken_back { "taken back" } else { "has left" }));
             }
             "close" => former.close(),

@@ -190,9 +190,9 @@ fn a_batch_keeps_its_tightest_deadline() {
 }
 
 #[test]
-fn what_cannot_be_in_time_is_dropped() {
-    check("cost=10,12,16 | a!9, b!10, c!90, take", expect!["deadline b dropped a"]);
-    check("cost=10,12,16 | a*4!15, b!15, take", expect!["drained b dropped a"]);
+fn what_cannot_be_in_time_any_more_is_dropped() {
+    check("cost=10,12,16 | a!15, b!90, 6ms, take", expect!["drained b dropped a"]);
+    check("cost=10,12,16 | a*4!16, b!40, 1ms, take", expect!["drained b dropped a"]);
     check("| a<5, b<9, 5ms, take", expect!["drained b dropped a"]);
 }
 
@@ -200,7 +200,13 @@ fn what_cannot_be_in_time_is_dropped() {
 fn heads_that_would_spoil_the_rest_are_dropped() {
     // 130 rows a second have come lately. Batches of one row every 10 ms do not keep up with that, and after one the
     // others would have to run one by one too.
-    check("cost=10,12,16 | a!11, b*4!21, c*4!21, d*4!21, take", expect!["full b dropped a"]);
+    check(
+        "cost=10,12,16 | a!11, b*4!21, c*4!21, d*4!21, take",
+        expect![[r#"
+        c refused Late { by: 15ms }
+        d refused Late { by: 15ms }
+        full b dropped a"#]],
+    );
     // The others can wait.
     check("cost=10,12,16 | a!11, b*4!60, c*4!60, d*4!60, take", expect!["full a"]);
     check("cost=10,12,16 | a!11, b*4, c*4, d*4, take", expect!["full a"]);
@@ -214,7 +220,7 @@ fn heads_that_would_spoil_the_rest_are_dropped() {
         deadline a"#]],
     );
     // Batching gains nothing, so small batches are as good.
-    check("cost=10,20,40 | a!11, b*4!21, c*4!21, d*4!21, take", expect!["drained a dropped bcd"]);
+    check("cost=10,20,40 | a!11, b!22, c!33, d!44, take", expect!["enough a"]);
     // Few rows come.
     check("cost=10,12,16 | a!11, b*4!21, take", expect!["full a"]);
 }
@@ -380,4 +386,87 @@ fn who_leaves_is_forgotten() {
 fn eager_means_first_come_first_served() {
     check("eager=1 cost=10,20,40 | a^2, b!15, c^1!12, d, take", expect!["full bcda"]);
     check("eager=1 cost=10,20,40 | a!5, b!15, 6ms, take", expect!["drained b dropped a"]);
+}
+
+#[test]
+fn who_cannot_be_in_time_is_refused() {
+    // Nothing waits: only its own run counts, and no wait would help.
+    check(
+        "cost=10,12,16 | a!9, b!10, poll",
+        expect![[r#"
+        a refused Hopeless
+        run"#]],
+    );
+    // A run of 10 ms has 6 ms to go.
+    check(
+        "cost=10,12,16 | a, take, 4ms, b!19, c!20",
+        expect![[r#"
+        enough a
+        b refused Late { by: 1ms }"#]],
+    );
+    // What is due before it goes first, at 4 ms a row, and what is due later does not.
+    check(
+        "cost=10,12,16 | a, take, b*4!60, c*4!60, d*4!60, e*4!60, f!40",
+        expect![[r#"
+        enough a
+        e refused Late { by: 14ms }"#]],
+    );
+    // Two workers share what goes before.
+    check(
+        "cost=10,12,16 workers=2 | a, take, b, take 1, c*4!60, d*4!60, e*4!60, f*4!60, g*4!60, h*4!60",
+        expect![[r#"
+            enough a
+            enough b
+            h refused Late { by: 6ms }"#]],
+    );
+    // A higher level goes before all of a lower one.
+    check(
+        "cost=10,12,16 | a, take, b*4^2!30, c*4^2!60, d^1!26, e^2!40",
+        expect![[r#"
+        enough a
+        e refused Late { by: 6ms }"#]],
+    );
+    // A run that is late is expected to stay late.
+    check(
+        "cost=10,12,16 | a, take, 30ms, b!59, c!61",
+        expect![[r#"
+        enough a
+        b refused Late { by: 1ms }"#]],
+    );
+    // Who leaves makes room.
+    check(
+        "cost=10,12,16 | a*4!16, b*4!20, drop a, b*4!20",
+        expect![[r#"
+        b refused Late { by: 12ms }
+        a taken back"#]],
+    );
+    // Without a deadline there is nothing to be late for; first come, first served looks at none.
+    check("cost=10,12,16 | a, take, 90ms, b", expect!["enough a"]);
+    check("eager=1 cost=10,12,16 | a!1, b!1, take", expect!["drained ab"]);
+}
+
+#[test]
+fn the_queue_is_bounded_in_predicted_time() {
+    check(
+        "cost=10,12,16 time=20ms | a*4, b, c, take, d*4",
+        expect![[r#"
+        c refused Time { waiting: 20ms }
+        full a"#]],
+    );
+    // A request that takes longer by itself is not turned away for ever.
+    check("cost=10,12,16 time=2ms | a*4, b", expect!["b refused Time { waiting: 16ms }"]);
+}
+
+#[test]
+fn now_and_then_one_that_looks_hopeless_is_let_in() {
+    check(
+        "cost=10 max=1 | a!5, 99ms, b!104, 100ms, c!105, take, d!106, done, 199ms, e!206, 200ms, f!208, take",
+        expect![[r#"
+        a refused Hopeless
+        b refused Hopeless
+        full c
+        d refused Hopeless
+        e refused Hopeless
+        full f"#]],
+    );
 }

@@ -66,11 +66,12 @@ impl<T: Item> Queue<T> {
         Ok(places)
     }
 
-    /// Takes back what nobody waits for any more. True if nothing of it had been taken.
-    pub(crate) fn remove(&self, places: &[Place]) -> bool {
+    /// Takes back what nobody waits for any more, because its time is over or because its caller has left. True if
+    /// nothing of it had been taken.
+    pub(crate) fn remove(&self, places: &[Place], is_late: bool) -> bool {
         let mut state = self.lock();
         let removed: SmallVec<[T; 1]> =
-            places.iter().filter_map(|place| state.former.remove(*place)).collect();
+            places.iter().filter_map(|place| state.former.remove(*place, is_late)).collect();
         drop(state);
         // Their tensors are freed here, where no worker waits for the lock.
         removed.len() == places.len()
@@ -139,9 +140,10 @@ impl<T: Item> Queue<T> {
         self.work.notify_all();
     }
 
-    /// Looks at the cost model, which nothing else can use meanwhile.
-    pub(crate) fn with_cost<R>(&self, look: impl FnOnce(&CostModel) -> R) -> R {
-        look(self.lock().former.cost())
+    /// Looks at the cost model and at the margin of waits, which nothing else can use meanwhile.
+    pub(crate) fn with_cost<R>(&self, look: impl FnOnce(&CostModel, f32) -> R) -> R {
+        let state = self.lock();
+        look(state.former.cost(), state.former.wait_margin())
     }
 
     /// How long the workers are expected to need for half of what waits.
@@ -242,6 +244,7 @@ mod tests {
             preferred_rows: Vec::new(),
             queue_rows_max: 64,
             queue_bytes_max: usize::MAX,
+            queue_time_max: None,
             queue_requests_max: Vec::new(),
             workers: 1,
             is_eager: false,
@@ -330,15 +333,15 @@ mod tests {
         let first = push(&queue, &[0]).unwrap();
         let second = push(&queue, &[1, 2]).unwrap();
         assert_eq!(push(&queue, &[3]), Err(Refusal::Rows { waiting: 3 }));
-        assert!(queue.remove(&second), "nothing of it was taken");
+        assert!(queue.remove(&second, false), "nothing of it was taken");
         assert_eq!(queue.depth(), Depth { rows: 1, bytes: 8 });
         let third = push(&queue, &[3, 4]).unwrap();
-        assert!(!queue.remove(&second), "its places are others' now");
+        assert!(!queue.remove(&second, false), "its places are others' now");
         assert_eq!(queue.depth().rows, 3);
         let (mut batch, mut dropped) = (Vec::new(), Vec::new());
         queue.next_batch(0, &mut batch, &mut dropped);
         assert_eq!(batch.iter().map(|row| row.number).collect::<Vec<_>>(), [0, 3]);
-        assert!(!queue.remove(&first) && !queue.remove(&third), "taken, whole or in part");
+        assert!(!queue.remove(&first, false) && !queue.remove(&third, false), "taken, whole or in part");
         assert_eq!(queue.depth(), Depth { rows: 0, bytes: 0 });
     }
 }

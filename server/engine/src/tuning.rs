@@ -25,6 +25,8 @@ pub struct Tuning {
     pub preferred_rows: Vec<usize>,
     pub queue_rows_max: Option<usize>,
     pub queue_bytes_max: Option<usize>,
+    /// Most predicted run time that may wait, shared by the workers; unbounded if `None`.
+    pub queue_time_max: Option<Duration>,
     /// How long one run may last before it is stopped.
     pub run_timeout: Option<Duration>,
     /// How long after its arrival an answer is worth having: the deadline of every request that brings no

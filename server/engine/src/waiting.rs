@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::backlog::Charge;
 use crate::cost::{CostModel, ShapeId};
 use crate::request::ShapeKey;
 
@@ -86,6 +87,10 @@ pub(crate) struct Entry<T> {
     pub(crate) deadline_ns: u64,
     /// When it must not be begun any more: then or earlier.
     pub(crate) expires_ns: u64,
+    /// What it adds to the backlog.
+    pub(crate) charge: Charge,
+    /// It was let in to learn from, although its deadline looked too near.
+    pub(crate) is_probe: bool,
     lane: u32,
     older: Option<u32>,
     newer: Option<u32>,
@@ -169,6 +174,8 @@ impl<T: Item> Waiting<T> {
             arrived_ns,
             deadline_ns,
             expires_ns: deadline_ns.min(start_by_ns),
+            charge: Charge::default(),
+            is_probe: false,
             lane: lane as u32,
             older,
             newer: None,
@@ -277,13 +284,21 @@ impl<T: Item> Waiting<T> {
         self.slots[slot as usize].as_ref().expect("the slot was found in an index; this is a bug")
     }
 
-    fn entry_mut(&mut self, slot: u32) -> &mut Entry<T> {
+    pub(crate) fn entry_mut(&mut self, slot: u32) -> &mut Entry<T> {
         self.slots[slot as usize].as_mut().expect("the slot was found in an index; this is a bug")
     }
 
     /// When the lane's oldest arrived.
     pub(crate) fn oldest_ns(&self, lane: &Lane) -> u64 {
         lane.oldest.map_or(u64::MAX, |slot| self.entry(slot).arrived_ns)
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    pub(crate) fn slot(self) -> u32 {
+        self.slot
     }
 }
 

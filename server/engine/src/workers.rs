@@ -179,6 +179,7 @@ pub(crate) fn policy(batch_rows_max: usize, tuning: &Tuning, terms: &Terms, work
         preferred_rows,
         queue_rows_max: tuning.queue_rows_max.unwrap_or(QUEUE_ROWS_MAX_BY_DEFAULT).max(batch_rows_max),
         queue_bytes_max: tuning.queue_bytes_max.unwrap_or(QUEUE_BYTES_MAX_BY_DEFAULT),
+        queue_time_max: tuning.queue_time_max,
         queue_requests_max: terms.requests_max(),
         workers,
         is_eager: tuning.is_eager,

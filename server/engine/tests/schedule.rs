@@ -17,7 +17,8 @@ use callers::{all_queued, blocking, gated, occupy, one_worker, query, spawn, val
 
 #[tokio::test]
 async fn a_deadline_ends_the_wait_in_the_queue_and_in_the_run() {
-    let (engine, _reconciler, gate) = gated(one_worker());
+    // First come, first served: nobody says in advance that the wait will be too long.
+    let (engine, _reconciler, gate) = gated(Tuning { is_eager: true, ..one_worker() });
     let running = occupy(&engine, &gate).await;
     let mut late = query(&[1]);
     late.deadline = Some(Instant::now() + Duration::from_millis(5));
@@ -67,6 +68,28 @@ async fn the_earliest_of_all_deadlines_counts() {
         assert!(matches!(engine.infer(late).await.unwrap_err(), InferError::DeadlineExceeded { .. }));
         gate.open();
     }
+}
+
+#[tokio::test]
+async fn who_cannot_be_in_time_is_refused_at_once() {
+    let (engine, _reconciler, gate) = gated(one_worker());
+    let running = occupy(&engine, &gate).await;
+    let soon = || Some(Instant::now() + Duration::from_millis(5));
+    // The longer a run goes on, the longer it is expected to: at some time 5 ms are not enough to wait for its end.
+    let (message, retry_after) = loop {
+        match engine.infer(Query { deadline: soon(), ..query(&[1]) }).await.unwrap_err() {
+            InferError::DeadlineExceeded { stage: Stage::Queue } => {}
+            InferError::Overloaded { message, retry_after } => break (message, retry_after),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(message.starts_with("model 'm' would answer ") && message.contains("; retry in "), "{message}");
+    assert!(retry_after >= Duration::from_millis(1));
+    let patient = spawn(&engine, query(&[2]));
+    all_queued().await;
+    gate.open();
+    running.await.unwrap().unwrap();
+    assert_eq!(values(&patient.await.unwrap().unwrap()), [2], "without a deadline nothing is late");
 }
 
 #[tokio::test]

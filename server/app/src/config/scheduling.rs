@@ -27,6 +27,7 @@ pub(super) struct RawBatching {
 pub(super) struct RawQueue {
     rows_max: Option<usize>,
     bytes_max: Option<usize>,
+    time_max: Option<String>,
     requests_max: Option<usize>,
     timeout: Option<String>,
     timeout_action: Option<RawTimeoutAction>,
@@ -77,6 +78,7 @@ pub(super) fn tuning(
              a queue of at least one batch"
         ));
     }
+    let queue_time_max = queue.time_max.as_deref().map(|text| positive("queue.time_max", text));
     let priorities = priorities.map(levels).transpose()?;
     let RawQueue { requests_max, timeout, timeout_action, timeout_override, .. } = queue;
     let own = RawPolicy { requests_max, timeout, timeout_action, timeout_override };
@@ -94,6 +96,7 @@ pub(super) fn tuning(
         preferred_rows: preferred(batching.preferred_rows, batch_rows_max)?,
         queue_rows_max,
         queue_bytes_max: between("queue.bytes_max", queue.bytes_max, usize::MAX)?,
+        queue_time_max: queue_time_max.transpose()?,
         slo: slo.map(|text| positive("slo", text)).transpose()?,
         priorities,
         queue_policy: policy("queue", own)?,

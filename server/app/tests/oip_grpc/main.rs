@@ -52,7 +52,8 @@ async fn typed_requests_get_typed_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_servers_deadline_wins() {
     let gate = Arc::new(Gate::default());
-    let server = Server::start([("slow", gated(&gate))]).await;
+    // One for each call: behind a run that goes on the next one would be refused.
+    let server = Server::start([("slow", gated(&gate)), ("slower", gated(&gate))]).await;
     gate.close();
     let message = raw("slow", &[[1.0, 2.0]]).encode_to_vec();
     let body = frame(message.len() as u32, &message);
@@ -61,10 +62,22 @@ async fn the_servers_deadline_wins() {
     assert!(status.message().starts_with("deadline exceeded while the request was in"), "{}", text(&status));
 
     let timeout = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(20_000)) };
-    let mut request = raw("slow", &[[1.0, 2.0]]);
-    request.parameters.insert("timeout".into(), timeout);
-    let status = server.client().await.model_infer(request).await.unwrap_err();
+    let mut request = raw("slower", &[[1.0, 2.0]]);
+    request.parameters.insert("timeout".into(), timeout.clone());
+    let status = server.client().await.model_infer(request.clone()).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
+
+    // The run goes on, so there comes a time from which the same request cannot be in time any more.
+    let refused = loop {
+        let status = server.client().await.model_infer(request.clone()).await.unwrap_err();
+        if status.code() != Code::DeadlineExceeded {
+            break status;
+        }
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().starts_with("model 'slower' would answer "), "{}", text(&refused));
+    assert!(refused.metadata().contains_key("grpc-retry-pushback-ms"), "{refused:?}");
+    assert!(!refused.details().is_empty(), "RetryInfo");
     gate.open();
 }
 

@@ -290,16 +290,25 @@ async fn compressed_both_ways() {
 #[tokio::test]
 async fn deadlines_come_by_header_and_by_parameter() {
     let gate = Arc::new(Gate::default());
-    let server = Server::start([("gated", gated(&gate))]).await;
+    // One for each request: behind a run that goes on the next one would be refused.
+    let server = Server::start([("gated", gated(&gate)), ("other", gated(&gate))]).await;
     gate.close();
     let path = "/v2/models/gated/infer";
+    let other = "/v2/models/other/infer";
     let request = r#"{"parameters":{"timeout":TIMEOUT},"inputs":[{"name":"x","shape":[1,1],"datatype":"FP32","data":[1]}]}"#;
     let reply = server.post(path, &request.replace("TIMEOUT", "5000")).await;
     assert_eq!(reply.status, 504);
     assert!(reply.text().starts_with(r#"{"error":"deadline exceeded while"#), "{}", reply.text());
     let patient = request.replace("TIMEOUT", "0");
-    let reply = server.send("POST", path, &[("X-Request-Timeout", "5")], patient.as_bytes()).await;
+    let reply = server.send("POST", other, &[("X-Request-Timeout", "5")], patient.as_bytes()).await;
     assert_eq!(reply.status, 504);
+    let refused = loop {
+        let reply = server.send("POST", other, &[("X-Request-Timeout", "5")], patient.as_bytes()).await;
+        if reply.status != 504 {
+            break reply;
+        }
+    };
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
     let reply = server.send("POST", path, &[("X-Request-Timeout", "soon")], patient.as_bytes()).await;
     check(
         &reply,

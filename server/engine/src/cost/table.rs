@@ -20,6 +20,8 @@ pub(super) struct Table {
     pub(super) rows_max: usize,
     /// What a row costs where that is least, in nanoseconds.
     pub(super) row: f32,
+    /// Rows of the smallest batch in which a row costs nearly as little.
+    pub(super) efficient_rows: usize,
     /// Runs beside what the seeds would have predicted for them: this machine, now, beside an idle one then.
     scale: f32,
     runs: u64,
@@ -53,6 +55,8 @@ const QUANTILES_EVERY: u64 = 16;
 const SCALE_RUNS: f32 = 32.0;
 /// A run moves the scale as if it were at most so many times longer or shorter than expected.
 const SCALE_STEP_MAX: f32 = 4.0;
+/// A row that costs at most this much more than at best costs nearly as little.
+const NEARLY_LEAST: f32 = 1.05;
 /// A batch costs at most this much more than one of half its rows: two of those would do as well, apart from what
 /// caches make of it. It keeps a size that once ran badly from never being tried again.
 const DOUBLING_MAX: f32 = 2.2;
@@ -115,6 +119,7 @@ impl Table {
             seeds,
             rows_max,
             row: 0.0,
+            efficient_rows: 1,
             scale: 1.0,
             runs: 0,
             latest_run: 0,
@@ -165,9 +170,12 @@ impl Table {
         for point in &mut self.curve {
             point.high = point.high.max(point.typical);
         }
-        let sizes = (0..self.curve.len()).map(|exponent| 1 << exponent).filter(|rows| *rows < self.rows_max);
-        let costs = sizes.chain([self.rows_max]).map(|rows| at(&self.curve, rows).typical / rows as f32);
-        self.row = costs.min_by(f32::total_cmp).unwrap_or(0.0);
+        let row = |rows: usize| at(&self.curve, rows).typical / rows as f32;
+        let powers = (0..self.curve.len()).map(|exponent| 1 << exponent);
+        let sizes = || powers.clone().filter(|rows| *rows < self.rows_max).chain([self.rows_max]);
+        let least = sizes().map(row).min_by(f32::total_cmp).unwrap_or(0.0);
+        let efficient = sizes().find(|rows| row(*rows) <= least * NEARLY_LEAST);
+        (self.row, self.efficient_rows) = (least, efficient.unwrap_or(1));
     }
 
     pub(super) fn sizes(&self, margin: f32) -> Vec<SizeCost> {

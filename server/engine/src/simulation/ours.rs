@@ -93,7 +93,7 @@ impl Scheduler for Ours {
 
     fn leave(&mut self, request: usize) {
         for place in self.places.remove(&request).into_iter().flatten() {
-            self.former.remove(place);
+            self.former.remove(place, true);
         }
     }
 

@@ -45,6 +45,7 @@ impl QueueProbe {
             preferred_rows: Vec::new(),
             queue_rows_max,
             queue_bytes_max: queue_rows_max * ROW_BYTES,
+            queue_time_max: None,
             queue_requests_max: Vec::new(),
             workers: 1,
             is_eager: false,
