@@ -74,7 +74,7 @@ fn run_scenario(arguments: &ScenarioArgs) -> Result<u8> {
     let result = scenario.plan(&address, body, server_pid).and_then(|phases| {
         phases.iter().try_for_each(|planned| {
             if !shared.stopped.load(Ordering::Relaxed) {
-                let phase = measure_planned(planned, &shared, &arguments.output)?;
+                let phase = measure_planned(planned, &report.phases, &shared, &arguments.output)?;
                 print(&(table::phase(&phase) + "\n"))?;
                 report.phases.push(phase);
             }
@@ -105,9 +105,14 @@ fn started(scenario: &Scenario, server: &Server) -> Result<(String, Body)> {
     })
 }
 
-fn measure_planned(planned: &PlannedPhase, shared: &Arc<Shared>, output: &OutputArgs) -> Result<Phase> {
-    let mut phase = measure(&planned.name, &planned.settings, shared, output)?;
-    phase.goal = planned.judge(&phase);
+fn measure_planned(
+    planned: &PlannedPhase,
+    before: &[Phase],
+    shared: &Arc<Shared>,
+    output: &OutputArgs,
+) -> Result<Phase> {
+    let mut phase = measure(&planned.name, &planned.settings(before), shared, output)?;
+    phase.goal = planned.judge(&phase, before);
     Ok(phase)
 }
 

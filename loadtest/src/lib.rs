@@ -35,6 +35,7 @@ mod report;
 mod table;
 
 mod compare;
+mod goal;
 mod scenario;
 
 mod server;

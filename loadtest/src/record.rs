@@ -69,6 +69,8 @@ pub(crate) struct Recorder {
     last_done: Duration,
 }
 
+const SAME_BOUNDS: &str = "every histogram has the same bounds; this is a bug";
+
 // === impl Outcome ===
 
 impl Outcome {
@@ -160,7 +162,6 @@ impl Recorder {
     }
 
     pub(crate) fn merge(&mut self, other: &Recorder) {
-        const SAME_BOUNDS: &str = "every recorder has the same bounds; this is a bug";
         for (mine, theirs) in self.latency_ns.iter_mut().zip(&other.latency_ns) {
             mine.add(theirs).expect(SAME_BOUNDS);
         }
@@ -179,6 +180,13 @@ impl Recorder {
 
     pub(crate) fn latency_ns(&self, outcome: Outcome) -> &Histogram<u64> {
         &self.latency_ns[outcome as usize]
+    }
+
+    /// Of what the server did not refuse: answered, or late.
+    pub(crate) fn admitted_ns(&self) -> Histogram<u64> {
+        let mut admitted = self.latency_ns(Outcome::Ok).clone();
+        admitted.add(self.latency_ns(Outcome::Deadline)).expect(SAME_BOUNDS);
+        admitted
     }
 
     pub(crate) fn service_ns(&self) -> &Histogram<u64> {
@@ -279,7 +287,9 @@ mod tests {
         recorder.record(moments(110, 110, 112), 1, Answer::failed(Outcome::Overloaded, "full"));
         assert_eq!(recorder.good_in_window(), Some(1));
         assert_eq!(recorder.ok_in_window(), 2);
+        recorder.record(moments(110, 110, 140), 1, Answer::failed(Outcome::Deadline, "late"));
         assert_eq!(recorder.latency_ns(Outcome::Overloaded).len(), 1);
+        assert_eq!((recorder.admitted_ns().len(), max_ms(&recorder.admitted_ns())), (3, 30.0));
         assert_eq!(recorder.message(Outcome::Overloaded), Some("full"));
     }
 

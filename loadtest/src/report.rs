@@ -75,6 +75,9 @@ pub(crate) struct Outcomes {
     pub(crate) good_per_s: Option<f64>,
     /// Latency from the intended moment of sending, by outcome; only outcomes that occurred.
     pub(crate) latency_ms: BTreeMap<String, Distribution>,
+    /// The same of all that the server did not refuse: answered, or late.
+    #[serde(default)]
+    pub(crate) admitted_ms: Distribution,
     /// Of right answers, from the actual moment of sending.
     pub(crate) service_ms: Distribution,
     /// By outcome, the first message seen.
@@ -98,6 +101,9 @@ pub(crate) struct UsageReport {
     pub(crate) generator_cpu_us_per_ok: f64,
     pub(crate) server_cores: Option<f64>,
     pub(crate) server_cpu_us_per_ok: Option<f64>,
+    /// When the measured window began, and when it ended.
+    #[serde(default)]
+    pub(crate) server_resident_before_mb: Option<f64>,
     pub(crate) server_resident_mb: Option<f64>,
 }
 
@@ -190,6 +196,11 @@ impl Phase {
         phase
     }
 
+    /// Right answers a second, within the objective where there is one.
+    pub(crate) fn right_per_s(&self) -> f64 {
+        self.total.good_per_s.unwrap_or(self.total.ok_per_s)
+    }
+
     fn warn(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let lag_p99_ms = self.lag_ms.percentile(99.0);
@@ -232,6 +243,7 @@ impl Outcomes {
             latency_ms: occurred()
                 .map(|outcome| (outcome.name().to_owned(), Distribution::new(recorder.latency_ns(outcome))))
                 .collect(),
+            admitted_ms: Distribution::new(&recorder.admitted_ns()),
             service_ms: Distribution::new(recorder.service_ns()),
             messages: occurred()
                 .filter_map(|outcome| {
@@ -285,12 +297,14 @@ impl UsageReport {
     fn new(usage: &Usage, ok: u64) -> UsageReport {
         let wall_s = usage.wall.as_secs_f64().max(1e-9);
         let us_per_ok = |cpu: std::time::Duration| cpu.as_secs_f64() * 1e6 / ok.max(1) as f64;
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
         UsageReport {
             generator_cores: usage.generator_cpu.as_secs_f64() / wall_s,
             generator_cpu_us_per_ok: us_per_ok(usage.generator_cpu),
             server_cores: usage.server_cpu.map(|cpu| cpu.as_secs_f64() / wall_s),
             server_cpu_us_per_ok: usage.server_cpu.map(us_per_ok),
-            server_resident_mb: usage.server_resident_bytes.map(|bytes| bytes as f64 / 1e6),
+            server_resident_before_mb: usage.server_resident_before_bytes.map(megabytes),
+            server_resident_mb: usage.server_resident_bytes.map(megabytes),
         }
     }
 }
@@ -345,6 +359,7 @@ pub(crate) mod tests {
             wall: Duration::from_secs(1),
             generator_cpu: Duration::from_millis(20),
             server_cpu: Some(Duration::from_millis(50)),
+            server_resident_before_bytes: Some(60_000_000),
             server_resident_bytes: Some(70_000_000),
         };
         Phase::new(name, &settings, &Measured { models: vec![recorder], usage, interrupted: false })

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::body::Body;
 use crate::error::{Error, Result};
-use crate::record::Outcome;
+use crate::goal::Goal;
 use crate::report::{GoalReport, Phase};
 use crate::schedule::Arrivals;
 use crate::settings::{ExtentSettings, Load, ModelSettings, Settings};
@@ -68,10 +68,14 @@ struct ScenarioModel {
 #[serde(deny_unknown_fields)]
 struct ScenarioPhase {
     name: String,
+    /// Names of the models that it asks; all where it does not say.
+    models: Option<Vec<String>>,
     /// Requests in flight: a closed loop.
     concurrency: Option<usize>,
     /// Requests a second: an open loop.
     rate_per_s: Option<f64>,
+    /// The same, in terms of an earlier phase.
+    rate_of: Option<RelativeRate>,
     arrivals: Option<Arrivals>,
     in_flight_max: Option<u32>,
     #[serde(deserialize_with = "duration")]
@@ -91,27 +95,22 @@ struct ScenarioPhase {
     goal: Goal,
 }
 
-/// Conditions on one phase; all that are given must hold.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// A rate in terms of what an earlier phase has measured.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Goal {
-    p50_ms_max: Option<f64>,
-    p99_ms_max: Option<f64>,
-    p999_ms_max: Option<f64>,
-    ok_per_s_min: Option<f64>,
-    /// Of the requests that fell due, in percent.
-    ok_percent_of_offered_min: Option<f64>,
-    /// Of all requests, in percent.
-    failed_percent_max: Option<f64>,
-    /// Requests within the phase's `slo`, a second.
-    good_per_s_min: Option<f64>,
+struct RelativeRate {
+    phase: String,
+    /// So many times its right answers a second, within its `slo` where it has one.
+    times: f64,
 }
 
 /// One phase, ready to run.
 #[derive(Debug)]
 pub(crate) struct PlannedPhase {
     pub(crate) name: String,
-    pub(crate) settings: Settings,
+    /// With the rate for one right answer a second in the phase that it is relative to.
+    settings: Settings,
+    relative: Option<RelativeRate>,
     goal: Goal,
 }
 
@@ -144,13 +143,24 @@ impl Scenario {
         body: Body,
         server_pid: Option<u32>,
     ) -> Result<Vec<PlannedPhase>> {
-        let models: Vec<_> = self.models.iter().map(ScenarioModel::settings).collect();
-        let phases = self.phases.iter().map(|phase| {
+        let phases = self.phases.iter().enumerate().map(|(index, phase)| {
             let load = phase.load()?;
+            let before = &self.phases[..index];
+            let base = phase.rate_of.as_ref().map(|relative| &relative.phase);
+            if let Some(name) = base
+                .into_iter()
+                .chain(phase.goal.base())
+                .find(|name| before.iter().all(|before| before.name != **name))
+            {
+                return Err(Error::Settings(format!(
+                    "phase `{}` refers to `{name}`, which is none of the phases before it",
+                    phase.name
+                )));
+            }
             let settings = Settings {
                 address: address.to_owned(),
                 body,
-                models: models.clone(),
+                models: self.models_of(phase)?,
                 load,
                 extent: ExtentSettings::DurationS(phase.duration.as_secs_f64()),
                 warmup_s: phase.warmup.as_secs_f64(),
@@ -164,9 +174,21 @@ impl Scenario {
                 server_pid,
             };
             settings.check()?;
-            Ok(PlannedPhase { name: phase.name.clone(), settings, goal: phase.goal.clone() })
+            let (name, relative, goal) = (phase.name.clone(), phase.rate_of.clone(), phase.goal.clone());
+            Ok(PlannedPhase { name, settings, relative, goal })
         });
         phases.collect()
+    }
+
+    fn models_of(&self, phase: &ScenarioPhase) -> Result<Vec<ModelSettings>> {
+        let Some(names) = &phase.models else {
+            return Ok(self.models.iter().map(ScenarioModel::settings).collect());
+        };
+        let models = names.iter().map(|name| match self.models.iter().find(|model| model.name == *name) {
+            Some(model) => Ok(model.settings()),
+            None => Err(Error::Settings(format!("phase `{}`: `{name}` is none of [[models]]", phase.name))),
+        });
+        models.collect()
     }
 }
 
@@ -198,7 +220,8 @@ impl ScenarioModel {
 
 impl ScenarioPhase {
     fn load(&self) -> Result<Load> {
-        match (self.concurrency, self.rate_per_s) {
+        let rate_per_s = self.rate_per_s.xor(self.rate_of.as_ref().map(|relative| relative.times));
+        match (self.concurrency, rate_per_s) {
             (Some(in_flight), None) if self.arrivals.is_none() && self.in_flight_max.is_none() => {
                 Ok(Load::Closed { in_flight })
             }
@@ -208,8 +231,8 @@ impl ScenarioPhase {
                 in_flight_max: self.in_flight_max.unwrap_or(IN_FLIGHT_MAX),
             }),
             _ => Err(Error::Settings(format!(
-                "phase `{}`: expected either `concurrency` (closed loop) or `rate_per_s` (open loop, with \
-                 `arrivals` and `in_flight_max` if wanted)",
+                "phase `{}`: expected one of `concurrency` (closed loop), `rate_per_s` and `rate_of` (open loop, \
+                 with `arrivals` and `in_flight_max` if wanted)",
                 self.name
             ))),
         }
@@ -219,33 +242,20 @@ impl ScenarioPhase {
 // === impl PlannedPhase ===
 
 impl PlannedPhase {
+    /// What to run, now that the phases before it have been measured.
+    pub(crate) fn settings(&self, before: &[Phase]) -> Settings {
+        let mut settings = self.settings.clone();
+        if let (Some(relative), Load::Open { rate_per_s, .. }) = (&self.relative, &mut settings.load) {
+            let base = before.iter().find(|phase| phase.name == relative.phase);
+            // A phase without an answer gives no rate; one a second shows that nothing is answered either.
+            *rate_per_s = (base.map_or(0.0, Phase::right_per_s) * relative.times).round().max(1.0);
+        }
+        settings
+    }
+
     /// Holds the goal against what was measured; `None` where no goal is stated.
-    pub(crate) fn judge(&self, phase: &Phase) -> Option<GoalReport> {
-        let total = &phase.total;
-        let latency_ms = total.latency_ms.get(Outcome::Ok.name()).cloned().unwrap_or_default();
-        let failed_percent = 100.0 * total.failed() as f64 / total.requests.max(1) as f64;
-        let answered = latency_ms.count > 0;
-        let mut conditions = Vec::new();
-        let mut at_most = |name: &str, value: f64, limit: Option<f64>, counts: bool| {
-            if let Some(limit) = limit {
-                conditions.push((format!("{name}: {value:.3}, at most {limit}"), counts && value <= limit));
-            }
-        };
-        at_most("p50 ms", latency_ms.percentile(50.0), self.goal.p50_ms_max, answered);
-        at_most("p99 ms", latency_ms.percentile(99.0), self.goal.p99_ms_max, answered);
-        at_most("p99.9 ms", latency_ms.percentile(99.9), self.goal.p999_ms_max, answered);
-        at_most("failed %", failed_percent, self.goal.failed_percent_max, total.requests > 0);
-        let mut at_least = |name: &str, value: f64, limit: Option<f64>| {
-            if let Some(limit) = limit {
-                conditions.push((format!("{name}: {value:.1}, at least {limit}"), value >= limit));
-            }
-        };
-        let ok_percent = 100.0 * total.ok_per_s / total.offered_per_s.max(1e-9);
-        at_least("answers/s", total.ok_per_s, self.goal.ok_per_s_min);
-        at_least("answers in % of offered", ok_percent, self.goal.ok_percent_of_offered_min);
-        at_least("answers/s in time", total.good_per_s.unwrap_or(0.0), self.goal.good_per_s_min);
-        (!conditions.is_empty())
-            .then(|| GoalReport { holds: conditions.iter().all(|(_, holds)| *holds), conditions })
+    pub(crate) fn judge(&self, phase: &Phase, before: &[Phase]) -> Option<GoalReport> {
+        self.goal.judge(phase, before)
     }
 }
 

@@ -39,6 +39,9 @@ fn render(text: &mut String, phase: &Phase) -> std::fmt::Result {
             row(text, &format!("  {model}"), latency_ms, outcomes.ok_per_s)?;
         }
     }
+    if total.count(Outcome::Deadline) > 0 {
+        row(text, "  ok or late", &total.admitted_ms, total.admitted_ms.count as f64 / phase.window_s)?;
+    }
     if matches!(phase.settings.load, Load::Open { .. }) && total.service_ms.count > 0 {
         row(text, "  from sending", &total.service_ms, total.ok_per_s)?;
     }
@@ -102,8 +105,8 @@ fn usage(text: &mut String, phase: &Phase) -> std::fmt::Result {
     if let Some((cores, us_per_ok)) = usage.server_cores.zip(usage.server_cpu_us_per_ok) {
         write!(text, "; server {cores:.2} cores, {us_per_ok:.1} µs CPU per answer")?;
     }
-    if let Some(resident_mb) = usage.server_resident_mb {
-        write!(text, ", {resident_mb:.0} MB resident")?;
+    if let Some((before_mb, resident_mb)) = usage.server_resident_before_mb.zip(usage.server_resident_mb) {
+        write!(text, ", {before_mb:.0} MB resident before and {resident_mb:.0} MB after")?;
     }
     writeln!(text)
 }
@@ -182,10 +185,11 @@ mod tests {
             ok                   980       977.0     3.410     5.411     5.665     5.870     5.870     5.870
             overloaded            10        10.0     5.919     5.919     5.919     5.919     5.919     5.919
             deadline              10        10.0     5.972     5.972     5.972     5.972     5.972     5.972
+              ok or late         990       990.0     3.459     5.460     5.718     5.972     5.972     5.972
               from sending       980       977.0     3.402     5.403     5.652     5.853     5.853     5.853
 
             achieved 977.0 answers/s of 1000.0/s offered (97.7 %), sent p99 0.019 ms late; 3908.0 rows/s; 810.0/s within 5 ms; 20 failed (2.000 %)
-            generator 0.02 cores, 20.5 µs CPU per answer; server 0.05 cores, 51.2 µs CPU per answer, 70 MB resident
+            generator 0.02 cores, 20.5 µs CPU per answer; server 0.05 cores, 51.2 µs CPU per answer, 60 MB resident before and 70 MB after
             first deadline: too late
             first overloaded: queue full
             WARNING: mind this

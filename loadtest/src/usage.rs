@@ -9,6 +9,7 @@ pub(crate) struct Meter {
     since: Instant,
     generator_cpu: Duration,
     server_cpu: Option<Duration>,
+    server_resident_bytes: Option<u64>,
 }
 
 /// What was used between two moments.
@@ -17,6 +18,8 @@ pub(crate) struct Usage {
     pub(crate) wall: Duration,
     pub(crate) generator_cpu: Duration,
     pub(crate) server_cpu: Option<Duration>,
+    /// At the first of them, and at the second.
+    pub(crate) server_resident_before_bytes: Option<u64>,
     pub(crate) server_resident_bytes: Option<u64>,
 }
 
@@ -29,6 +32,7 @@ impl Meter {
             since: Instant::now(),
             generator_cpu: own_cpu(),
             server_cpu: server.and_then(process_cpu),
+            server_resident_bytes: server.and_then(resident_bytes),
         }
     }
 
@@ -41,6 +45,7 @@ impl Meter {
                 .and_then(process_cpu)
                 .zip(self.server_cpu)
                 .map(|(now, before)| now.saturating_sub(before)),
+            server_resident_before_bytes: self.server_resident_bytes,
             server_resident_bytes: self.server.and_then(resident_bytes),
         }
     }

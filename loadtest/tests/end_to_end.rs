@@ -219,6 +219,58 @@ duration = "200ms"
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_phase_may_be_relative_to_an_earlier_one() {
+    let stub = Stub::start().await;
+    let directory = TempDir::new().unwrap();
+    let (file, result) = (directory.path().join("scenario.toml"), directory.path().join("result.json"));
+    let scenario = |base: &str, model: &str| {
+        format!(
+            r#"
+description = "Half of what was."
+target = {{ grpc = "{}" }}
+models = [{{ name = "echo" }}, {{ name = "twin" }}]
+[[phases]]
+name = "whole"
+rate_per_s = 400
+duration = "500ms"
+slo = "60s"
+[[phases]]
+name = "half"
+models = ["{model}"]
+rate_of = {{ phase = "{base}", times = 0.5 }}
+duration = "500ms"
+slo = "60s"
+goal = {{ good_percent_of = {{ phase = "whole", min = 90 }} }}
+"#,
+            stub.grpc
+        )
+    };
+    let run = async |text: String| {
+        std::fs::write(&file, text).unwrap();
+        let mut arguments = words("scenario --output");
+        arguments.extend([&result, &file].map(|path| path.to_str().unwrap().to_owned()));
+        loadtest(arguments).await
+    };
+    let output = run(scenario("whole", "twin")).await;
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    let result: Value = serde_json::from_str(&std::fs::read_to_string(&result).unwrap()).unwrap();
+    let [whole, half] = [0, 1].map(|phase| &result["phases"][phase]);
+    let good_per_s = whole["total"]["good_per_s"].as_f64().unwrap();
+    assert_eq!(half["settings"]["load"]["rate_per_s"].as_f64().unwrap(), (good_per_s / 2.0).round());
+    assert_eq!(half["settings"]["models"].as_array().unwrap().len(), 1);
+    let condition = half["goal"]["conditions"][0][0].as_str().unwrap();
+    assert!(condition.starts_with("answers/s in time, in % of `whole`: "), "{condition}");
+    for (base, model, expected) in [
+        ("half", "twin", "phase `half` refers to `half`, which is none of the phases before it"),
+        ("whole", "absent", "phase `half`: `absent` is none of [[models]]"),
+    ] {
+        let output = run(scenario(base, model)).await;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(expected), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupt_ends_the_load_early_and_still_gives_its_result() {
     let stub = Stub::start().await;
     let directory = TempDir::new().unwrap();

@@ -303,6 +303,7 @@ mod tests {
             slo_objective = 0.99
 
             [queue]
+            order = "arrival"
             rows_max = 100
             bytes_max = 1000
             time_max = "2s"
@@ -322,6 +323,7 @@ mod tests {
             threads: Some(3),
             batch_rows_max: Some(16),
             batch_delay: Some(Duration::from_millis(2)),
+            is_eager: true,
             queue_rows_max: Some(100),
             queue_bytes_max: Some(1000),
             queue_time_max: Some(Duration::from_secs(2)),
@@ -343,7 +345,6 @@ mod tests {
                 run_p99_max: BTreeMap::from([(1, Duration::from_millis(2))]),
                 resident_bytes_max: Some(1_000_000),
             },
-            ..Tuning::default()
         };
         let lifecycle = Lifecycle {
             policy: VersionPolicy::Latest(3),

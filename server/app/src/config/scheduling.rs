@@ -25,6 +25,7 @@ pub(super) struct RawBatching {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawQueue {
+    order: Option<RawOrder>,
     rows_max: Option<usize>,
     bytes_max: Option<usize>,
     time_max: Option<String>,
@@ -35,6 +36,13 @@ pub(super) struct RawQueue {
     /// By level, which is a key and therefore text.
     #[serde(default)]
     levels: BTreeMap<String, RawPolicy>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawOrder {
+    Deadline,
+    Arrival,
 }
 
 /// Of one priority level.
@@ -101,6 +109,7 @@ pub(super) fn tuning(
         priorities,
         queue_policy: policy("queue", own)?,
         level_policies,
+        is_eager: matches!(queue.order, Some(RawOrder::Arrival)),
         ..Tuning::default()
     })
 }
