@@ -1,9 +1,9 @@
-//! What it costs to hand a row from the task that admits it to the worker that takes it.
+//! What it costs to hand a row from the task that admits it to the worker that takes it, and to get a run slot for it.
 
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use gristmill_engine::testing::probe::{Batch, QueueProbe};
+use gristmill_engine::testing::probe::{Batch, QueueProbe, SlotsProbe};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -12,6 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const QUEUE_ROWS_MAX: usize = 4096;
 const BATCH: usize = 64;
 const PRODUCERS: usize = 64;
+const CORES: usize = 16;
 
 /// One thread pushes and takes: no waiting, no wake-up.
 fn uncontended(criterion: &mut Criterion) {
@@ -83,5 +84,18 @@ fn crowd(rows: u64) -> Duration {
     })
 }
 
-criterion_group!(benches, uncontended, round_trip, producers);
+/// Nobody else wants the cores: what a batch pays for the core budget.
+fn slots(criterion: &mut Criterion) {
+    let mut worker = SlotsProbe::new(CORES);
+    let mut group = criterion.benchmark_group("slot");
+    group.bench_function("asked for and given back", |bencher| {
+        bencher.iter(|| {
+            worker.next();
+            worker.give_back();
+        });
+    });
+    group.bench_function("kept for the next batch", |bencher| bencher.iter(|| worker.next()));
+}
+
+criterion_group!(benches, uncontended, round_trip, producers, slots);
 criterion_main!(benches);

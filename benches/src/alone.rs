@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use gristmill_engine::backend::{Artifact, InputView};
+use gristmill_engine::backend::{Artifact, InputView, Placement};
 use gristmill_engine::tensor::DType;
 use gristmill_onnx::{BackendChoice, OnnxBackend, OnnxOptions, Runtime};
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ pub fn rows_per_s(library: &Path, model: Model, setting: Setting, duration: Dura
     let loaded = OnnxBackend::new(&runtime, options).load(&artifact)?;
     let begin = Barrier::new(setting.sessions);
     let work = || -> anyhow::Result<f64> {
-        let mut instance = loaded.instance()?;
+        let mut instance = loaded.instance(Placement { threads: setting.threads, ..Placement::default() })?;
         let x = Aligned::new(&fp32(&model.shape(setting.rows)).into_data());
         let shape = model.shape(setting.rows);
         let view = [Some(InputView { dtype: DType::Fp32, shape: &shape, data: x.data() })];

@@ -108,6 +108,10 @@ pub struct ServeArgs {
     /// Write the bound addresses to this file, as JSON, once every model is loaded.
     #[arg(long, env = "GRISTMILL_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Let all models run as many threads as they want at the same time, for measurements of what sharing the
+    /// cores is worth.
+    #[arg(long, env = "GRISTMILL_NO_CORE_BUDGET", hide = true)]
+    pub no_core_budget: bool,
     /// Leave memory that was freed with the allocators, for measurements of what giving it back is worth.
     #[arg(long, env = "GRISTMILL_KEEP_FREE_MEMORY", hide = true)]
     pub keep_free_memory: bool,

@@ -24,6 +24,8 @@ const FILE_NAME: &str = "model.toml";
 /// Read where there is no [`FILE_NAME`].
 const TRITON_FILE_NAME: &str = "config.pbtxt";
 
+/// Largest share of the cores that a file may ask for, beside models of weight 1.
+const WEIGHT_MAX: usize = 1000;
 /// Most instances or threads that a file may ask for: more is a typing error.
 const WORKERS_MAX: usize = 1024;
 /// What a checked file says; what it leaves out is for the server's flags and for derivation.
@@ -47,6 +49,7 @@ struct Raw {
     instances: Option<usize>,
     threads: Option<usize>,
     run_timeout: Option<String>,
+    weight: Option<usize>,
     slo: Option<String>,
     priorities: Option<RawPriorities>,
     #[serde(default)]
@@ -218,6 +221,7 @@ pub fn parse_model_toml(text: &str) -> Result<ModelToml, String> {
         instances: between("instances", raw.instances, WORKERS_MAX)?,
         threads: between("threads", raw.threads, WORKERS_MAX)?,
         run_timeout: scheduling::run_timeout(raw.run_timeout.as_deref())?,
+        weight: between("weight", raw.weight, WEIGHT_MAX)?,
         budget: lifecycle::budget(raw.budget)?,
         ..scheduling::tuning(raw.batching, raw.queue, raw.priorities, raw.slo.as_deref())?
     };
@@ -291,6 +295,7 @@ mod tests {
             instances = 2
             threads = 3
             run_timeout = "2m"
+            weight = 4
             slo = "50ms"
             priorities = { levels = 3, default = 1 }
             batching = { rows_max = 16, delay = "2ms", preferred_rows = [8, 4] }
@@ -329,6 +334,7 @@ mod tests {
             queue_time_max: Some(Duration::from_secs(2)),
             preferred_rows: vec![4, 8],
             run_timeout: Some(Duration::from_secs(120)),
+            weight: Some(4),
             slo: Some(Duration::from_millis(50)),
             priorities: Some(Priorities { levels: 3, default_level: 1 }),
             queue_policy: QueuePolicy {
@@ -471,7 +477,7 @@ mod tests {
                   |
                 1 | instance = 2
                   | ^^^^^^^^
-                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `run_timeout`, `slo`, `priorities`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`, `slo_objective`"#]],
+                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `run_timeout`, `weight`, `slo`, `priorities`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`, `slo_objective`"#]],
         );
         check(
             "backend = \"torch\"",

@@ -87,6 +87,7 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
         loads_max: args.loads_max.max(1),
         load_timeout: args.load_timeout,
         explicit: mode == ModelControl::Explicit,
+        run_slots: (!args.no_core_budget).then(gristmill_engine::cores::granted),
         release_memory: match args.keep_free_memory {
             true => || {},
             false => gristmill_onnx::release_free_memory,

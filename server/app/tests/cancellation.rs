@@ -211,6 +211,7 @@ async fn ten_thousand_callers_who_leave_leave_nothing_behind() {
     assert_eq!(of("gristmill_instances{"), WORKERS as f64);
     assert_eq!(of("gristmill_instance_replacements_total"), 0.0);
     assert_eq!(of("gristmill_workers_left_behind"), 0.0);
+    assert_eq!(of("gristmill_run_slots_in_use{"), 0.0);
     // Whoever was admitted is counted once.
     let outcome =
         |name: &str| of(&format!(r#"gristmill_requests_total{{model="m",version="1",outcome="{name}"}}"#));

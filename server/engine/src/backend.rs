@@ -1,5 +1,6 @@
 //! What a model runtime must offer: read an artifact, make instances of it, run a batch.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,7 +14,23 @@ pub struct Artifact {
     pub version: u64,
     /// The model file, for example `models/iris/1/model.onnx`.
     pub path: PathBuf,
-    /// Threads that one instance may use inside one run (at least 1).
+    /// Threads inside one run of the instance that loading is likely to be followed by (at least 1).
+    pub threads: usize,
+}
+
+/// What instances compute on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Device {
+    /// The cores of one CPU socket. All cores that are granted count as socket 0.
+    Socket(u32),
+    Gpu(u32),
+}
+
+/// Where an instance computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    pub device: Device,
+    /// Threads that it may use inside one run (at least 1).
     pub threads: usize,
 }
 
@@ -37,11 +54,21 @@ pub trait Model: Send + Sync {
     /// provider in use, each provider that was refused with its reason.
     fn notes(&self) -> Vec<String>;
 
+    /// The devices that its instances are to be spread over: at least one.
+    fn devices(&self) -> Vec<Device> {
+        vec![Device::Socket(0)]
+    }
+
+    /// Whether a run can use more than one thread.
+    fn is_parallel(&self) -> bool {
+        true
+    }
+
     /// Builds one more independent copy, for a worker.
     ///
     /// # Errors
     /// The runtime cannot build the session (memory, provider, corrupt file).
-    fn instance(&self) -> Result<Box<dyn Instance>, LoadError>;
+    fn instance(&self, placement: Placement) -> Result<Box<dyn Instance>, LoadError>;
 }
 
 /// One copy of a model. A loader makes and proves it and hands it to a worker, which runs and drops it: one
@@ -81,6 +108,26 @@ pub struct InputView<'a> {
     pub shape: &'a [usize],
     /// Row-major little-endian elements, aligned to 64 bytes; `BYTES` in the encoding of [`Tensor`].
     pub data: &'a [u8],
+}
+
+// === impl Device ===
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Socket(number) => write!(f, "cpu{number}"),
+            Device::Gpu(number) => write!(f, "gpu{number}"),
+        }
+    }
+}
+
+// === impl Placement ===
+
+impl Default for Placement {
+    /// One thread on the CPU.
+    fn default() -> Placement {
+        Placement { device: Device::Socket(0), threads: 1 }
+    }
 }
 
 // === impl Stopper ===

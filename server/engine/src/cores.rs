@@ -1,9 +1,85 @@
-//! How many cores this process may use, how a model's instances and threads come from them, how workers are scheduled.
+//! How many cores this process may use, who may run on them now, and how threads are scheduled.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
-/// More copies of a model than this cost memory and gain little before every core is busy.
-const INSTANCES_MAX_BY_DEFAULT: usize = 4;
+use smallvec::SmallVec;
+
+use crate::backend::{Device, Placement};
+use crate::metrics::SlotGauges;
+use crate::slots::{AccountId, Claim, Class, Ledger, Outcome, Ticket, Wish};
+
+/// The run slots of all devices. A worker holds slots while it runs, and takes its batch only when it has them, so
+/// that batches grow while it waits.
+pub(crate) struct Cores {
+    state: Mutex<State>,
+    /// Of everybody who loads.
+    loading: AccountId,
+    has_bounds: bool,
+}
+
+struct State {
+    ledger: Ledger,
+    /// What each account has to run, by its number.
+    wishes: Vec<Option<Box<WishOf>>>,
+    seats: Vec<(Ticket, Arc<Seat>)>,
+    gauges: Vec<(Device, SlotGauges)>,
+}
+
+/// Called with a lock held while slots are handed out.
+type WishOf = dyn Fn() -> Wish + Send + Sync;
+
+/// One version's account.
+pub(crate) struct Share {
+    cores: Arc<Cores>,
+    account: AccountId,
+    /// Where one of its workers waits, another may find a free slot.
+    pub(crate) has_several_devices: bool,
+}
+
+/// Slots that are held; given back when this is dropped.
+pub(crate) struct Slot {
+    cores: Arc<Cores>,
+    /// `None` once they were given back.
+    ticket: Option<Ticket>,
+}
+
+/// What became of asking for slots.
+pub(crate) enum Asked {
+    Granted(Slot),
+    Queued(Queued),
+}
+
+/// A place in the order, to be waited at by the thread that asked.
+#[must_use]
+pub(crate) struct Queued {
+    cores: Arc<Cores>,
+    ticket: Ticket,
+    seat: Arc<Seat>,
+}
+
+/// A thread that waits.
+struct Seat {
+    thread: Thread,
+    verdict: AtomicU8,
+}
+
+const WAITING: u8 = 0;
+const GRANTED: u8 = 1;
+const DISMISSED: u8 = 2;
+
+/// Seats of threads that are to be woken once the lock is free.
+type Called = SmallVec<[Arc<Seat>; 2]>;
+
+/// Runs that a GPU has at the same time: while one computes, the inputs of another are copied.
+const GPU_SLOTS: usize = 2;
+
+/// Longest that background work waits for free cores. Where all are busy for so long it goes on without: its
+/// threads have only the time that nobody else wants.
+const BACKGROUND_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Cores granted by the cgroup's CPU quota and the affinity mask, whichever is less; at least 1.
 ///
@@ -11,14 +87,6 @@ const INSTANCES_MAX_BY_DEFAULT: usize = 4;
 /// threads beyond the quota are throttled in every period.
 pub fn granted() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
-}
-
-/// Instances of a model and threads inside each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Split {
-    pub(crate) instances: usize,
-    pub(crate) threads: usize,
-    pub(crate) why: String,
 }
 
 /// Tells the kernel that the calling thread computes in batches (Linux's SCHED_BATCH; needs no privilege).
@@ -39,52 +107,227 @@ pub(crate) fn compute_in_batches() {
     }
 }
 
-/// Divides `cores` among a model's instances where the settings leave that open.
-///
-/// Instances come before threads: two sessions of one thread answer more requests than one session
-/// of two threads whenever requests arrive side by side, and cost no synchronisation inside a run.
-pub(crate) fn split(cores: usize, instances: Option<usize>, threads: Option<usize>) -> Split {
-    let (chosen_instances, chosen_threads) = match (instances, threads) {
-        (Some(instances), Some(threads)) => (instances, threads),
-        (Some(instances), None) => (instances, (cores / instances).max(1)),
-        (None, Some(threads)) => ((cores / threads).clamp(1, INSTANCES_MAX_BY_DEFAULT), threads),
-        (None, None) => {
-            let instances = cores.clamp(1, INSTANCES_MAX_BY_DEFAULT);
-            (instances, (cores / instances).max(1))
+// === impl Cores ===
+
+impl Cores {
+    /// One slot for each of `granted` cores; as many as anybody wants if `None`.
+    pub(crate) fn new(granted: Option<usize>) -> Arc<Cores> {
+        let mut ledger = Ledger::new();
+        let loading = ledger.open(1);
+        let (wishes, seats, gauges) = (vec![None], Vec::new(), Vec::new());
+        let mut state = State { ledger, wishes, seats, gauges };
+        state.add_device(Device::Socket(0), granted.unwrap_or(Ledger::UNBOUNDED));
+        Arc::new(Cores { state: Mutex::new(state), loading, has_bounds: granted.is_some() })
+    }
+
+    /// Opens an account for a version whose instances are placed on `devices`. `wish` says what it has to run, and
+    /// must take no lock that is held while slots are asked for or given back.
+    pub(crate) fn open(
+        self: &Arc<Cores>,
+        weight: usize,
+        devices: &[Device],
+        wish: impl Fn() -> Wish + Send + Sync + 'static,
+    ) -> Share {
+        let mut state = self.lock();
+        let gpu_slots = if self.has_bounds { GPU_SLOTS } else { Ledger::UNBOUNDED };
+        for &device in devices {
+            state.add_device(device, gpu_slots);
         }
-    };
-    let source = match (instances, threads) {
-        (None, None) => "both derived",
-        (Some(_), None) => "threads derived",
-        (None, Some(_)) => "instances derived",
-        (Some(_), Some(_)) => "both from model.toml",
-    };
-    let why = format!(
-        "instances {chosen_instances} x threads {chosen_threads} on {cores} granted core{}: {source}",
-        if cores == 1 { "" } else { "s" }
-    );
-    Split { instances: chosen_instances, threads: chosen_threads, why }
+        let account = state.ledger.open(weight);
+        let number = account.number();
+        if state.wishes.len() <= number {
+            state.wishes.resize_with(number + 1, || None);
+        }
+        state.wishes[number] = Some(Box::new(wish));
+        drop(state);
+        Share { cores: Arc::clone(self), account, has_several_devices: devices.len() > 1 }
+    }
+
+    /// Slots for work that nobody waits for, on a thread in the background. `None` when
+    /// everything was busy for too long.
+    pub(crate) fn background(self: &Arc<Cores>, slots: usize) -> Option<Slot> {
+        let device = Device::Socket(0);
+        let claim = Claim { account: self.loading, device, slots, class: Class::Background };
+        match self.ask(claim) {
+            Asked::Granted(slot) => Some(slot),
+            Asked::Queued(queued) => queued.wait_at_most(BACKGROUND_WAIT_MAX),
+        }
+    }
+
+    /// Sets the gauges that describe a moment.
+    pub(crate) fn refresh_gauges(&self) {
+        let state = self.lock();
+        for (device, slots, in_use) in state.ledger.devices() {
+            for (_, gauges) in state.gauges.iter().filter(|(other, _)| *other == device) {
+                gauges.slots.set(if self.has_bounds { slots as f64 } else { f64::INFINITY });
+                gauges.in_use.set(in_use as f64);
+            }
+        }
+    }
+
+    fn ask(self: &Arc<Cores>, claim: Claim) -> Asked {
+        let now = Instant::now();
+        let mut state = self.lock();
+        match state.ledger.ask(claim, now) {
+            Ok(ticket) => Asked::Granted(self.slot(ticket)),
+            Err(ticket) => self.queue(state, ticket, now),
+        }
+    }
+
+    /// A claim has joined those who wait, and may be the one whose turn it is.
+    fn queue(self: &Arc<Cores>, mut state: MutexGuard<'_, State>, ticket: Ticket, now: Instant) -> Asked {
+        let seat = Arc::new(Seat { thread: std::thread::current(), verdict: AtomicU8::new(WAITING) });
+        state.seats.push((ticket, Arc::clone(&seat)));
+        let called = state.settle(now);
+        drop(state);
+        call(called);
+        match seat.verdict() {
+            GRANTED => Asked::Granted(self.slot(ticket)),
+            _ => Asked::Queued(Queued { cores: Arc::clone(self), ticket, seat }),
+        }
+    }
+
+    fn slot(self: &Arc<Cores>, ticket: Ticket) -> Slot {
+        Slot { cores: Arc::clone(self), ticket: Some(ticket) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn add_device(&mut self, device: Device, slots: usize) {
+        if self.ledger.devices().all(|(known, ..)| known != device) {
+            self.ledger.add_device(device, slots);
+            self.gauges.push((device, SlotGauges::new(device)));
+        }
+    }
+
+    fn settle(&mut self, now: Instant) -> Called {
+        let State { ledger, wishes, seats, .. } = self;
+        let wish = |account: AccountId| match &wishes[account.number()] {
+            Some(wish) => wish(),
+            None => Wish::Work { deadline: None },
+        };
+        let settled = ledger.settle(now, wish);
+        let called = settled.into_iter().filter_map(|(ticket, outcome)| {
+            let index = seats.iter().position(|(waiting, _)| *waiting == ticket)?;
+            let (_, seat) = seats.swap_remove(index);
+            let verdict = match outcome {
+                Outcome::Granted => GRANTED,
+                Outcome::Dismissed => DISMISSED,
+            };
+            seat.verdict.store(verdict, Ordering::Release);
+            Some(seat)
+        });
+        called.collect()
+    }
+}
+
+fn call(called: Called) {
+    for seat in called {
+        seat.thread.unpark();
+    }
+}
+
+// === impl Share ===
+
+impl Share {
+    /// Asks for slots for a run.
+    pub(crate) fn ask(&self, placement: Placement) -> Asked {
+        let slots = match placement.device {
+            Device::Socket(_) => placement.threads,
+            Device::Gpu(_) => 1,
+        };
+        let class = Class::Serving;
+        self.cores.ask(Claim { account: self.account, device: placement.device, slots, class })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut state = self.cores.lock();
+        state.ledger.close(self.account);
+        let wish = state.wishes[self.account.number()].take();
+        drop(state);
+        // What it refers to may be freed with it.
+        drop(wish);
+    }
+}
+
+// === impl Slot ===
+
+impl Slot {
+    /// Gives back and asks for as much again: others go first where it is their turn.
+    pub(crate) fn ask_again(mut self) -> Asked {
+        let now = Instant::now();
+        let mut state = self.cores.lock();
+        let held = self.ticket.take().expect("slots are held until they are given back; this is a bug");
+        match state.ledger.ask_again(held, now) {
+            Ok(ticket) => {
+                drop(state);
+                self.ticket = Some(ticket);
+                Asked::Granted(self)
+            }
+            Err(ticket) => self.cores.queue(state, ticket, now),
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let now = Instant::now();
+        let mut state = self.cores.lock();
+        state.ledger.release(ticket, now);
+        if state.ledger.has_waiters() {
+            let called = state.settle(now);
+            drop(state);
+            call(called);
+        }
+    }
+}
+
+// === impl Queued ===
+
+impl Queued {
+    /// The slots, once they are granted; `None` when there is nothing to run any more.
+    pub(crate) fn wait(self) -> Option<Slot> {
+        while self.seat.verdict() == WAITING {
+            std::thread::park();
+        }
+        (self.seat.verdict() == GRANTED).then(|| self.cores.slot(self.ticket))
+    }
+
+    /// The same; also `None` when it took too long.
+    fn wait_at_most(self, patience: Duration) -> Option<Slot> {
+        let patience_ends = Instant::now() + patience;
+        while self.seat.verdict() == WAITING {
+            let left = patience_ends.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let mut state = self.cores.lock();
+                if state.ledger.leave(self.ticket) {
+                    state.seats.retain(|(waiting, _)| *waiting != self.ticket);
+                    return None;
+                }
+            }
+            std::thread::park_timeout(left);
+        }
+        (self.seat.verdict() == GRANTED).then(|| self.cores.slot(self.ticket))
+    }
+}
+
+// === impl Seat ===
+
+impl Seat {
+    fn verdict(&self) -> u8 {
+        self.verdict.load(Ordering::Acquire)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn never_more_than_the_cores_unless_told() {
-        let check = |cores, instances, threads| {
-            let split = split(cores, instances, threads);
-            (split.instances, split.threads)
-        };
-        assert_eq!(check(1, None, None), (1, 1));
-        assert_eq!(check(2, None, None), (2, 1));
-        assert_eq!(check(16, None, None), (4, 4));
-        assert_eq!(check(6, None, None), (4, 1));
-        assert_eq!(check(2, Some(1), None), (1, 2));
-        assert_eq!(check(2, Some(8), None), (8, 1));
-        assert_eq!(check(8, None, Some(4)), (2, 4));
-        assert_eq!(check(2, None, Some(4)), (1, 4));
-        assert_eq!(check(2, Some(3), Some(5)), (3, 5));
-        assert!(granted() >= 1);
-    }
-}
+#[path = "cores_tests.rs"]
+mod tests;

@@ -4,12 +4,18 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
-use crate::backend::{Instance, Model};
+use crate::backend::{Instance, Model, Placement};
 use crate::background::Background;
-use crate::cores;
+use crate::cores::{self, Cores, Share};
 use crate::deployment::Deployment;
 use crate::runs::{GivenUp, RunRules, Watcher};
 use crate::worker::Worker;
+
+/// What all versions share.
+pub(crate) struct Machine {
+    pub(crate) cores: Arc<Cores>,
+    pub(crate) watcher: Watcher,
+}
 
 /// When workers free their sessions, which for a large model takes some hundredths of a second of a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +30,8 @@ pub(crate) struct Crew {
     deployment: Arc<Deployment>,
     model: Arc<dyn Model>,
     rules: Arc<RunRules>,
-    watcher: Arc<Watcher>,
+    machine: Arc<Machine>,
+    share: Share,
     state: Mutex<State>,
     /// One has ended or was left behind.
     changed: Condvar,
@@ -40,6 +47,7 @@ struct Member {
     number: usize,
     /// Of its place: who takes it over has the same.
     index: usize,
+    placement: Placement,
     thread: JoinHandle<()>,
     has_ended: bool,
 }
@@ -57,19 +65,27 @@ impl Crew {
         deployment: Arc<Deployment>,
         model: Arc<dyn Model>,
         rules: RunRules,
-        watcher: Arc<Watcher>,
+        weight: usize,
+        machine: Arc<Machine>,
     ) -> Arc<Crew> {
+        let wishing = Arc::clone(&deployment);
+        let share = machine.cores.open(weight, &model.devices(), move || wishing.queue.wish());
         let (state, changed) = (Mutex::default(), Condvar::new());
-        Arc::new(Crew { deployment, model, rules: Arc::new(rules), watcher, state, changed })
+        Arc::new(Crew { deployment, model, rules: Arc::new(rules), machine, share, state, changed })
     }
 
     /// Starts a worker for an instance that is warm.
     ///
     /// # Errors
     /// The system grants no thread.
-    pub(crate) fn hire(self: &Arc<Crew>, index: usize, instance: Box<dyn Instance>) -> std::io::Result<()> {
+    pub(crate) fn hire(
+        self: &Arc<Crew>,
+        index: usize,
+        placement: Placement,
+        instance: Box<dyn Instance>,
+    ) -> std::io::Result<()> {
         let mut state = self.lock();
-        self.start(&mut state, index, Some(instance))?;
+        self.start(&mut state, (index, placement), Some(instance))?;
         self.deployment.metrics.instances.set(state.at_work.len() as f64);
         Ok(())
     }
@@ -78,7 +94,7 @@ impl Crew {
     fn start(
         self: &Arc<Crew>,
         state: &mut State,
-        index: usize,
+        (index, placement): (usize, Placement),
         instance: Option<Box<dyn Instance>>,
     ) -> std::io::Result<()> {
         let number = state.hired;
@@ -86,26 +102,32 @@ impl Crew {
         let crew = Arc::clone(self);
         let body = move || {
             let _leaving = Leaving { crew: &crew, number };
-            crew.work(number, index, instance);
+            crew.work(number, (index, placement), instance);
         };
         let thread = std::thread::Builder::new().name(name).spawn(body)?;
         state.hired += 1;
-        state.at_work.push(Member { number, index, thread, has_ended: false });
+        state.at_work.push(Member { number, index, placement, thread, has_ended: false });
         Ok(())
     }
 
     /// A worker's life.
-    fn work(self: &Arc<Crew>, number: usize, index: usize, instance: Option<Box<dyn Instance>>) {
+    fn work(
+        self: &Arc<Crew>,
+        number: usize,
+        (index, placement): (usize, Placement),
+        instance: Option<Box<dyn Instance>>,
+    ) {
         cores::compute_in_batches();
-        let instance = instance.or_else(|| self.make_instance());
+        let instance = instance.or_else(|| self.make_instance(placement));
         let crew: Weak<Crew> = Arc::downgrade(self);
         let replace = Box::new(move || {
             if let Some(crew) = crew.upgrade() {
                 crew.leave_behind(number);
             }
         });
-        let cell = self.watcher.watch(&self.deployment, &self.rules, replace);
-        let mut worker = Worker::new(&self.deployment, index, &*self.model, &self.rules, &cell, instance);
+        let cell = self.machine.watcher.watch(&self.deployment, &self.rules, replace);
+        let place = (index, placement, &self.share);
+        let mut worker = Worker::new(&self.deployment, place, &*self.model, &self.rules, &cell, instance);
         if let Err(GivenUp) = worker.serve() {
             let info = &self.deployment.info;
             tracing::warn!(
@@ -115,18 +137,18 @@ impl Crew {
             );
             self.deployment.metrics.workers_left_behind.decrement(1.0);
         }
-        self.watcher.forget(&cell);
+        self.machine.watcher.forget(&cell);
         let frees_when_idle = self.deployment.frees_when_idle.load(Ordering::Relaxed);
         let _background = frees_when_idle.then(Background::enter);
         drop(worker);
     }
 
     /// For a worker that takes the place of another. Where this fails the first batch tries again and says why.
-    fn make_instance(&self) -> Option<Box<dyn Instance>> {
+    fn make_instance(&self, placement: Placement) -> Option<Box<dyn Instance>> {
         if self.rules.is_retiring() {
             return None;
         }
-        self.model.instance().ok()
+        self.model.instance(placement).ok()
     }
 
     /// Has another worker take the place of one whose run does not end.
@@ -138,9 +160,9 @@ impl Crew {
         let place = state.at_work.iter().position(|member| member.number == number);
         let place = place.expect("a worker is left behind before it ends; this is a bug");
         // Its handle is dropped: nobody waits for that thread any more.
-        let Member { index, .. } = state.at_work.swap_remove(place);
+        let Member { index, placement, .. } = state.at_work.swap_remove(place);
         self.deployment.queue.finish(index, None);
-        if let Err(error) = self.start(&mut state, index, None) {
+        if let Err(error) = self.start(&mut state, (index, placement), None) {
             let info = &self.deployment.info;
             tracing::error!(model = info.name, version = info.version, %error, "cannot start a worker thread");
             metrics.instances.set(state.at_work.len() as f64);

@@ -12,6 +12,7 @@ use crate::attainment::Attainment;
 use crate::capacity::LatencyModel;
 use crate::catalog::Published;
 pub use crate::catalog::{IndexEntry, VersionState};
+use crate::cores::Cores;
 use crate::deployment::{Admitted, Refused};
 use crate::error::{InferError, Stage};
 use crate::metrics;
@@ -22,6 +23,7 @@ use crate::statistics::Statistics;
 /// What front doors call. Cheap to share; holds no thread of its own.
 pub struct Engine {
     published: Arc<Published>,
+    cores: Arc<Cores>,
     /// An empty repository counts as ready.
     allow_empty: bool,
     /// No caller is waited for longer.
@@ -45,7 +47,8 @@ impl Engine {
     pub fn new(allow_empty: bool, options: Options) -> (Engine, Reconciler) {
         let published = Arc::new(Published::default());
         let reconciler = Reconciler::new(Arc::clone(&published), options);
-        (Engine { published, allow_empty, deadline_max: None }, reconciler)
+        let cores = Arc::clone(&reconciler.machine.cores);
+        (Engine { published, cores, allow_empty, deadline_max: None }, reconciler)
     }
 
     /// Gives every query a deadline so long after its arrival, if it has no earlier one.
@@ -193,6 +196,7 @@ impl Engine {
             deployment.metrics.queue_rows.set(depth.rows as f64);
             deployment.metrics.queue_bytes.set(depth.bytes as f64);
         }
+        self.cores.refresh_gauges();
     }
 }
 

@@ -211,6 +211,13 @@ impl<T: Item> Former<T> {
         self.wait_margin.factor()
     }
 
+    /// Of what would be taken next.
+    pub(crate) fn earliest_deadline(&self) -> Option<Instant> {
+        let firsts = self.waiting.lanes().filter_map(|(index, _)| self.waiting.first_in(index));
+        let earliest_ns = firsts.map(|slot| self.waiting.entry(slot).deadline_ns).min()?;
+        (earliest_ns < u64::MAX).then(|| self.waiting.instant(earliest_ns))
+    }
+
     /// From now on nothing is admitted and nothing waits for company.
     pub(crate) fn close(&mut self) {
         self.closing = true;

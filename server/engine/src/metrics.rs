@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, SharedString, Unit};
 
 use crate::attainment::{Attainment, WINDOWS};
+use crate::backend::Device;
 use crate::error::InferError;
 use crate::former::CloseReason;
 use crate::stopping::StopReason;
@@ -133,6 +134,27 @@ pub const WORKERS_LEFT_BEHIND: Metric = Metric {
     labels: VERSION_LABELS,
     help: "Threads whose run has not ended since it was stopped; others have taken their places",
 };
+pub const SLOT_WAIT_SECONDS: Metric = Metric {
+    name: "gristmill_slot_wait_seconds",
+    kind: Kind::Histogram(SECONDS_BUCKETS),
+    unit: Unit::Seconds,
+    labels: VERSION_LABELS,
+    help: "Time that a worker with work waited for its run slots, where it had to",
+};
+pub const RUN_SLOTS: Metric = Metric {
+    name: "gristmill_run_slots",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &["device"],
+    help: "Run slots of the device: cores that are granted, or runs of a GPU",
+};
+pub const RUN_SLOTS_IN_USE: Metric = Metric {
+    name: "gristmill_run_slots_in_use",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &["device"],
+    help: "Run slots that runs hold at the time of the scrape",
+};
 pub const LOAD_SECONDS: Metric = Metric {
     name: "gristmill_model_load_seconds",
     kind: Kind::Gauge,
@@ -219,6 +241,9 @@ pub const METRICS: &[Metric] = &[
     INSTANCE_REPLACEMENTS,
     RUNS_STOPPED,
     WORKERS_LEFT_BEHIND,
+    SLOT_WAIT_SECONDS,
+    RUN_SLOTS,
+    RUN_SLOTS_IN_USE,
     LOAD_SECONDS,
     LOADS,
     LOAD_RESIDENT_BYTES,
@@ -259,6 +284,7 @@ pub(crate) struct DeploymentMetrics {
     pub(crate) instance_replacements: Counter,
     stopped: [Counter; StopReason::ALL.len()],
     pub(crate) workers_left_behind: Gauge,
+    pub(crate) slot_wait_seconds: Histogram,
 }
 
 /// Handles of one model, whichever versions of it serve.
@@ -270,6 +296,24 @@ pub(crate) struct ServiceLevelMetrics {
     objective: Gauge,
     attainment: [Gauge; WINDOWS.len()],
     burn_rate: [Gauge; WINDOWS.len()],
+}
+
+/// Handles of one device.
+pub(crate) struct SlotGauges {
+    pub(crate) slots: Gauge,
+    pub(crate) in_use: Gauge,
+}
+
+// === impl SlotGauges ===
+
+impl SlotGauges {
+    pub(crate) fn new(device: Device) -> SlotGauges {
+        let labels = [("device", device.to_string())];
+        SlotGauges {
+            slots: metrics::gauge!(RUN_SLOTS.name, &labels),
+            in_use: metrics::gauge!(RUN_SLOTS_IN_USE.name, &labels),
+        }
+    }
 }
 
 /// What is set when a version's state changes. A series lasts as long as its handles, and this one as long as
@@ -387,6 +431,7 @@ impl DeploymentMetrics {
             stopped: StopReason::ALL
                 .map(|reason| metrics::counter!(RUNS_STOPPED.name, &labels_and("reason", reason.label()))),
             workers_left_behind: metrics::gauge!(WORKERS_LEFT_BEHIND.name, &labels),
+            slot_wait_seconds: metrics::histogram!(SLOT_WAIT_SECONDS.name, &labels),
         }
     }
 

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::cost::CostModel;
 use crate::former::{CloseReason, Decision, Former, Policy, Refusal};
+use crate::slots::Wish;
 use crate::waiting::{Item, Place};
 
 /// Requests that wait for a worker. Bounded: a push never blocks, it is refused.
@@ -82,27 +83,41 @@ impl<T: Item> Queue<T> {
         self.lock().former.finish(worker, took);
     }
 
-    /// Waits for work for `worker` and moves it into `batch` and `dropped` (see [`Former::take`]). Both must be empty.
-    /// `None` means closed and empty: the worker is done.
-    pub(crate) fn next_batch(
-        &self,
-        worker: usize,
-        batch: &mut Vec<T>,
-        dropped: &mut Vec<T>,
-    ) -> Option<CloseReason> {
+    /// Waits until there is work, which [`Queue::try_batch`] takes. False means closed and empty: the worker is done.
+    pub(crate) fn wait(&self) -> bool {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
             match state.former.poll(now) {
-                Decision::Run => return Some(self.take(state, now, worker, batch, dropped)),
-                Decision::Idle if state.closed => return None,
+                Decision::Run => return true,
+                Decision::Idle if state.closed => return false,
                 Decision::Idle => state = self.sleep(state, None, now),
                 Decision::WaitUntil(until) => state = self.sleep(state, Some(until), now),
             }
         }
     }
 
-    /// What [`Queue::next_batch`] would give at once; `None` where it would wait or end.
+    /// Whether there is something to run now.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.lock().former.poll(Instant::now()) == Decision::Run
+    }
+
+    /// Wakes another worker for what there is to run, because the one that was woken cannot take it now.
+    pub(crate) fn pass_on(&self) {
+        self.wake_one(self.lock(), Instant::now());
+    }
+
+    /// What there is to run now.
+    pub(crate) fn wish(&self) -> Wish {
+        let state = self.lock();
+        match state.former.poll(Instant::now()) {
+            Decision::Run => Wish::Work { deadline: state.former.earliest_deadline() },
+            Decision::Idle | Decision::WaitUntil(_) => Wish::Nothing,
+        }
+    }
+
+    /// Moves a batch for `worker` into `batch` and `dropped` (see [`Former::take`]), which must be empty. `None` where
+    /// there is nothing to run now.
     pub(crate) fn try_batch(
         &self,
         worker: usize,
@@ -265,7 +280,9 @@ mod tests {
                 let (queue, seen) = (&queue, &seen);
                 scope.spawn(move || {
                     let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-                    while queue.next_batch(worker, &mut batch, &mut dropped).is_some() {
+                    while queue.wait() {
+                        // Another one may be quicker.
+                        let _taken = queue.try_batch(worker, &mut batch, &mut dropped);
                         assert!(batch.len() <= 8);
                         for row in batch.drain(..).chain(dropped.drain(..)) {
                             seen[row.number].fetch_add(1, Ordering::Relaxed);
@@ -322,7 +339,11 @@ mod tests {
         queue.close();
         assert_eq!(push(&queue, &[4]), Err(Refusal::Closed));
         let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-        while queue.next_batch(0, &mut batch, &mut dropped).is_some() {}
+        assert!(matches!(queue.wish(), Wish::Work { deadline: None }));
+        while queue.wait() {
+            assert!(queue.try_batch(0, &mut batch, &mut dropped).is_some());
+        }
+        assert_eq!(queue.wish(), Wish::Nothing);
         assert_eq!(batch.iter().map(|row| row.number).collect::<Vec<_>>(), [0, 1, 2]);
     }
 
@@ -339,7 +360,7 @@ mod tests {
         assert!(!queue.remove(&second, false), "its places are others' now");
         assert_eq!(queue.depth().rows, 3);
         let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-        queue.next_batch(0, &mut batch, &mut dropped);
+        assert!(queue.wait() && queue.try_batch(0, &mut batch, &mut dropped).is_some());
         assert_eq!(batch.iter().map(|row| row.number).collect::<Vec<_>>(), [0, 3]);
         assert!(!queue.remove(&first, false) && !queue.remove(&third, false), "taken, whole or in part");
         assert_eq!(queue.depth(), Depth { rows: 0, bytes: 0 });

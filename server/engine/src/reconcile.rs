@@ -10,7 +10,8 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::background::Background;
 use crate::catalog::{Catalog, Published};
-use crate::cores;
+use crate::cores::{self, Cores};
+use crate::crew::Machine;
 use crate::error::LoadError;
 use crate::managed::Managed;
 use crate::metrics::{VersionGauges, model_ready};
@@ -25,7 +26,7 @@ pub struct Reconciler {
     pub(crate) published: Arc<Published>,
     pub(crate) options: Options,
     pub(crate) models: BTreeMap<String, Managed>,
-    watcher: Arc<Watcher>,
+    pub(crate) machine: Arc<Machine>,
     retirer: Retirer,
     /// Catalogs of before that a request may still be looking at.
     snapshots: Vec<Weak<Catalog>>,
@@ -43,6 +44,8 @@ pub struct Options {
     pub load_timeout: Duration,
     /// Models are loaded only when they are asked for.
     pub explicit: bool,
+    /// Threads that compute at the same time in runs on the CPU; as many as all models want if `None`.
+    pub run_slots: Option<usize>,
     /// Gives memory that was freed back to the system; called in the background after loads and retirements.
     pub release_memory: fn(),
 }
@@ -81,6 +84,7 @@ impl Default for Options {
             loads_max: 1,
             load_timeout: LOAD_TIMEOUT_BY_DEFAULT,
             explicit: false,
+            run_slots: Some(cores::granted()),
             release_memory: || {},
         }
     }
@@ -95,7 +99,7 @@ impl Reconciler {
             published,
             options,
             models: BTreeMap::new(),
-            watcher: Arc::new(Watcher::start()),
+            machine: Arc::new(Machine { cores: Cores::new(options.run_slots), watcher: Watcher::start() }),
             retirer: Retirer::start(options.release_memory),
             snapshots: Vec::new(),
             to_retire: Vec::new(),
@@ -207,14 +211,14 @@ impl Reconciler {
     /// Loads on a thread of its own, in the background where something serves already.
     fn start(&self, order: Order, load: u64) {
         let in_background = self.models.values().any(Managed::serves);
-        let (done, watcher) = (self.done.clone(), Arc::clone(&self.watcher));
+        let (done, machine) = (self.done.clone(), Arc::clone(&self.machine));
         let (model, version) = (order.artifact.model.clone(), order.artifact.version);
         let body = move || {
             let _background = in_background.then(Background::enter);
             let start = Instant::now();
             let before = resident_bytes();
-            let result =
-                catch_unwind(AssertUnwindSafe(|| Workers::start(&order, &watcher))).unwrap_or_else(|_| {
+            let result = catch_unwind(AssertUnwindSafe(|| Workers::start(&order, &machine, in_background)))
+                .unwrap_or_else(|_| {
                     Err(LoadError("the runtime panicked while the version was loaded".into()))
                 });
             let grown_bytes = resident_bytes().saturating_sub(before);

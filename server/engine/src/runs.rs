@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::answer::Reply;
 use crate::backend::Stopper;
+use crate::cores::Slot;
 use crate::deployment::Deployment;
 use crate::error::InferError;
 use crate::metrics::Outcome;
@@ -56,6 +57,8 @@ struct CellState {
     callers: Vec<Option<Caller>>,
     /// Answers of earlier runs that wait to leave with those of this one.
     unsent: Vec<Finished>,
+    /// What the run holds of the machine.
+    slot: Option<Slot>,
     run: Option<Run>,
     is_given_up: bool,
 }
@@ -119,6 +122,7 @@ impl Watcher {
             stopper: Stopper::cannot("there is no session yet"),
             callers: Vec::new(),
             unsent: Vec::new(),
+            slot: None,
             run: None,
             is_given_up: false,
         };
@@ -217,17 +221,19 @@ impl RunCell {
         self.lock().stopper = stopper;
     }
 
-    /// A run of `rows` rows begins; `callers` and what is in `outbox` are taken over until its end.
+    /// A run of `rows` rows begins; `callers`, what is in `outbox` and the slot are taken over until its end.
     pub(crate) fn begin(
         &self,
         callers: &mut Vec<Option<Caller>>,
         outbox: &mut Outbox<'_>,
+        slot: &mut Option<Slot>,
         rows: usize,
         now: Instant,
     ) {
         let mut state = self.lock();
         std::mem::swap(&mut state.callers, callers);
         outbox.lend(&mut state.unsent);
+        state.slot = slot.take();
         state.run = Some(Run { began: now, rows, stopped: None });
         drop(state);
         self.began_ns.store(self.watch.nanoseconds(now), Ordering::SeqCst);
@@ -240,6 +246,7 @@ impl RunCell {
         &self,
         callers: &mut Vec<Option<Caller>>,
         outbox: &mut Outbox<'_>,
+        slot: &mut Option<Slot>,
     ) -> Result<Option<StopReason>, GivenUp> {
         self.began_ns.store(0, Ordering::SeqCst);
         let mut state = self.lock();
@@ -249,6 +256,7 @@ impl RunCell {
         let Some(run) = state.run.take() else { return Ok(None) };
         std::mem::swap(&mut state.callers, callers);
         outbox.take_back(&mut state.unsent);
+        *slot = state.slot.take();
         if run.stopped.is_some() {
             state.stopper.rearm();
         }
@@ -287,7 +295,10 @@ impl RunCell {
         state.run = None;
         let callers = std::mem::take(&mut state.callers);
         let obstacle = state.stopper.obstacle();
+        let slot = state.slot.take();
         drop(state);
+        // Whatever that thread still computes, others go on.
+        drop(slot);
         self.began_ns.store(0, Ordering::SeqCst);
         let model = &self.deployment.info;
         tracing::error!(

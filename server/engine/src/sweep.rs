@@ -84,6 +84,17 @@ impl Sweep {
         choose(&self.least().collect::<Vec<_>>())
     }
 
+    /// The shortest run of one row.
+    pub(crate) fn one_row(&self) -> Option<Duration> {
+        self.least().find(|(rows, _)| *rows == 1).map(|(_, time)| time)
+    }
+
+    /// The largest size of at most `rows_max` rows of which a run took no longer than `time_max`; 1 if none did.
+    pub(crate) fn largest_within(&self, rows_max: usize, time_max: Duration) -> usize {
+        let fits = |(rows, time): &(usize, Duration)| *rows <= rows_max && *time <= time_max;
+        self.least().filter(fits).map(|(rows, _)| rows).next_back().unwrap_or(1)
+    }
+
     /// For people.
     pub(crate) fn text(&self) -> String {
         let shown = |(rows, time): (usize, Duration)| {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::backend::{Artifact, Backend, InputView, Instance, Model, Stop, Stopper};
+use crate::backend::{Artifact, Backend, Device, InputView, Instance, Model, Placement, Stop, Stopper};
 use crate::engine::Engine;
 use crate::error::{LoadError, RunError};
 use crate::reconcile::{Options, Reconciler};
@@ -26,7 +26,11 @@ pub struct FakeBackend {
     signature: Signature,
     script: Arc<Script>,
     gate: Option<Arc<Gate>>,
+    devices: Vec<Device>,
 }
+
+/// On any machine: tests hold several runs at gates.
+const RUN_SLOTS: usize = 8;
 
 /// Holds runs back until it is opened, so that tests decide what waits in a queue.
 #[derive(Default)]
@@ -50,12 +54,17 @@ impl FakeBackend {
         signature: Signature,
         script: impl Fn(&[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError> + Send + Sync + 'static,
     ) -> FakeBackend {
-        FakeBackend { signature, script: Arc::new(script), gate: None }
+        FakeBackend { signature, script: Arc::new(script), gate: None, devices: vec![Device::Socket(0)] }
     }
 
     /// Runs wait at `gate` before they do anything, and can be stopped there. Others cannot be stopped.
     pub fn held_at(self, gate: &Arc<Gate>) -> FakeBackend {
         FakeBackend { gate: Some(Arc::clone(gate)), ..self }
+    }
+
+    /// Instances are spread over `devices`.
+    pub fn on(self, devices: &[Device]) -> FakeBackend {
+        FakeBackend { devices: devices.to_vec(), ..self }
     }
 
     /// Takes `x` and gives it back as `y`: `dtype`, one dynamic batch axis, then `row`.
@@ -99,11 +108,23 @@ pub fn copy(input: &Option<InputView<'_>>) -> Tensor {
         .expect("an input's data agrees with its shape")
 }
 
-/// An engine that serves `models` (name, version, runtime, tuning), each loaded and proved.
+/// An engine that serves `models` (name, version, runtime, tuning), each loaded and proved, on more cores than
+/// they use.
 ///
 /// # Panics
 /// When one does not load.
 pub fn engine(
+    models: impl IntoIterator<Item = (&'static str, u64, FakeBackend, Tuning)>,
+) -> (Engine, Reconciler) {
+    engine_on(RUN_SLOTS, models)
+}
+
+/// The same on so many cores.
+///
+/// # Panics
+/// When one does not load.
+pub fn engine_on(
+    run_slots: usize,
     models: impl IntoIterator<Item = (&'static str, u64, FakeBackend, Tuning)>,
 ) -> (Engine, Reconciler) {
     let mut desired = Desired::default();
@@ -121,7 +142,8 @@ pub fn engine(
             }
         }
     }
-    let (engine, mut reconciler) = Engine::new(false, Options::default());
+    let options = Options { run_slots: Some(run_slots), ..Options::default() };
+    let (engine, mut reconciler) = Engine::new(false, options);
     for report in reconciler.load(desired) {
         report.result.expect("the fake model loads");
     }
@@ -147,7 +169,11 @@ impl Model for FakeBackend {
         vec!["a fake runtime".into()]
     }
 
-    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+    fn devices(&self) -> Vec<Device> {
+        self.devices.clone()
+    }
+
+    fn instance(&self, _placement: Placement) -> Result<Box<dyn Instance>, LoadError> {
         let hold = |gate| Arc::new(Hold { gate, is_stopped: AtomicBool::new(false) });
         Ok(Box::new(FakeInstance { script: Arc::clone(&self.script), hold: self.gate.clone().map(hold) }))
     }

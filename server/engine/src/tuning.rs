@@ -29,6 +29,8 @@ pub struct Tuning {
     pub queue_time_max: Option<Duration>,
     /// How long one run may last before it is stopped.
     pub run_timeout: Option<Duration>,
+    /// Of its runs, beside those of other models that want the same cores; 1 if not set.
+    pub weight: Option<usize>,
     /// How long after its arrival an answer is worth having: the deadline of every request that brings no
     /// earlier one. None where nothing is set.
     pub slo: Option<Duration>,

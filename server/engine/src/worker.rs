@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::answer::Answer;
-use crate::backend::{InputView, Instance, Model};
+use crate::backend::{InputView, Instance, Model, Placement};
+use crate::cores::{Asked, Share, Slot};
 use crate::deployment::{Deployment, Ran, RunTiming};
 use crate::error::{InferError, RunError, Stage};
 use crate::former::CloseReason;
@@ -28,6 +29,10 @@ pub(crate) struct Worker<'a> {
     model: &'a dyn Model,
     rules: &'a RunRules,
     cell: &'a RunCell,
+    share: &'a Share,
+    placement: Placement,
+    /// Held from batch to batch while there is more to run, by the cell while a run is in progress.
+    slot: Option<Slot>,
     /// `None` after a panic until a new one could be built.
     instance: Option<Box<dyn Instance>>,
     gather: Gather,
@@ -45,7 +50,7 @@ type RunResult = (Result<(Vec<Tensor>, RunTiming), RunError>, Option<StopReason>
 impl<'a> Worker<'a> {
     pub(crate) fn new(
         deployment: &'a Deployment,
-        index: usize,
+        (index, placement, share): (usize, Placement, &'a Share),
         model: &'a dyn Model,
         rules: &'a RunRules,
         cell: &'a RunCell,
@@ -60,6 +65,9 @@ impl<'a> Worker<'a> {
             model,
             rules,
             cell,
+            share,
+            placement,
+            slot: None,
             instance,
             gather: Gather::default(),
             callers: Vec::new(),
@@ -105,20 +113,50 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Waits for work, with nothing unsent.
+    /// Waits for work, then for run slots, and takes a batch only then; waits with nothing unsent.
     fn next_batch(&mut self, batch: &mut Vec<Job>, dropped: &mut Vec<Job>) -> Option<CloseReason> {
         let queue = &self.deployment.queue;
-        if !self.outbox.is_empty() {
+        loop {
+            let has_more = (self.slot.is_some() || !self.outbox.is_empty()) && queue.is_ready();
+            let asked = match self.slot.take() {
+                Some(slot) if has_more => slot.ask_again(),
+                slot => {
+                    drop(slot);
+                    if !has_more && !self.outbox.is_empty() {
+                        self.outbox.send();
+                    }
+                    if !queue.wait() {
+                        return None;
+                    }
+                    self.share.ask(self.placement)
+                }
+            };
+            let slot = match asked {
+                Asked::Granted(slot) => slot,
+                Asked::Queued(queued) => {
+                    if !self.outbox.is_empty() {
+                        self.outbox.send();
+                    }
+                    if self.share.has_several_devices {
+                        queue.pass_on();
+                    }
+                    let start = Instant::now();
+                    let slot = queued.wait();
+                    self.deployment.metrics.slot_wait_seconds.record(start.elapsed());
+                    // Without one, other workers have taken what there was.
+                    let Some(slot) = slot else { continue };
+                    slot
+                }
+            };
             if let Some(reason) = queue.try_batch(self.index, batch, dropped) {
+                self.slot = Some(slot);
                 return Some(reason);
             }
-            self.outbox.send();
         }
-        queue.next_batch(self.index, batch, dropped)
     }
 
     fn recover(&mut self, panic: &str) -> Result<(), GivenUp> {
-        self.cell.end(&mut self.callers, &mut self.outbox)?;
+        self.cell.end(&mut self.callers, &mut self.outbox, &mut self.slot)?;
         let model = &self.deployment.info;
         tracing::error!(
             model = model.name,
@@ -196,7 +234,7 @@ impl<'a> Worker<'a> {
         let rows = jobs.iter().map(Item::rows).sum();
         let instance = match &mut self.instance {
             Some(instance) => instance,
-            None => match self.model.instance() {
+            None => match self.model.instance(self.placement) {
                 Ok(built) => {
                     self.cell.set_stopper(built.stopper());
                     self.instance.insert(built)
@@ -208,7 +246,7 @@ impl<'a> Worker<'a> {
             },
         };
         let start = Instant::now();
-        self.cell.begin(&mut self.callers, &mut self.outbox, rows, start);
+        self.cell.begin(&mut self.callers, &mut self.outbox, &mut self.slot, rows, start);
         let requests = jobs.iter().map(|job| job.request.inputs());
         self.gather.fill(requests, signature.is_batched().then_some(rows));
         let views: SmallVec<[Option<InputView<'_>>; 4]> =
@@ -217,7 +255,7 @@ impl<'a> Worker<'a> {
         let result = instance.run(&views);
         let ran = Instant::now();
         drop(views);
-        let stopped = self.cell.end(&mut self.callers, &mut self.outbox)?;
+        let stopped = self.cell.end(&mut self.callers, &mut self.outbox, &mut self.slot)?;
         self.gather.shrink();
         let outputs = result.and_then(|outputs| {
             check_outputs(signature, &outputs, rows)?;

@@ -4,20 +4,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Artifact, Instance, Model};
+use crate::backend::{Artifact, Device, Instance, Model, Placement};
 use crate::compatibility;
 use crate::cores;
 use crate::cost::CostModel;
-use crate::crew::Crew;
 pub(crate) use crate::crew::Freeing;
+use crate::crew::{Crew, Machine};
 use crate::deployment::Deployment;
 use crate::error::LoadError;
 use crate::former::Policy;
 use crate::golden;
+use crate::layout::{self, Layout};
 use crate::proof::{self, Recipe, Sample};
 use crate::registry::ModelSettings;
 use crate::request::ModelInfo;
-use crate::runs::{RunRules, Watcher};
+use crate::runs::RunRules;
 use crate::service_level::ServiceLevel;
 use crate::sweep::{self, ROWS_MAX_UNMEASURED, Sweep};
 use crate::tensor::{BatchAxis, Signature};
@@ -42,22 +43,41 @@ pub(crate) struct Workers {
     crew: Arc<Crew>,
 }
 
+/// A model of which it is not settled how many sessions it is to have.
+struct Candidate<'a> {
+    order: &'a Order,
+    machine: &'a Machine,
+    in_background: bool,
+    model: &'a dyn Model,
+    recipe: Recipe,
+}
+
 // === impl Workers ===
 
 impl Workers {
     /// Loads an artifact, proves it, and starts its workers, each with a warm instance of its own. Slow; called
-    /// on a thread of its own, whose priority the threads of the workers do not share.
+    /// on a thread of its own, whose priority the threads of the workers do not share, and which is in the
+    /// background if it says so.
     ///
     /// # Errors
     /// The step that failed and why. Nothing is left behind.
-    pub(crate) fn start(order: &Order, watcher: &Arc<Watcher>) -> Result<Workers, LoadError> {
+    pub(crate) fn start(
+        order: &Order,
+        machine: &Arc<Machine>,
+        in_background: bool,
+    ) -> Result<Workers, LoadError> {
         let Order { artifact, settings, predecessor, service_level } = order;
         let tuning = &settings.tuning;
         let directory = artifact.path.parent().unwrap_or(Path::new(""));
         let prepared = (settings.prepare)(directory).map_err(LoadError)?;
-        let split = cores::split(cores::granted(), tuning.instances, tuning.threads);
-        let artifact = Artifact { threads: split.threads, ..artifact.clone() };
+        let split =
+            |is_parallel| layout::split(cores::granted(), tuning.instances, tuning.threads, is_parallel);
+        let artifact = Artifact { threads: split(true).threads, ..artifact.clone() };
         let model: Arc<dyn Model> = Arc::from(settings.backend.load(&artifact)?);
+        let mut layout = split(model.is_parallel());
+        let devices = model.devices();
+        let place =
+            |index: usize, threads: usize| Placement { device: devices[index % devices.len()], threads };
         if let Some(predecessor) = predecessor
             && !settings.lifecycle.allow_signature_change
         {
@@ -70,7 +90,9 @@ impl Workers {
             })?;
         }
 
-        let mut first = model.instance()?;
+        let mut first = model.instance(place(0, layout.threads))?;
+        // Sample runs wait for a free core, so that they are timed well and loads do not disturb each other.
+        let mut background = machine.cores.background(layout.threads);
         let proof = proof::prove(model.signature(), &mut *first);
         if let (Some(predecessor), BatchAxis::None { reason }) = (predecessor, &proof.batch)
             && predecessor.signature.is_batched()
@@ -90,21 +112,40 @@ impl Workers {
             let note = golden::check(golden, &signature, &mut *first).map_err(LoadError)?;
             notes.push(note);
         }
-        let sweep = proof.recipe.map(|recipe| {
+        let sweep_of = |instance: &mut dyn Instance| {
             let rows_max = match signature.is_batched() {
                 true => tuning.batch_rows_max.unwrap_or(ROWS_MAX_UNMEASURED),
                 false => 1,
             };
-            sweep::sweep(&signature, recipe, rows_max, &mut *first)
-        });
-        let sweep = sweep.unwrap_or_default();
+            let sweep = proof.recipe.map(|recipe| sweep::sweep(&signature, recipe, rows_max, instance));
+            sweep.unwrap_or_default()
+        };
+        let mut sweep = sweep_of(&mut *first);
+        let mut others = Vec::new();
+        if let Some(recipe) = proof.recipe
+            && tuning.instances.is_none()
+            && tuning.threads.is_none()
+            && sweep.one_row().is_some_and(|run| layout::is_worth_measuring(&layout, run))
+        {
+            drop(background);
+            let candidate = Candidate { order, machine, in_background, model: &*model, recipe };
+            let (rows_max, _) = batch_rows_max(&signature, tuning, &sweep);
+            let rows = sweep.largest_within(rows_max, layout::RUN_MEASURED_MAX);
+            let threads = layout.threads;
+            (others, layout) = candidate.choose(&signature, rows, first, layout)?;
+            first = others.swap_remove(0);
+            background = machine.cores.background(layout.threads);
+            if layout.threads != threads {
+                sweep = sweep_of(&mut *first);
+            }
+        }
         let (batch_rows_max, batch_rows_why) = batch_rows_max(&signature, tuning, &sweep);
         if signature.is_batched() && tuning.batch_rows_max.is_none() {
             notes.push(format!("largest batch {batch_rows_max} rows, {batch_rows_why}"));
         }
-        notes.push(split.why);
+        notes.push(layout.why);
         let terms = Terms::new(tuning);
-        let policy = policy(batch_rows_max, tuning, &terms, split.instances);
+        let policy = policy(batch_rows_max, tuning, &terms, layout.instances);
         let cost = CostModel::seeded(batch_rows_max, &sweep.samples);
         let info = ModelInfo {
             name: artifact.model.clone(),
@@ -112,29 +153,33 @@ impl Workers {
             platform: model.platform().to_owned(),
             batch_rows_max: policy.batch_rows_max,
             batch_delay: policy.batch_delay.unwrap_or_default(),
-            instances: split.instances,
-            threads: split.threads,
+            instances: layout.instances,
+            threads: layout.threads,
             notes,
             signature,
         };
-        let mut instances = vec![first];
-        for _ in 1..split.instances {
-            instances.push(model.instance()?);
+        let mut instances = vec![(first, place(0, layout.threads))];
+        for index in 1..layout.instances {
+            let placement = place(index, layout.threads);
+            let made = others.pop().map_or_else(|| model.instance(placement), Ok)?;
+            instances.push((made, placement));
         }
         let rules = RunRules::new(tuning.run_timeout);
         if let Some(recipe) = proof.recipe {
-            for instance in &mut instances {
+            for (instance, _) in &mut instances {
                 warm_up(&info, recipe, &mut **instance, &rules);
             }
-            tuning.budget.check(&info, recipe, &mut *instances[0])?;
+            tuning.budget.check(&info, recipe, &mut *instances[0].0)?;
         }
+        drop(background);
         let service_level = Arc::clone(service_level);
         let deployment = Deployment::new(info, policy, cost, batch_rows_why, terms, service_level);
         let deployment = Arc::new(deployment);
-        let crew = Crew::new(Arc::clone(&deployment), model, rules, Arc::clone(watcher));
+        let weight = tuning.weight.unwrap_or(1);
+        let crew = Crew::new(Arc::clone(&deployment), model, rules, weight, Arc::clone(machine));
         let workers = Workers { deployment, crew };
-        for (index, instance) in instances.into_iter().enumerate() {
-            if let Err(error) = workers.crew.hire(index, instance) {
+        for (index, (instance, placement)) in instances.into_iter().enumerate() {
+            if let Err(error) = workers.crew.hire(index, placement, instance) {
                 workers.retire(Freeing::AtOnce);
                 return Err(LoadError(format!("cannot start a worker thread: {error}")));
             }
@@ -150,6 +195,63 @@ impl Workers {
     /// worker that owned it. A session whose run does not end is left behind.
     pub(crate) fn retire(self, freeing: Freeing) {
         self.crew.retire(freeing);
+    }
+}
+
+// === impl Candidate ===
+
+impl Candidate<'_> {
+    /// Chooses between `layout`, with its `first` instance, and one session with all its threads, by running `rows`
+    /// rows at a time. A version that follows another one is laid out like it. Gives the instances of
+    /// the chosen layout that were made, at least one.
+    fn choose(
+        &self,
+        signature: &Signature,
+        rows: usize,
+        first: Box<dyn Instance>,
+        layout: Layout,
+    ) -> Result<(Vec<Box<dyn Instance>>, Layout), LoadError> {
+        let device = Device::Socket(0);
+        if !self.model.is_parallel() || self.model.devices() != [device] {
+            return Ok((vec![first], layout));
+        }
+        let all_threads = layout.instances * layout.threads;
+        let with = |threads| self.model.instance(Placement { device, threads });
+        if let Some(before) = &self.order.predecessor {
+            if (before.instances, before.threads) != (1, all_threads) {
+                return Ok((vec![first], layout));
+            }
+            drop(first);
+            let why = format!("instances 1 x threads {all_threads}, as version {} has them", before.version);
+            let layout = Layout { instances: 1, threads: all_threads, why };
+            return Ok((vec![with(all_threads)?], layout));
+        }
+        let Some(_all) = self.machine.cores.background(all_threads) else {
+            let why = format!("{}; not measured, because the cores were busy", layout.why);
+            return Ok((vec![first], Layout { why, ..layout }));
+        };
+        let mut many = vec![first];
+        for _ in 1..layout.instances {
+            many.push(with(layout.threads)?);
+        }
+        let mut one = [with(all_threads)?];
+        let measure = |instances: &mut [Box<dyn Instance>]| {
+            layout::measure(signature, self.recipe, instances, rows, self.in_background)
+        };
+        let measured = measure(&mut many).and_then(|many| Ok((many, measure(&mut one)?)));
+        match measured {
+            Ok((of_many, of_one)) => {
+                let slo = self.order.settings.tuning.slo;
+                match layout::prefers_one(&layout, of_many, of_one, slo) {
+                    (true, layout) => Ok((Vec::from(one), layout)),
+                    (false, layout) => Ok((many, layout)),
+                }
+            }
+            Err(error) => {
+                let why = format!("{}; not measured, because a run failed: {error}", layout.why);
+                Ok((many, Layout { why, ..layout }))
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use gristmill_engine::backend::Device;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
 
 /// An execution provider of ONNX Runtime, with that provider's own options by their own names.
@@ -22,11 +23,44 @@ pub enum ProviderKind {
     MiGraphX,
 }
 
+/// What the instances of a model on `providers` are spread over: the GPUs that `device_id` of the first one with
+/// memory of its own lists, such as `0,1`; the CPU without any.
+///
+/// # Errors
+/// The list has something else than numbers in it.
+pub(crate) fn devices(providers: &[Provider]) -> Result<Vec<Device>, String> {
+    let Some(provider) = providers.iter().find(|provider| provider.kind.has_device_memory()) else {
+        return Ok(vec![Device::Socket(0)]);
+    };
+    let Some(list) = provider.options.get(DEVICE_ID) else { return Ok(vec![Device::Gpu(0)]) };
+    let number =
+        |number: &str| {
+            number.trim().parse().map(Device::Gpu).map_err(|_| {
+                format!("option 'device_id' must be a number or a list such as 0,1, got '{list}'")
+            })
+        };
+    list.split(',').map(number).collect()
+}
+
+const DEVICE_ID: &str = "device_id";
+
 // === impl Provider ===
 
 impl Provider {
     pub fn new(kind: ProviderKind) -> Provider {
         Provider { kind, options: BTreeMap::new() }
+    }
+
+    /// This provider for one instance of those that are spread over several devices.
+    pub(crate) fn on(&self, device: Device) -> Provider {
+        let mut provider = self.clone();
+        if let Device::Gpu(number) = device
+            && let Some(list) = provider.options.get_mut(DEVICE_ID)
+            && list.contains(',')
+        {
+            *list = number.to_string();
+        }
+        provider
     }
 
     /// What registers this provider, failing rather than passing over it in silence.
@@ -153,5 +187,29 @@ impl ProviderKind {
 impl fmt::Display for ProviderKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_spread_over_the_devices_that_are_listed() {
+        let cuda = |list: &str| {
+            let options = BTreeMap::from([(DEVICE_ID.to_owned(), list.to_owned())]);
+            Provider { kind: ProviderKind::Cuda, options }
+        };
+        assert_eq!(devices(&[]), Ok(vec![Device::Socket(0)]));
+        assert_eq!(devices(&[Provider::new(ProviderKind::Cpu)]), Ok(vec![Device::Socket(0)]));
+        assert_eq!(devices(&[Provider::new(ProviderKind::Cuda)]), Ok(vec![Device::Gpu(0)]));
+        assert_eq!(devices(&[cuda("2")]), Ok(vec![Device::Gpu(2)]));
+        assert_eq!(devices(&[cuda("0, 3")]), Ok(vec![Device::Gpu(0), Device::Gpu(3)]));
+        assert_eq!(cuda("0, 3").on(Device::Gpu(3)), cuda("3"));
+        assert_eq!(cuda("2").on(Device::Gpu(0)), cuda("2"), "one that is not spread stays as it is");
+        assert_eq!(
+            devices(&[cuda("first")]),
+            Err("option 'device_id' must be a number or a list such as 0,1, got 'first'".into())
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gristmill_engine::backend::{Artifact, Backend, Instance, Model};
+use gristmill_engine::backend::{Artifact, Backend, Device, Instance, Model, Placement};
 use gristmill_engine::control::ControlError;
 use gristmill_engine::error::LoadError;
 use gristmill_engine::registry::{DesiredModel, DirRegistry, Registry};
@@ -140,7 +140,15 @@ impl Model for KeepingModel {
         self.inner.notes()
     }
 
-    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
-        self.inner.instance()
+    fn devices(&self) -> Vec<Device> {
+        self.inner.devices()
+    }
+
+    fn is_parallel(&self) -> bool {
+        self.inner.is_parallel()
+    }
+
+    fn instance(&self, placement: Placement) -> Result<Box<dyn Instance>, LoadError> {
+        self.inner.instance(placement)
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gristmill_engine::backend::{Artifact, Backend, InputView, Instance, Model, Stopper};
+use gristmill_engine::backend::{Artifact, Backend, Device, InputView, Instance, Model, Placement, Stopper};
 use gristmill_engine::error::{LoadError, RunError};
 use gristmill_engine::tensor::{BatchAxis, Dim, Shape, ShapeText, Signature, Tensor, TensorSpec};
 
@@ -116,8 +116,16 @@ impl Model for DeclaredModel {
         self.notes.clone()
     }
 
+    fn devices(&self) -> Vec<Device> {
+        self.inner.devices()
+    }
+
+    fn is_parallel(&self) -> bool {
+        self.inner.is_parallel()
+    }
+
     /// Runs the configuration's warm-up samples before it hands the instance out.
-    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+    fn instance(&self, placement: Placement) -> Result<Box<dyn Instance>, LoadError> {
         let position = |spec: &TensorSpec, declared: &[DeclaredTensor]| {
             declared.iter().position(|declared| declared.name == spec.name && declared.reshape.is_some())
         };
@@ -125,7 +133,7 @@ impl Model for DeclaredModel {
         let outputs =
             self.signature.outputs.iter().map(|spec| position(spec, &self.config.outputs)).collect();
         let mut instance = DeclaredInstance {
-            inner: self.inner.instance()?,
+            inner: self.inner.instance(placement)?,
             config: Arc::clone(&self.config),
             rows: self.signature.is_batched(),
             inputs,

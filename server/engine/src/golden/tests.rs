@@ -6,7 +6,7 @@ use bytes::Bytes;
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::backend::{Artifact, Backend as _};
+use crate::backend::{Artifact, Backend as _, Placement};
 use crate::error::RunError;
 use crate::tensor::{BatchAxis, DType, Dim};
 use crate::testing::{FakeBackend, batched_signature, copy};
@@ -47,7 +47,7 @@ fn case(x: Tensor, y: Tensor) -> GoldenCase {
 fn run_cases(backend: &FakeBackend, cases: Vec<GoldenCase>) -> String {
     let artifact = Artifact { model: "m".into(), version: 1, path: PathBuf::new(), threads: 1 };
     let model = backend.load(&artifact).unwrap();
-    let mut instance = model.instance().unwrap();
+    let mut instance = model.instance(Placement::default()).unwrap();
     match check(&Golden { cases }, model.signature(), &mut *instance) {
         Ok(note) => format!("ok: {note}"),
         Err(error) => format!("error: {error}"),

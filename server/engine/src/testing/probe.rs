@@ -1,12 +1,15 @@
-//! Hands benches the queue and the gather buffers by themselves, which are nobody else's business.
+//! Hands benches the queue, the run slots and the gather buffers by themselves, which are nobody else's business.
 
 use std::time::{Duration, Instant};
 
+use crate::backend::{Device, Placement};
+use crate::cores::{Asked, Cores, Share, Slot};
 use crate::cost::CostModel;
 use crate::former::Policy;
 use crate::gather::Gather;
 use crate::queue::Queue;
 use crate::request::{Request, ShapeKey};
+use crate::slots::Wish;
 use crate::waiting::{Due, Item};
 
 /// A queue of rows that nobody waits for.
@@ -22,6 +25,12 @@ pub struct Batch {
 /// One worker's input buffers.
 #[derive(Default)]
 pub struct GatherProbe(Gather);
+
+/// A worker that runs batches, and does nothing else.
+pub struct SlotsProbe {
+    held: Option<Slot>,
+    share: Share,
+}
 
 struct Row {
     shape_key: ShapeKey,
@@ -68,8 +77,12 @@ impl QueueProbe {
             batch.taken.clear();
             self.0.finish(0, Some(RUN_TIME));
         }
-        self.0.next_batch(0, &mut batch.taken, &mut batch.dropped)?;
-        Some(batch.taken.len())
+        while self.0.wait() {
+            if self.0.try_batch(0, &mut batch.taken, &mut batch.dropped).is_some() {
+                return Some(batch.taken.len());
+            }
+        }
+        None
     }
 
     pub fn close(&self) {
@@ -114,5 +127,33 @@ impl GatherProbe {
         let rows = requests.iter().map(Request::rows).sum();
         self.0.fill(requests.iter().map(Request::inputs), Some(rows));
         self.0.views(requests[0].inputs()).flatten().map(|view| view.data.len()).sum()
+    }
+}
+
+// === impl SlotsProbe ===
+
+impl SlotsProbe {
+    /// The only worker of a machine with so many cores.
+    pub fn new(cores: usize) -> SlotsProbe {
+        let cores = Cores::new(Some(cores));
+        let share = cores.open(1, &[Device::Socket(0)], || Wish::Work { deadline: None });
+        SlotsProbe { held: None, share }
+    }
+
+    /// A worker's turn from one batch to the next: asks for a slot, or asks again with the one that it holds.
+    pub fn next(&mut self) {
+        let asked = match self.held.take() {
+            Some(slot) => slot.ask_again(),
+            None => self.share.ask(Placement::default()),
+        };
+        self.held = match asked {
+            Asked::Granted(slot) => Some(slot),
+            Asked::Queued(queued) => queued.wait(),
+        };
+    }
+
+    /// There is nothing more to run for the moment.
+    pub fn give_back(&mut self) {
+        self.held = None;
     }
 }

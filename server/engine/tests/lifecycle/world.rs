@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gristmill_engine::backend::{Artifact, Backend, Instance, Model};
+use gristmill_engine::backend::{Artifact, Backend, Instance, Model, Placement};
 use gristmill_engine::control::{Control, Following, Loop};
 use gristmill_engine::engine::{Engine, IndexEntry};
 use gristmill_engine::error::{InferError, LoadError};
@@ -259,7 +259,7 @@ impl Model for Fragile {
         Vec::new()
     }
 
-    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+    fn instance(&self, _placement: Placement) -> Result<Box<dyn Instance>, LoadError> {
         panic!("the runtime has met a bug in a session")
     }
 }

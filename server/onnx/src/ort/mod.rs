@@ -9,7 +9,7 @@ use std::ffi::{CString, c_char};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gristmill_engine::backend::{Artifact, InputView, Instance, Model, Stopper};
+use gristmill_engine::backend::{Artifact, Device, InputView, Instance, Model, Placement, Stopper};
 use gristmill_engine::error::{LoadError, RunError};
 use gristmill_engine::tensor::{Dim, Signature, Tensor};
 use ort::AsPointer;
@@ -26,7 +26,7 @@ use self::stop::RunStop;
 use self::values::{Input, Value, check};
 use crate::graph::{Dimension, DimensionValue, ModelFile, TensorShape, TypeKind};
 use crate::library::{Library, one_line};
-use crate::providers::Provider;
+use crate::providers::{self, Provider};
 use crate::signature;
 
 /// Pointers for one call; few models have more tensors than this.
@@ -39,7 +39,8 @@ pub(crate) struct OrtModel {
     notes: Vec<String>,
     /// Whether the file must be edited before the runtime sees it.
     rewritten: bool,
-    /// The session that loading built, for the first instance.
+    devices: Vec<Device>,
+    /// The session that loading built, for the first instance if that is to be as loading expected.
     first: Mutex<Option<Session>>,
 }
 
@@ -88,9 +89,11 @@ impl OrtModel {
         let mut notes = vec![format!("ONNX Runtime {}", library.version)];
         notes.extend(choice.notes);
         notes.extend(derived.notes);
+        let devices = providers::devices(&choice.accepted).map_err(LoadError)?;
         Ok(OrtModel {
             recipe,
             providers: choice.accepted,
+            devices,
             signature: Arc::new(derived.signature),
             notes,
             rewritten,
@@ -138,16 +141,21 @@ impl Model for OrtModel {
         self.notes.clone()
     }
 
-    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+    fn devices(&self) -> Vec<Device> {
+        self.devices.clone()
+    }
+
+    fn instance(&self, placement: Placement) -> Result<Box<dyn Instance>, LoadError> {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let expected = Placement { device: self.devices[0], threads: self.recipe.artifact.threads };
         let session = match first {
-            Some(session) => session,
-            None if self.rewritten => {
+            Some(session) if placement == expected => session,
+            _ if self.rewritten => {
                 let file = ModelFile::read(&self.recipe.artifact.path)?;
                 let source = file.rewritten.as_deref().map_or(Source::File, Source::Bytes);
-                self.recipe.session(&self.providers, source)?
+                self.recipe.session(&self.providers, placement, source)?
             }
-            None => self.recipe.session(&self.providers, Source::File)?,
+            _ => self.recipe.session(&self.providers, placement, Source::File)?,
         };
         let instance = OrtInstance::new(session, Arc::clone(&self.signature), &self.providers)
             .map_err(|error| LoadError(format!("ONNX Runtime cannot prepare a run: {}", one_line(&error))))?;

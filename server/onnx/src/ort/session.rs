@@ -6,7 +6,7 @@ use std::path::Path;
 use std::ptr;
 use std::slice;
 
-use gristmill_engine::backend::Artifact;
+use gristmill_engine::backend::{Artifact, Device, Placement};
 use gristmill_engine::error::LoadError;
 use ort::AsPointer;
 use ort::environment::Environment;
@@ -17,7 +17,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use super::values::check;
 use crate::graph::model_directory;
 use crate::library::one_line;
-use crate::providers::{Provider, ProviderKind};
+use crate::providers::{self, Provider, ProviderKind};
 
 /// What decides how the sessions of one model are built.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl Recipe {
                 best = None;
                 continue;
             }
-            match self.build(&trial, source).and_then(|session| self.assigned(session, provider)) {
+            match self.first(&trial, source).and_then(|session| self.assigned(session, provider)) {
                 Ok((session, operators)) => {
                     accepted = trial;
                     best = Some(session);
@@ -95,7 +95,7 @@ impl Recipe {
         }
         let session = match best {
             Some(session) => session,
-            None => self.build(&accepted, source).map_err(|reason| self.unloadable(&reason))?,
+            None => self.first(&accepted, source).map_err(|reason| self.unloadable(&reason))?,
         };
         if accepted.iter().all(|provider| provider.kind == ProviderKind::Cpu) {
             notes.push("CPU execution provider".into());
@@ -111,19 +111,36 @@ impl Recipe {
     ///
     /// # Errors
     /// The file has changed or gone, or memory is short.
-    pub(crate) fn session(&self, accepted: &[Provider], source: Source<'_>) -> Result<Session, LoadError> {
-        self.build(accepted, source).map_err(|reason| self.unloadable(&reason))
+    pub(crate) fn session(
+        &self,
+        accepted: &[Provider],
+        placement: Placement,
+        source: Source<'_>,
+    ) -> Result<Session, LoadError> {
+        self.build(accepted, placement, source).map_err(|reason| self.unloadable(&reason))
+    }
+
+    /// A session as the first instance is expected to need it.
+    fn first(&self, providers: &[Provider], source: Source<'_>) -> Result<Session, String> {
+        let device = providers::devices(providers)?[0];
+        self.build(providers, Placement { device, threads: self.artifact.threads }, source)
     }
 
     fn unloadable(&self, reason: &str) -> LoadError {
         LoadError(format!("ONNX Runtime cannot load {}: {reason}", self.artifact.path.display()))
     }
 
-    fn build(&self, providers: &[Provider], source: Source<'_>) -> Result<Session, String> {
-        let dispatches = providers.iter().map(Provider::dispatch).collect::<Result<Vec<_>, _>>()?;
+    fn build(
+        &self,
+        providers: &[Provider],
+        placement: Placement,
+        source: Source<'_>,
+    ) -> Result<Session, String> {
+        let dispatches = providers.iter().map(|provider| provider.on(placement.device).dispatch());
+        let dispatches = dispatches.collect::<Result<Vec<_>, _>>()?;
         let accelerated = providers.iter().any(|provider| provider.kind != ProviderKind::Cpu);
         let mut builder = self
-            .options(accelerated)
+            .options(accelerated, placement.threads)
             .and_then(|builder| Ok(builder.with_execution_providers(dispatches)?))
             .map_err(|error| one_line(&error))?;
         let session = match source {
@@ -133,12 +150,12 @@ impl Recipe {
         session.map_err(|error| one_line(&error))
     }
 
-    fn options(&self, accelerated: bool) -> Result<SessionBuilder, ort::Error> {
+    fn options(&self, accelerated: bool, threads: usize) -> Result<SessionBuilder, ort::Error> {
         let directory = model_directory(&self.artifact.path);
         let mut builder = Session::builder(&self.environment)?
             .with_log_level(LogLevel::Warning)?
             .with_log_id(&self.artifact.model)?
-            .with_intra_threads(self.artifact.threads)?
+            .with_intra_threads(threads)?
             .with_inter_threads(1)?
             .with_parallel_execution(false)?
             .with_intra_op_spinning(self.spinning)?
@@ -161,7 +178,7 @@ impl Recipe {
     fn assigned(&self, session: Session, provider: &Provider) -> Result<(Session, String), String> {
         let operators = operators_by_provider(&session).map_err(|error| one_line(&error))?;
         let all: usize = operators.values().sum();
-        let name = provider.dispatch()?.name();
+        let name = provider.on(Device::Gpu(0)).dispatch()?.name();
         match operators.get(name) {
             Some(count) => Ok((session, format!("{}: {count} of {all} operators", provider.kind))),
             None => Err("no operator of the model is left that it supports".into()),
@@ -213,7 +230,7 @@ mod tests {
             spinning: false,
             dynamic: true,
         };
-        let session = recipe.options(true).unwrap().commit_from_file(&recipe.artifact.path).unwrap();
+        let session = recipe.options(true, 1).unwrap().commit_from_file(&recipe.artifact.path).unwrap();
         let operators = operators_by_provider(&session).unwrap();
         assert_eq!(operators.keys().collect::<Vec<_>>(), ["CPUExecutionProvider"]);
         assert!(operators["CPUExecutionProvider"] >= 2, "{operators:?}");

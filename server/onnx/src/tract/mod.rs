@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gristmill_engine::backend::{Artifact, InputView, Instance, Model, Stop, Stopper};
+use gristmill_engine::backend::{Artifact, InputView, Instance, Model, Placement, Stop, Stopper};
 use gristmill_engine::error::{LoadError, RunError};
 use gristmill_engine::tensor::{Dim, Shape, Signature, Tensor, TensorSpec};
 use tract_onnx::dim_expr::parse_onnx_dim;
@@ -255,7 +255,11 @@ impl Model for TractModel {
         self.notes.clone()
     }
 
-    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+    fn is_parallel(&self) -> bool {
+        false
+    }
+
+    fn instance(&self, _placement: Placement) -> Result<Box<dyn Instance>, LoadError> {
         // The plan is immutable, weights included; what a run changes is in the instance's states.
         Ok(Box::new(TractInstance {
             plan: self.plan.clone(),

@@ -1,5 +1,6 @@
 //! Both runtimes against the arithmetic that the fixtures are made of, and so against each other.
 
+use gristmill_engine::backend::Placement;
 use gristmill_engine::tensor::{DType, Tensor};
 use gristmill_onnx::BackendChoice;
 
@@ -48,7 +49,7 @@ fn every_dtype_goes_through_unchanged() {
 fn two_inputs_add_at_any_shape() {
     for (choice, runtime) in runtimes() {
         let model = load(&runtime, choice, "add_two_inputs").unwrap();
-        let mut instance = model.instance().unwrap();
+        let mut instance = model.instance(Placement::default()).unwrap();
         for (rows, columns) in [(1, 1), (3, 2), (1, 7), (64, 5), (3, 2)] {
             let values: Vec<f32> = (0..rows * columns).map(|value| value as f32).collect();
             let left = fp32(&[rows, columns], &values);
@@ -71,7 +72,7 @@ fn scalars_fixed_shapes_and_unknown_ranks_run() {
         assert_close(&floats(&outputs[0]), &[2., 4., 6.]);
 
         let model = load(&runtime, choice, "unknown_rank").unwrap();
-        let mut instance = model.instance().unwrap();
+        let mut instance = model.instance(Placement::default()).unwrap();
         for shape in [&[][..], &[1], &[1, 1, 1], &[1, 1]] {
             let outputs = run(&mut *instance, &[Some(fp32(shape, &[5.]))]).unwrap();
             assert_eq!(outputs[0].shape(), shape);
@@ -187,7 +188,7 @@ fn weights_inside_and_beside_the_file_give_the_same_results() {
 fn defaults_apply_where_an_optional_input_is_left_out() {
     for (choice, runtime) in runtimes() {
         let model = load(&runtime, choice, "overridable_default_fixed").unwrap();
-        let mut instance = model.instance().unwrap();
+        let mut instance = model.instance(Placement::default()).unwrap();
         let x = fp32(&[1, 2], &[10., 20.]);
         let optional = model.signature().inputs.len() - 1;
         let mut inputs = vec![Some(x.clone())];

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gristmill_engine::backend::{Artifact, InputView, Instance, Model};
+use gristmill_engine::backend::{Artifact, InputView, Instance, Model, Placement};
 use gristmill_engine::error::{LoadError, RunError};
 use gristmill_engine::tensor::{DType, Tensor};
 use gristmill_onnx::{BackendChoice, OnnxBackend, OnnxOptions, Runtime};
@@ -109,7 +109,7 @@ pub(crate) fn run_fixture(
     inputs: &[Tensor],
 ) -> Result<Vec<Tensor>, RunError> {
     let model = load(runtime, choice, name).unwrap();
-    let mut instance = model.instance().unwrap();
+    let mut instance = model.instance(Placement::default()).unwrap();
     run(&mut *instance, &inputs.iter().cloned().map(Some).collect::<Vec<_>>())
 }
 

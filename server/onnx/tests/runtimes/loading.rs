@@ -1,5 +1,6 @@
 //! Files that cannot be served, libraries that cannot be loaded, providers that cannot be used: what is said about each.
 
+use gristmill_engine::backend::Placement;
 use std::path::Path;
 
 use gristmill_onnx::{BackendChoice, OnnxBackend, OnnxOptions, Provider, ProviderKind, Runtime};
@@ -148,7 +149,7 @@ fn a_provider_is_used_or_refused_with_its_reason() {
     for kind in &all[..5] {
         assert!(notes.iter().any(|note| note.starts_with(&format!("{kind} refused: "))), "{notes:?}");
     }
-    let mut instance = model.instance().unwrap();
+    let mut instance = model.instance(Placement::default()).unwrap();
     assert_eq!(run(&mut *instance, &[Some(fp32(&[1, 16], &[0.; 16]))]).unwrap()[0].shape(), [1, 4]);
 
     let late = load_with(&[ProviderKind::Cpu, ProviderKind::Cuda]).unwrap().notes().join("\n");
@@ -191,7 +192,8 @@ fn a_relative_path_and_a_second_instance_find_the_external_data() {
     }
     for (choice, runtime) in runtimes() {
         let model = load_path(&runtime, choice, &directory.path().join("external_data.onnx")).unwrap();
-        let mut instances = [model.instance().unwrap(), model.instance().unwrap()];
+        let mut instances =
+            [model.instance(Placement::default()).unwrap(), model.instance(Placement::default()).unwrap()];
         let results = instances.each_mut().map(|instance| {
             let outputs = run(&mut **instance, &[Some(fp32(&[1, 64], &[0.25; 64]))]).unwrap();
             floats(&outputs[0])

@@ -1,6 +1,6 @@
 //! Whose memory a tensor is: outputs borrow the runtime's, outlive the instance, and never alias a batch.
 
-use gristmill_engine::backend::InputView;
+use gristmill_engine::backend::{InputView, Placement};
 use gristmill_engine::tensor::DType;
 
 use crate::bench::{Aligned, floats, fp32, load, onnx_runtime, run, runtimes};
@@ -10,7 +10,7 @@ use gristmill_onnx::BackendChoice;
 fn outputs_outlive_the_run_the_instance_and_the_model() {
     for (choice, runtime) in runtimes() {
         let model = load(&runtime, choice, "two_outputs").unwrap();
-        let mut instance = model.instance().unwrap();
+        let mut instance = model.instance(Placement::default()).unwrap();
         let kept: Vec<_> = (0..10)
             .map(|step| {
                 let outputs = run(&mut *instance, &[Some(fp32(&[1, 4], &[step as f32; 4]))]).unwrap();
@@ -33,7 +33,7 @@ fn outputs_outlive_the_run_the_instance_and_the_model() {
 fn an_output_that_is_a_weight_outlives_the_model() {
     for (choice, runtime) in runtimes() {
         let model = load(&runtime, choice, "constant_output").unwrap();
-        let mut instance = model.instance().unwrap();
+        let mut instance = model.instance(Placement::default()).unwrap();
         let mut kept = Vec::new();
         for _ in 0..3 {
             kept.push(run(&mut *instance, &[Some(fp32(&[1, 2], &[1., 2.]))]).unwrap());
@@ -52,7 +52,7 @@ fn an_output_that_is_an_input_does_not_change_with_the_next_batch() {
     for (choice, runtime) in runtimes() {
         for name in ["passthrough", "input_is_output"] {
             let model = load(&runtime, choice, name).unwrap();
-            let mut instance = model.instance().unwrap();
+            let mut instance = model.instance(Placement::default()).unwrap();
             let input = fp32(&[1, 3], &[1., 2., 3.]);
             let mut batch = Aligned::new(input.data());
             let view = InputView { dtype: DType::Fp32, shape: &[1, 3], data: batch.data() };
@@ -67,7 +67,7 @@ fn an_output_that_is_an_input_does_not_change_with_the_next_batch() {
 fn slices_of_an_output_share_its_memory() {
     let Some(runtime) = onnx_runtime() else { return };
     let model = load(&runtime, BackendChoice::OnnxRuntime, "unnamed_batch").unwrap();
-    let mut instance = model.instance().unwrap();
+    let mut instance = model.instance(Placement::default()).unwrap();
     let outputs = run(&mut *instance, &[Some(fp32(&[4, 3], &[1.; 12]))]).unwrap();
     let whole = &outputs[0];
     let row = whole.rows(2..3);
@@ -80,7 +80,7 @@ fn many_runs_do_not_grow_the_process() {
     const GROWTH_BYTES_MAX: usize = 200 << 20;
     for (choice, runtime) in runtimes() {
         let model = load(&runtime, choice, "unnamed_batch").unwrap();
-        let mut instance = model.instance().unwrap();
+        let mut instance = model.instance(Placement::default()).unwrap();
         let mut runs = |count: usize| {
             for step in 0..count {
                 let rows = 10_000 + step % 7;

@@ -1,5 +1,6 @@
 //! Runs that fail: whose fault it is, what is said, and that the instance goes on.
 
+use gristmill_engine::backend::Placement;
 use gristmill_engine::error::RunError;
 use gristmill_onnx::BackendChoice;
 
@@ -9,7 +10,7 @@ use crate::bench::{floats, fp32, int64, load, onnx_runtime, run, run_fixture, ru
 fn an_index_out_of_range_fails_its_run_alone() {
     for (choice, runtime) in runtimes() {
         let model = load(&runtime, choice, "gather_rows").unwrap();
-        let mut instance = model.instance().unwrap();
+        let mut instance = model.instance(Placement::default()).unwrap();
         let error = run(&mut *instance, &[Some(int64(&[2, 1], &[3, 77]))]).unwrap_err();
         let message = error.to_string();
         match choice {
@@ -35,7 +36,7 @@ fn an_index_out_of_range_fails_its_run_alone() {
 fn a_shape_that_the_model_cannot_take_is_an_error() {
     for (choice, runtime) in runtimes() {
         let model = load(&runtime, choice, "mlp").unwrap();
-        let mut instance = model.instance().unwrap();
+        let mut instance = model.instance(Placement::default()).unwrap();
         let error = run(&mut *instance, &[Some(fp32(&[1, 3], &[0.; 3]))]).unwrap_err();
         if choice == BackendChoice::OnnxRuntime {
             assert!(matches!(error, RunError::Input(_)), "{error:?}");
@@ -65,7 +66,7 @@ fn strings_of_any_bytes_go_through_onnx_runtime() {
 fn more_shapes_than_plans_are_kept_for_run() {
     for (choice, runtime) in runtimes() {
         let model = load(&runtime, choice, "unknown_rank").unwrap();
-        let mut instance = model.instance().unwrap();
+        let mut instance = model.instance(Placement::default()).unwrap();
         for length in (1..=12).chain(1..=12) {
             let outputs = run(&mut *instance, &[Some(fp32(&[length, 1], &vec![2.0; length]))]).unwrap();
             assert_eq!(floats(&outputs[0]), vec![-2.0; length], "{}", choice.name());
@@ -78,7 +79,7 @@ fn a_long_run_gives_the_rows_back() {
     for (choice, runtime) in runtimes() {
         let model = load(&runtime, choice, "slow_rows").unwrap();
         assert!(model.signature().is_batched());
-        let mut instance = model.instance().unwrap();
+        let mut instance = model.instance(Placement::default()).unwrap();
         let values: Vec<f32> = (0..16).map(|value| value as f32).collect();
         let outputs = run(&mut *instance, &[Some(fp32(&[2, 8], &values))]).unwrap();
         for (actual, expected) in floats(&outputs[0]).iter().zip(&values) {
@@ -91,7 +92,7 @@ fn a_long_run_gives_the_rows_back() {
 fn a_loop_runs_for_as_many_steps_as_it_is_told() {
     let Some(runtime) = onnx_runtime() else { return };
     let model = load(&runtime, BackendChoice::OnnxRuntime, "slow").unwrap();
-    let mut instance = model.instance().unwrap();
+    let mut instance = model.instance(Placement::default()).unwrap();
     for (steps, expected) in [(0, 1.0f32), (1, 0.9999), (1000, 0.9999f32.powi(1000))] {
         let outputs =
             run(&mut *instance, &[Some(fp32(&[1, 1], &[1.])), Some(int64(&[1], &[steps]))]).unwrap();
@@ -107,7 +108,7 @@ fn instances_of_one_model_run_side_by_side() {
             for thread in 0..4 {
                 let model = &model;
                 scope.spawn(move || {
-                    let mut instance = model.instance().unwrap();
+                    let mut instance = model.instance(Placement::default()).unwrap();
                     for step in 0..200 {
                         let value = (thread * 1000 + step) as f32;
                         let rows = step % 5 + 1;
@@ -125,7 +126,7 @@ fn instances_of_one_model_run_side_by_side() {
 fn a_run_without_end_is_stopped_and_the_instance_goes_on() {
     let Some(runtime) = onnx_runtime() else { return };
     let model = load(&runtime, BackendChoice::OnnxRuntime, "slow").unwrap();
-    let mut instance = model.instance().unwrap();
+    let mut instance = model.instance(Placement::default()).unwrap();
     let inputs = |steps| [Some(fp32(&[1, 1], &[1.])), Some(int64(&[1], &[steps]))];
     let stopper = instance.stopper();
     assert_eq!(stopper.obstacle(), None);
@@ -145,7 +146,7 @@ fn a_run_without_end_is_stopped_and_the_instance_goes_on() {
 fn every_runtime_stops_before_its_next_operator() {
     for (choice, runtime) in runtimes() {
         let model = load(&runtime, choice, "slow_rows").unwrap();
-        let mut instance = model.instance().unwrap();
+        let mut instance = model.instance(Placement::default()).unwrap();
         let stopper = instance.stopper();
         let input = [Some(fp32(&[1, 8], &[1.; 8]))];
         stopper.stop();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use expect_test::expect;
-use gristmill_engine::backend::{Artifact, Backend, InputView, Model};
+use gristmill_engine::backend::{Artifact, Backend, InputView, Model, Placement};
 use gristmill_engine::tensor::DType;
 use gristmill_engine::testing::{FakeBackend, batched_signature, copy};
 
@@ -51,7 +51,7 @@ fn clients_see_the_declared_shapes_and_the_model_its_own() {
         x FP32 [batch, 2, 2]
         y FP32 [batch, 2, 2] ["cat", "dog"]"#]]
     .assert_eq(&shown);
-    let mut instance = model.instance().unwrap();
+    let mut instance = model.instance(Placement::default()).unwrap();
     assert_eq!(rows.load(Ordering::Relaxed), 3, "the sample was run");
     let view = InputView { dtype: DType::Fp32, shape: &[2, 2, 2], data: &[7; 32] };
     let outputs = instance.run(&[Some(view)]).unwrap();
@@ -95,6 +95,6 @@ fn warm_up_data_of_another_size_is_refused() {
     expect!["config.pbtxt: DIRECTORY/warmup/row has 15 bytes: expected 16, one row of 'x'"].assert_eq(&error);
     fs::write(directory.path().join("warmup/row"), [0; 16]).unwrap();
     let (model, rows) = load(text, directory.path());
-    model.unwrap().instance().unwrap();
+    model.unwrap().instance(Placement::default()).unwrap();
     assert_eq!(rows.load(Ordering::Relaxed), 1);
 }

@@ -1,0 +1,425 @@
+//! Who runs next when several models want the same cores: pure.
+//!
+//! A device has slots: one for each core that is granted, or a few for a GPU. A run holds one for each of its
+//! threads. Whoever wants to run first has an account, one a version, which says how much it has used.
+//!
+//! The order among those who wait is that of earliest eligible deadline first (Stoica and Abdel-Wahab, 1995), with
+//! a clock like that of start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): who is far ahead of its
+//! weighted share of the time comes after all who are not; among the others the earliest deadline goes first. Work
+//! without a deadline is due when it has waited in proportion to its own length, so that short runs pass long ones
+//! and nobody waits for ever. Where the first one needs more slots than are free, others may use those only if they
+//! are expected to be done by the time it could begin (EASY backfilling, Lifka 1995).
+
+use std::time::{Duration, Instant};
+
+use crate::backend::Device;
+
+/// By how much of a device's time, divided by its weight, an account may be ahead of another that waits before
+/// it has to let that one pass, whatever the deadlines say.
+const LEAD_MAX: Duration = Duration::from_millis(100);
+
+/// Work without a deadline is due when it has waited so many times as long as its runs take ...
+const PATIENCE: u32 = 4;
+/// ... and no run that has not been timed yet is taken for longer than this.
+const UNKNOWN_RUN: Duration = Duration::from_millis(1);
+
+/// All devices, and those who use them or wait for them.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    devices: Vec<DeviceSlots>,
+    /// By number; those that were closed are used again.
+    accounts: Vec<Option<Account>>,
+    holders: Vec<Holder>,
+    waiters: Vec<Waiter>,
+    tickets: u64,
+}
+
+/// Names a holder or a waiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+/// Names an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AccountId(usize);
+
+/// Slots that somebody wants for one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) account: AccountId,
+    pub(crate) device: Device,
+    /// No more than the device has are ever taken.
+    pub(crate) slots: usize,
+    pub(crate) class: Class,
+}
+
+/// Who goes before whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Runs that callers wait for.
+    Serving,
+    /// Loading and the like, on threads that leave their cores to others at once: takes what is left over, and
+    /// what it has taken does not count for [`Class::Serving`].
+    Background,
+}
+
+/// What an account has to run at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Nothing,
+    Work { deadline: Option<Instant> },
+}
+
+/// What became of a waiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Granted,
+    /// There is nothing to run for it any more.
+    Dismissed,
+}
+
+#[derive(Debug)]
+struct DeviceSlots {
+    device: Device,
+    capacity: usize,
+    serving: usize,
+    background: usize,
+    /// The least that anybody had used who ran or waited when slots were granted: what an account that comes back
+    /// after a pause begins with.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Account {
+    weight: u64,
+    /// Slot time used so far, and expected of the runs in progress, in nanoseconds divided by the weight.
+    used: u64,
+    /// Moving average of how long its runs take; `None` before the first.
+    run: Option<Duration>,
+    /// Its holders and waiters.
+    active: usize,
+}
+
+#[derive(Debug)]
+struct Holder {
+    ticket: Ticket,
+    claim: Claim,
+    device: usize,
+    began: Instant,
+    expected: Duration,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: Ticket,
+    claim: Claim,
+    device: usize,
+    since: Instant,
+}
+
+// === impl AccountId ===
+
+impl AccountId {
+    /// Small, and used again when the account is closed.
+    pub(crate) fn number(self) -> usize {
+        self.0
+    }
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// Slots of a device that nobody ever waits for.
+    pub(crate) const UNBOUNDED: usize = usize::MAX / 2;
+
+    pub(crate) fn new() -> Ledger {
+        let (devices, accounts, holders, waiters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Ledger { devices, accounts, holders, waiters, tickets: 0 }
+    }
+
+    /// Adds a device of so many slots if it is not there yet.
+    pub(crate) fn add_device(&mut self, device: Device, capacity: usize) {
+        if !self.devices.iter().any(|known| known.device == device) {
+            self.devices.push(DeviceSlots::new(device, capacity));
+        }
+    }
+
+    /// A new account. Twice the weight, twice the time beside others that want all they can get.
+    pub(crate) fn open(&mut self, weight: usize) -> AccountId {
+        let account = Account { weight: weight.max(1) as u64, used: 0, run: None, active: 0 };
+        match self.accounts.iter().position(Option::is_none) {
+            Some(free) => {
+                self.accounts[free] = Some(account);
+                AccountId(free)
+            }
+            None => {
+                self.accounts.push(Some(account));
+                AccountId(self.accounts.len() - 1)
+            }
+        }
+    }
+
+    /// Ends an account that holds nothing and waits for nothing.
+    pub(crate) fn close(&mut self, account: AccountId) {
+        let closed = self.accounts[account.0].take();
+        assert!(closed.is_some_and(|closed| closed.active == 0), "an account is closed last; this is a bug");
+    }
+
+    /// Grants at once, if the device has the slots and nobody waits for it who goes first.
+    ///
+    /// # Errors
+    /// It has to wait: [`Ledger::settle`] says when its time has come.
+    pub(crate) fn ask(&mut self, claim: Claim, now: Instant) -> Result<Ticket, Ticket> {
+        let device = self.device(claim.device);
+        let ticket = self.ticket();
+        self.arrive(&claim, device);
+        let goes_first = |waiter: &Waiter| {
+            waiter.device == device
+                && (waiter.claim.class == Class::Serving || claim.class == Class::Background)
+        };
+        let fits = self.devices[device].needed(&claim) <= self.devices[device].free(claim.class);
+        if fits && !self.waiters.iter().any(goes_first) {
+            self.grant(ticket, claim, device, now);
+            Ok(ticket)
+        } else {
+            self.waiters.push(Waiter { ticket, claim, device, since: now });
+            Err(ticket)
+        }
+    }
+
+    /// Gives back what was granted and asks for as much again. Who does this is at no moment without a claim, so
+    /// that what the account is behind the others is not forgotten.
+    ///
+    /// # Errors
+    /// As [`Ledger::ask`].
+    pub(crate) fn ask_again(&mut self, ticket: Ticket, now: Instant) -> Result<Ticket, Ticket> {
+        let holder = self.holders.iter().find(|holder| holder.ticket == ticket);
+        let claim = holder.expect("who asks again holds slots; this is a bug").claim;
+        self.account(claim.account).active += 1;
+        self.release(ticket, now);
+        let asked = self.ask(claim, now);
+        self.account(claim.account).active -= 1;
+        asked
+    }
+
+    /// Takes a waiter away; false when it waits no more.
+    pub(crate) fn leave(&mut self, ticket: Ticket) -> bool {
+        match self.waiters.iter().position(|waiter| waiter.ticket == ticket) {
+            Some(index) => {
+                let waiter = self.waiters.swap_remove(index);
+                self.account(waiter.claim.account).active -= 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Gives back what was granted.
+    pub(crate) fn release(&mut self, ticket: Ticket, now: Instant) {
+        let index = self.holders.iter().position(|holder| holder.ticket == ticket);
+        let index = index.expect("what was granted is given back once; this is a bug");
+        let Holder { claim, device, began, expected, .. } = self.holders.swap_remove(index);
+        let slots = self.devices[device].needed(&claim);
+        match claim.class {
+            Class::Serving => self.devices[device].serving -= slots,
+            Class::Background => self.devices[device].background -= slots,
+        }
+        let took = now.saturating_duration_since(began);
+        let account = self.account(claim.account);
+        account.active -= 1;
+        if claim.class == Class::Serving {
+            account.used = account.used - account.cost(expected, slots) + account.cost(took, slots);
+            account.run = Some(account.run.map_or(took, |run| (run * 7 + took) / 8));
+        }
+    }
+
+    pub(crate) fn has_waiters(&self) -> bool {
+        !self.waiters.is_empty()
+    }
+
+    /// Slots of a device, and how many of them serving runs hold.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = (Device, usize, usize)> {
+        self.devices.iter().map(|device| (device.device, device.capacity, device.serving))
+    }
+
+    /// Grants what can be granted now, and sends away those who have nothing to run, in this order.
+    pub(crate) fn settle(
+        &mut self,
+        now: Instant,
+        mut wish: impl FnMut(AccountId) -> Wish,
+    ) -> Vec<(Ticket, Outcome)> {
+        let mut settled = Vec::new();
+        for device in 0..self.devices.len() {
+            while self.devices[device].serving < self.devices[device].capacity {
+                match self.next(device, now, &mut wish) {
+                    Some((ticket, outcome)) => {
+                        self.conclude(ticket, outcome, now);
+                        settled.push((ticket, outcome));
+                    }
+                    None => break,
+                }
+            }
+        }
+        settled
+    }
+
+    /// The next thing to do for the waiters of a device.
+    fn next(
+        &self,
+        device: usize,
+        now: Instant,
+        wish: &mut impl FnMut(AccountId) -> Wish,
+    ) -> Option<(Ticket, Outcome)> {
+        let of_class = |class| move |waiter: &&Waiter| waiter.device == device && waiter.claim.class == class;
+        let mut serving: Vec<(&Waiter, Option<Instant>)> = Vec::new();
+        for waiter in self.waiters.iter().filter(of_class(Class::Serving)) {
+            match wish(waiter.claim.account) {
+                Wish::Nothing => return Some((waiter.ticket, Outcome::Dismissed)),
+                Wish::Work { deadline } => serving.push((waiter, deadline)),
+            }
+        }
+        let used = |waiter: &Waiter| self.get(waiter.claim.account).used;
+        let least = serving.iter().map(|(waiter, _)| used(waiter)).min();
+        serving.sort_by_cached_key(|(waiter, deadline)| {
+            let is_ahead = used(waiter) > least.unwrap_or(0).saturating_add(LEAD_MAX.as_nanos() as u64);
+            let patience = self.get(waiter.claim.account).expected() * PATIENCE;
+            (is_ahead, deadline.unwrap_or(waiter.since + patience), used(waiter), waiter.ticket)
+        });
+        let slots = &self.devices[device];
+        let mut turns = serving.into_iter().map(|(waiter, _)| waiter);
+        if let Some(first) = turns.next() {
+            let needed = slots.needed(&first.claim);
+            if needed <= slots.free(Class::Serving) {
+                return Some((first.ticket, Outcome::Granted));
+            }
+            let begins = self.begins(device, needed, now);
+            let filler = turns.find(|waiter| {
+                slots.needed(&waiter.claim) <= slots.free(Class::Serving)
+                    && now + self.get(waiter.claim.account).expected() <= begins
+            });
+            return filler.map(|waiter| (waiter.ticket, Outcome::Granted));
+        }
+        let mut background = self.waiters.iter().filter(of_class(Class::Background));
+        let oldest = background.find(|waiter| slots.needed(&waiter.claim) <= slots.free(Class::Background));
+        oldest.map(|waiter| (waiter.ticket, Outcome::Granted))
+    }
+
+    /// When so many slots of the device are expected to be free.
+    fn begins(&self, device: usize, needed: usize, now: Instant) -> Instant {
+        let slots = &self.devices[device];
+        let serving = |holder: &&Holder| holder.device == device && holder.claim.class == Class::Serving;
+        let mut ends: Vec<(Instant, usize)> = self
+            .holders
+            .iter()
+            .filter(serving)
+            .map(|holder| (holder.began + holder.expected, slots.needed(&holder.claim)))
+            .collect();
+        ends.sort();
+        let mut free = slots.free(Class::Serving);
+        for (end, freed) in ends {
+            free += freed;
+            if free >= needed {
+                return end.max(now);
+            }
+        }
+        now
+    }
+
+    fn conclude(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
+        let index = self.waiters.iter().position(|waiter| waiter.ticket == ticket);
+        let Waiter { claim, device, .. } =
+            self.waiters.remove(index.expect("it was found among them; this is a bug"));
+        match outcome {
+            Outcome::Granted => self.grant(ticket, claim, device, now),
+            Outcome::Dismissed => self.account(claim.account).active -= 1,
+        }
+    }
+
+    fn arrive(&mut self, claim: &Claim, device: usize) {
+        let clock = self.devices[device].clock;
+        let account = self.account(claim.account);
+        if account.active == 0 {
+            // Time that was not wanted is not owed.
+            account.used = account.used.max(clock);
+        }
+        account.active += 1;
+    }
+
+    fn grant(&mut self, ticket: Ticket, claim: Claim, device: usize, now: Instant) {
+        let slots = self.devices[device].needed(&claim);
+        let expected = self.get(claim.account).expected();
+        match claim.class {
+            Class::Serving => {
+                let least = self.least_used(device).min(self.get(claim.account).used);
+                let of_device = &mut self.devices[device];
+                of_device.clock = of_device.clock.max(least);
+                of_device.serving += slots;
+                let account = self.account(claim.account);
+                account.used += account.cost(expected, slots);
+            }
+            Class::Background => self.devices[device].background += slots,
+        }
+        self.holders.push(Holder { ticket, claim, device, began: now, expected });
+    }
+
+    /// By those who run or wait on a device.
+    fn least_used(&self, device: usize) -> u64 {
+        let holders = self.holders.iter().map(|holder| (holder.device, &holder.claim));
+        let waiters = self.waiters.iter().map(|waiter| (waiter.device, &waiter.claim));
+        let here =
+            holders.chain(waiters).filter(|(on, claim)| *on == device && claim.class == Class::Serving);
+        here.map(|(_, claim)| self.get(claim.account).used).min().unwrap_or(u64::MAX)
+    }
+
+    fn device(&self, device: Device) -> usize {
+        let index = self.devices.iter().position(|known| known.device == device);
+        index.expect("a device is added before anything runs on it; this is a bug")
+    }
+
+    fn get(&self, account: AccountId) -> &Account {
+        self.accounts[account.0].as_ref().expect("an account is open while it is used; this is a bug")
+    }
+
+    fn account(&mut self, account: AccountId) -> &mut Account {
+        self.accounts[account.0].as_mut().expect("an account is open while it is used; this is a bug")
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+}
+
+// === impl DeviceSlots ===
+
+impl DeviceSlots {
+    fn new(device: Device, capacity: usize) -> DeviceSlots {
+        DeviceSlots { device, capacity, serving: 0, background: 0, clock: 0 }
+    }
+
+    fn needed(&self, claim: &Claim) -> usize {
+        claim.slots.clamp(1, self.capacity)
+    }
+
+    fn free(&self, class: Class) -> usize {
+        match class {
+            Class::Serving => self.capacity - self.serving,
+            Class::Background => self.capacity.saturating_sub(self.serving + self.background),
+        }
+    }
+}
+
+// === impl Account ===
+
+impl Account {
+    fn expected(&self) -> Duration {
+        self.run.unwrap_or(UNKNOWN_RUN)
+    }
+
+    fn cost(&self, time: Duration, slots: usize) -> u64 {
+        time.as_nanos() as u64 * slots as u64 / self.weight
+    }
+}
+
+#[cfg(test)]
+#[path = "slots_tests.rs"]
+mod tests;
