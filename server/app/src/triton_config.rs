@@ -49,6 +49,8 @@ pub(crate) struct TritonConfig {
     pub(crate) instances: Option<usize>,
     /// Threads of one instance inside an operator.
     pub(crate) threads: Option<usize>,
+    /// Of its runs, beside those of other models.
+    pub(crate) weight: Option<usize>,
     /// Without `cpu` at their end the model must not run on the CPU alone.
     pub(crate) providers: Option<Vec<Provider>>,
     pub(crate) inputs: Vec<DeclaredTensor>,
@@ -123,6 +125,7 @@ impl TritonConfig {
         Tuning {
             instances: self.instances,
             threads: self.threads,
+            weight: self.weight,
             batch_rows_max,
             // 0 is how a file without a delay reads: then the cost model decides.
             batch_delay: batching.map(|batching| batching.delay).filter(|delay| !delay.is_zero()),

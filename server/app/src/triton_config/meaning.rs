@@ -5,6 +5,7 @@
 
 use gristmill_proto::inference as pb;
 use pb::model_config::SchedulingChoice;
+use pb::model_optimization_policy::ModelPriority;
 use pb::model_version_policy::{All, Latest, PolicyChoice, Specific};
 
 use super::accelerators::{Accelerators, accelerators};
@@ -20,6 +21,9 @@ const PLATFORM: &str = "onnxruntime_onnx";
 const BACKEND: &str = "onnxruntime";
 /// What Triton's own backend is called as a file: the only `runtime` that says nothing new.
 const RUNTIME: &str = "libtriton_onnxruntime.so";
+/// The share of the cores that PRIORITY_MAX stands for, beside models of weight 1. Triton names the order of
+/// priorities and no amounts.
+const WEIGHT_OF_PRIORITY_MAX: usize = 4;
 
 /// Checks a configuration whose fields have values of the right types.
 pub(super) fn read(config: &pb::ModelConfig) -> Result<TritonConfig, Fault> {
@@ -97,6 +101,7 @@ pub(super) fn read(config: &pb::ModelConfig) -> Result<TritonConfig, Fault> {
         }
     };
     let accelerators = read_optimization(optimization.as_ref(), &mut notes)?;
+    let weight = weight(optimization.as_ref(), &mut notes);
     let placement = placement(instance_group, &mut notes)?;
     let mut providers = placement.providers(accelerators, &mut notes);
     let parameters = parameters(backend_parameters, &mut notes)?;
@@ -111,6 +116,7 @@ pub(super) fn read(config: &pb::ModelConfig) -> Result<TritonConfig, Fault> {
         dynamic_batching,
         instances: placement.instances,
         threads: parameters.threads,
+        weight,
         providers,
         inputs,
         outputs,
@@ -184,6 +190,19 @@ fn read_version_policy(written: Option<&pb::ModelVersionPolicy>) -> Result<Optio
     }))
 }
 
+/// What `optimization.priority` comes to beside other models.
+fn weight(written: Option<&pb::ModelOptimizationPolicy>, notes: &mut Vec<String>) -> Option<usize> {
+    match written?.priority() {
+        ModelPriority::PriorityDefault => None,
+        ModelPriority::PriorityMax => Some(WEIGHT_OF_PRIORITY_MAX),
+        ModelPriority::PriorityMin => {
+            let instead = "a model has no less weight than one that says nothing; raise that of the others";
+            note(notes, "optimization.priority", instead);
+            None
+        }
+    }
+}
+
 fn read_optimization(
     written: Option<&pb::ModelOptimizationPolicy>,
     notes: &mut Vec<String>,
@@ -191,7 +210,7 @@ fn read_optimization(
     let Some(written) = written else { return Ok(Accelerators::default()) };
     let pb::ModelOptimizationPolicy {
         graph,
-        priority,
+        priority: _,
         cuda,
         execution_accelerators,
         input_pinned_memory,
@@ -208,7 +227,6 @@ fn read_optimization(
     let cuda_is_given = cuda.as_ref().is_some_and(|cuda| *cuda != default_cuda);
     for (is_given, name, instead) in [
         (graph_level != 0, "graph.level", "ONNX Runtime applies all its graph optimizations"),
-        (*priority != 0, "priority", "all models have the same priority"),
         (cuda_is_given, "cuda", "options of CUDA and TensorRT are given under execution_accelerators"),
         (pinned(input_pinned_memory), "input_pinned_memory", "ONNX Runtime decides how inputs are copied"),
         (pinned(output_pinned_memory), "output_pinned_memory", "ONNX Runtime decides how outputs are copied"),

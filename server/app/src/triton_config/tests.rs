@@ -24,6 +24,7 @@ fn summary(config: &TritonConfig) -> String {
     say("dynamic batching", config.dynamic_batching.as_ref().map(|batching| format!("{batching:?}")));
     say("instances", config.instances.map(|instances| instances.to_string()));
     say("threads", config.threads.map(|threads| threads.to_string()));
+    say("weight", config.weight.map(|weight| weight.to_string()));
     for provider in config.providers.iter().flatten() {
         say("provider", Some(format!("{} {:?}", provider.kind, provider.options)));
     }

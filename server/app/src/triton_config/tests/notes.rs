@@ -14,7 +14,7 @@ fn what_only_changes_the_speed_is_noted_by_name() {
                                          histogram_options { buckets: [ 1, 2.5 ] } } }
         optimization {
           graph { level: -1 }
-          priority: PRIORITY_MAX
+          priority: PRIORITY_MIN
           cuda { graphs: true graph_spec { batch_size: 1 input { key: "x" value { dim: [ 1 ] } }
                                            graph_lower_bound { batch_size: 1 } } }
           input_pinned_memory { enable: false }
@@ -46,12 +46,12 @@ fn what_only_changes_the_speed_is_noted_by_name() {
         note: response_cache has no effect: every request runs the model
         note: model_metrics has no effect: histograms have the server's buckets
         note: optimization.graph.level has no effect: ONNX Runtime applies all its graph optimizations
-        note: optimization.priority has no effect: all models have the same priority
         note: optimization.cuda has no effect: options of CUDA and TensorRT are given under execution_accelerators
         note: optimization.input_pinned_memory has no effect: ONNX Runtime decides how inputs are copied
         note: optimization.output_pinned_memory has no effect: ONNX Runtime decides how outputs are copied
         note: optimization.gather_kernel_buffer_threshold has no effect: inputs are gathered in the host's memory
         note: optimization.eager_batching has no effect: a batch is gathered when an instance is free
+        note: optimization.priority has no effect: a model has no less weight than one that says nothing; raise that of the others
         note: instance_group[0].secondary_devices has no effect: set NVDLA by TensorRT's trt_dla_core
         note: instance_group[1].kind has no effect: KIND_MODEL is taken as KIND_AUTO: ONNX files name no device
         note: optimization.execution_accelerators.gpu_execution_accelerator[cuda] has no effect: instance_group places the model on the CPU
@@ -126,4 +126,15 @@ fn the_device_decides_what_holds_of_the_rest() {
             output: y FP32 [1]
             note: dynamic_batching has no effect: max_batch_size is 0, so requests run one at a time"#]],
     );
+}
+
+#[test]
+fn the_highest_priority_is_a_greater_weight() {
+    check(
+        "optimization { priority: PRIORITY_MAX }",
+        expect![[r#"
+            batching: Derived
+            weight: 4"#]],
+    );
+    check("optimization { priority: PRIORITY_DEFAULT }", expect!["batching: Derived"]);
 }
