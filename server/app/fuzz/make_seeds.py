@@ -109,6 +109,24 @@ def json_infer():
     yield "spaces", ' {\n "inputs" : [ { "name" : "x" ,\t"shape" : [ 1 ] , "datatype" : "INT32" , "data" : [ 1 ] } ] , "outputs" : null }\r\n'
 
 
+def json_features():
+    def body(dtype, rank, **members):
+        # The first byte picks the model: see the target. NaN and Infinity are written as they are.
+        return bytes([dtype + 14 * rank]) + json.dumps(members).encode()
+
+    int64, bytes_, fp32, several = 4, 13, 11, (0, 3)
+    yield "rows", body(fp32, 1, instances=[[1, 2.5], [float("nan"), float("-inf")]], signature_name="serving_default")
+    yield "nested-rows", body(fp32, 2, instances=[[[1, 2], [3, 4]]])
+    yield "plain-rows", body(int64, 0, instances=[1, -2, 3.0])
+    yield "named-rows", body(int64, 1, instances=[{"x": [1, 2]}, {"x": [3, 4]}])
+    yield "columns", body(fp32, 1, inputs={"x": [[1, 2], [3, 4]]})
+    yield "only-column", body(fp32, 1, inputs=[[1, 2], [3, 4]])
+    yield "base64", body(bytes_, 0, instances=["text", {"b64": "/wA="}])
+    yield "several", body(*several, instances=[{"a": True, "b": [1, 2], "c": "x"}, {"c": {"b64": ""}, "b": [3, 4], "a": 0}])
+    yield "several-columns", body(*several, inputs={"a": [1, 0], "b": [[1, 2], [3, 4]], "c": ["x", "y"]})
+    yield "examples", body(*several, context={"a": False}, examples=[{"b": [1, 2], "c": "x"}, {"b": [3, 4], "c": ["y"]}])
+
+
 def binary_infer():
     def body(header, tail):
         return struct.pack("<H", len(header)) + header.encode() + tail
@@ -147,7 +165,7 @@ queue = { rows_max = 100, bytes_max = 1000 }
     yield "nonsense", "instance = -1\n# comment\nspinning = 2024-01-01\n"
 
 
-for make in [proto_infer, json_infer, binary_infer, model_toml]:
+for make in [proto_infer, json_infer, json_features, binary_infer, model_toml]:
     directory = CORPUS / make.__name__
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob("seed-*"):

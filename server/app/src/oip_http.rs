@@ -1,4 +1,4 @@
-//! The HTTP door: the Open Inference Protocol v2 over REST with Triton's additions, and `/predict` beside it.
+//! The HTTP door: the Open Inference Protocol v2 over REST with Triton's additions, and the other dialects beside it.
 
 mod admin;
 pub(crate) mod body;
@@ -9,6 +9,7 @@ mod repository;
 pub(crate) mod v2;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Path};
@@ -17,13 +18,14 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post};
 use gristmill_engine::control::Control;
 use gristmill_engine::engine::Engine;
-use gristmill_engine::request::{ModelInfo, VersionSelector};
+use gristmill_engine::error::InferError;
+use gristmill_engine::request::{ModelInfo, NamedTensor, Query, Response as Answer, VersionSelector};
 use serde::Deserialize;
 
 pub use self::connection::serve;
 use self::reply::Refusal;
-use crate::gateway::Gateway;
-use crate::predict_http;
+use crate::gateway::{Call, Gateway};
+use crate::{predict_http, tensorflow_http};
 
 /// What an operator sets for HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +53,40 @@ pub(crate) struct Target {
 // === impl Door ===
 
 impl Door {
+    /// Asks for a prediction with the inputs that `read` makes for the version that serves now, and again if another
+    /// takes over meanwhile.
+    ///
+    /// # Errors
+    /// Those of `read`, and as [`Engine::infer`].
+    pub(crate) async fn ask<T>(
+        &self,
+        target: &Target,
+        call: &mut Call<'_>,
+        deadline: Option<Instant>,
+        mut read: impl FnMut(&ModelInfo) -> Result<(Vec<NamedTensor>, T), InferError>,
+    ) -> Result<(Answer, T), InferError> {
+        loop {
+            let model = self.engine.model(&target.model, &target.version)?;
+            let (inputs, rest) = read(&model)?;
+            let query = Query {
+                model: target.model.clone(),
+                // The version whose signature the inputs were read for, even if another one takes over now.
+                version: VersionSelector::Number(model.version),
+                inputs,
+                deadline,
+                ..Query::default()
+            };
+            match call.infer(query).await {
+                // It was retired meanwhile, after its successor began to serve.
+                Err(InferError::NotFound(_) | InferError::Unavailable(_))
+                    if self.has_changed(target, &model) => {}
+                result => return Ok((result?, rest)),
+            }
+        }
+    }
+
     /// Whether `target` is served by another version now than `model`.
-    pub(crate) fn has_changed(&self, target: &Target, model: &ModelInfo) -> bool {
+    fn has_changed(&self, target: &Target, model: &ModelInfo) -> bool {
         let now = self.engine.model(&target.model, &target.version);
         now.is_ok_and(|now| now.version != model.version)
     }
@@ -97,6 +131,7 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/predict/{model}", post(predict_http::predict))
         .route("/predict/{model}/{version}", post(predict_http::predict))
         .route("/health", get(predict_http::health))
+        .merge(tensorflow_http::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::new(Door { gateway, engine, control, options }))
@@ -107,7 +142,7 @@ async fn unknown_path(uri: Uri) -> Refusal {
         StatusCode::NOT_FOUND,
         format!(
             "no such path '{}': there are /v2/models/{{model}}/infer, /v2/models, /v2/health/ready, \
-             /predict/{{model}}, /health and /metrics",
+             /v1/models/{{model}}:predict, /predict/{{model}}, /health and /metrics",
             uri.path()
         ),
     )

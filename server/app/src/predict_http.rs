@@ -1,9 +1,6 @@
 //! The plain dialect: `/predict` takes rows of features and answers what was predicted, `/health` says how it goes.
 
-mod features;
-mod nest;
-mod rows;
-mod rule;
+pub(crate) mod rule;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,16 +12,16 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use gristmill_engine::engine::VersionState;
-use gristmill_engine::error::InferError;
-use gristmill_engine::request::{Query, VersionSelector};
+use gristmill_engine::request::ModelInfo;
 use serde::Serialize;
 use smallvec::smallvec;
 
-use self::features::Features;
 use self::rule::Rule;
 use crate::codec::json::Encoded;
-use crate::codec::json::scan::Scanner;
+use crate::codec::json::scan::{JsonError, Scanner};
+use crate::codec::json::values::Values;
 use crate::codec::json::write::{NonFinite, write_float, write_integer, write_string};
+use crate::features::{Features, Reader};
 use crate::gateway::Call;
 use crate::oip_http::reply::{self, Refusal};
 use crate::oip_http::v2::{deadline, header_timeout};
@@ -54,28 +51,14 @@ async fn answer(
     let patience = header_timeout(&parts.headers)?;
     let body = body::read(&parts.headers, body, door.options).await?;
     let deadline = deadline(arrival, patience);
-    let (response, listed) = loop {
-        let model = door.engine.model(&target.model, &target.version)?;
-        let Features { inputs, listed } = {
-            let text = Scanner::check_text(&body)?;
-            features::read(&model, text).map_err(|error| error.into_infer_error(text))?
-        };
-        let query = Query {
-            model: target.model.clone(),
-            // The version whose signature the features were read for, even if another one takes over now.
-            version: VersionSelector::Number(model.version),
-            inputs,
-            outputs: Vec::new(),
-            deadline,
-            ..Query::default()
-        };
-        match call.infer(query).await {
-            // It was retired meanwhile, after its successor began to serve.
-            Err(InferError::NotFound(_) | InferError::Unavailable(_)) if door.has_changed(target, &model) => {
-            }
-            result => break (result?, listed),
-        }
-    };
+    let text = Scanner::check_text(&body)?;
+    let (response, listed) = door
+        .ask(target, call, deadline, |model| {
+            let Features { inputs, listed } =
+                read(model, text).map_err(|error| error.into_infer_error(text))?;
+            Ok((inputs, listed))
+        })
+        .await?;
 
     let (predictions, probabilities) = Rule::of(&response.model.signature).apply(&response)?;
     let mut json = Vec::with_capacity(128 + 24 * predictions.len());
@@ -95,6 +78,28 @@ async fn answer(
     write_float(latency_ms, NonFinite::Null, &mut json);
     json.push(b'}');
     Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
+}
+
+/// Reads `features` or `instances` for `model`.
+fn read(model: &ModelInfo, text: &str) -> Result<Features, JsonError> {
+    let mut features = None;
+    let mut scanner = Scanner::new(text);
+    scanner.object("the request", |scanner, key| match key {
+        "features" | "instances" if features.is_some() => {
+            Err(JsonError::meaning("the request has more than one of 'features' and 'instances'"))
+        }
+        "features" | "instances" => {
+            features = Some(Reader::new(model, Values::Plain).rows(scanner, key, key == "instances")?);
+            Ok(())
+        }
+        _ => scanner.skip(),
+    })?;
+    scanner.end()?;
+    features.ok_or_else(|| {
+        JsonError::meaning(
+            "the request has neither 'features' (one row or a list of rows) nor 'instances' (a list)",
+        )
+    })
 }
 
 #[derive(Serialize)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gristmill_engine::request::{ModelInfo, NamedTensor, Query, Request, Response, Timing};
 use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, Tensor, TensorSpec};
+use serde::de::IgnoredAny;
 
 /// Data agrees with dtype and shape, and a model with just these inputs takes them.
 ///
@@ -89,6 +90,13 @@ pub fn answer_as_request(answer: &[u8]) -> Vec<u8> {
     let (from, to) = (b"\"outputs\":[".as_slice(), b"\"inputs\":[".as_slice());
     let start = answer.windows(from.len()).position(|window| window == from).expect("an answer has outputs");
     [&answer[..start], to, &answer[start + from.len()..]].concat()
+}
+
+/// Whether serde_json takes `text`, or it has one of the tokens for floats that are not finite, which
+/// we take besides.
+pub fn is_json(text: &[u8]) -> bool {
+    let has = |token: &[u8]| text.windows(token.len()).any(|window| window == token);
+    has(b"NaN") || has(b"Infinity") || serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
 fn spec(input: &NamedTensor) -> TensorSpec {

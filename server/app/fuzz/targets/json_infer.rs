@@ -4,9 +4,8 @@
 
 use bytes::Bytes;
 use gristmill::codec::json::{self, InferBody};
-use gristmill_fuzz::{answer_as_request, assert_same, check_inputs, echo};
+use gristmill_fuzz::{answer_as_request, assert_same, check_inputs, echo, is_json};
 use libfuzzer_sys::fuzz_target;
-use serde::de::IgnoredAny;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(body) = json::decode_infer(Bytes::copy_from_slice(data), None) else { return };
@@ -22,10 +21,3 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(read.id, body.id);
     assert_same(&body.inputs, &read.inputs);
 });
-
-/// Whether serde_json takes `text`, or it has one of the tokens for floats that are not finite, which
-/// we take besides.
-fn is_json(text: &[u8]) -> bool {
-    let has = |token: &[u8]| text.windows(token.len()).any(|window| window == token);
-    has(b"NaN") || has(b"Infinity") || serde_json::from_slice::<IgnoredAny>(text).is_ok()
-}

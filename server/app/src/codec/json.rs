@@ -4,8 +4,10 @@ mod answer;
 mod data;
 pub(crate) mod element;
 mod infer;
+pub(crate) mod nested;
 mod number;
 pub(crate) mod scan;
+pub(crate) mod values;
 pub(crate) mod write;
 
 pub use answer::{Encoded, encode_infer};

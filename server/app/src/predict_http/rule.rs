@@ -23,7 +23,7 @@ const PROBABILITY_SUM_TOLERANCE: f64 = 1e-3;
 ///
 /// A probability is given only where the row's scores are probabilities: none below 0 and 1 in sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(crate) enum Rule {
     /// Indices into the signature's outputs.
     Label {
         label: usize,
@@ -50,7 +50,7 @@ struct Choice {
 // === impl Rule ===
 
 impl Rule {
-    pub(super) fn of(signature: &Signature) -> Rule {
+    pub(crate) fn of(signature: &Signature) -> Rule {
         let batched = signature.is_batched();
         let outputs = &signature.outputs;
         let scores = || {

@@ -7,3 +7,4 @@ mod describe;
 mod infer;
 mod predict;
 mod server;
+mod tensorflow;

@@ -66,13 +66,33 @@ pub(crate) fn write_elements(
     non_finite: NonFinite,
     json: &mut Vec<u8>,
 ) -> Result<(), InferError> {
-    let data = tensor.data();
+    if tensor.dtype() != DType::Bytes {
+        write_numbers(tensor.dtype(), tensor.data(), non_finite, json);
+        return Ok(());
+    }
+    for (index, element) in tensor.bytes_elements().enumerate() {
+        let text = std::str::from_utf8(element).map_err(|_| {
+            InferError::InvalidInput(format!(
+                "output '{name}': element {index} is not UTF-8, which JSON must be: ask for it with \
+                 the parameter \"binary_data\": true"
+            ))
+        })?;
+        if index > 0 {
+            json.push(b',');
+        }
+        write_string(text, json);
+    }
+    Ok(())
+}
+
+/// Appends numbers or truth values, separated by commas, FP16 and BF16 included; nothing for `BYTES`.
+pub(crate) fn write_numbers(dtype: DType, data: &[u8], non_finite: NonFinite, json: &mut Vec<u8>) {
     macro_rules! integers {
         ($integer:ty) => {
             write_each(data, json, |bytes, json| write_integer(<$integer>::from_le_bytes(bytes), json))
         };
     }
-    match tensor.dtype() {
+    match dtype {
         DType::Bool => write_each(data, json, |[byte], json| {
             json.extend_from_slice(if byte == 0 { b"false" } else { b"true" });
         }),
@@ -96,22 +116,8 @@ pub(crate) fn write_elements(
         DType::Fp64 => write_each(data, json, |bytes, json| {
             write_float(f64::from_le_bytes(bytes), non_finite, json);
         }),
-        DType::Bytes => {
-            for (index, element) in tensor.bytes_elements().enumerate() {
-                let text = std::str::from_utf8(element).map_err(|_| {
-                    InferError::InvalidInput(format!(
-                        "output '{name}': element {index} is not UTF-8, which JSON must be: ask for it with \
-                         the parameter \"binary_data\": true"
-                    ))
-                })?;
-                if index > 0 {
-                    json.push(b',');
-                }
-                write_string(text, json);
-            }
-        }
+        DType::Bytes => {}
     }
-    Ok(())
 }
 
 /// Appends `value` in its shortest form.

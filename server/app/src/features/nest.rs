@@ -72,13 +72,7 @@ impl<'d> Nest<'d> {
             if *self.leaf_depth.get_or_insert(depth) != depth || self.size(depth).is_some() {
                 return Err(NestError::Mixed { row: self.row });
             }
-            return (self.read)(scanner, self.data).map_err(|problem| match scanner.clone().skip() {
-                Ok(()) => {
-                    let level = if depth <= 1 { "feature" } else { "row" };
-                    NestError::Value { place: format!("{level} {}", self.row), problem }
-                }
-                Err(error) => NestError::Json(error),
-            });
+            return self.value(scanner, depth);
         }
         if self.leaf_depth.is_some_and(|leaf_depth| leaf_depth <= depth) || depth == RANK_MAX {
             return Err(NestError::Mixed { row: self.row });
@@ -90,13 +84,19 @@ impl<'d> Nest<'d> {
                 if depth == 0 {
                     self.row = count;
                 }
-                self.level(scanner, depth + 1)?;
-                count += 1;
-                if scanner.take(b']') {
-                    break;
+                if self.leaf_depth == Some(depth + 1) && scanner.peek() != Some(b'[') {
+                    self.value(scanner, depth + 1)?;
+                } else {
+                    self.level(scanner, depth + 1)?;
                 }
-                if !scanner.take(b',') {
-                    return Err(scanner.syntax("',' or ']'").into());
+                count += 1;
+                match scanner.peek() {
+                    Some(b',') => scanner.advance(1),
+                    Some(b']') => {
+                        scanner.advance(1);
+                        break;
+                    }
+                    _ => return Err(scanner.syntax("',' or ']'").into()),
                 }
             }
         }
@@ -112,6 +112,17 @@ impl<'d> Nest<'d> {
                 Ok(())
             }
         }
+    }
+
+    #[inline]
+    fn value(&mut self, scanner: &mut Scanner<'_>, depth: usize) -> Result<(), NestError> {
+        (self.read)(scanner, self.data).map_err(|problem| match scanner.clone().skip() {
+            Ok(()) => {
+                let level = if depth <= 1 { "feature" } else { "row" };
+                NestError::Value { place: format!("{level} {}", self.row), problem }
+            }
+            Err(error) => NestError::Json(error),
+        })
     }
 
     fn size(&self, depth: usize) -> Option<usize> {

@@ -13,14 +13,14 @@ pub(super) struct Placed {
 }
 
 /// Places lists nested as `found` on an input whose row is `row`. `listed` means that the outermost
-/// list is one of rows, whatever it looks like.
+/// list, which the caller called `key`, is one of rows, whatever it looks like.
 ///
 /// A flat list is one row; a list of flat lists, or of lists nested as a row is, are many; lists nested
 /// as one row are one.
 ///
 /// # Errors
 /// What the row takes and what came, to follow `model 'x' `.
-pub(super) fn place(found: &[usize], row: &[Dim], listed: bool) -> Result<Placed, String> {
+pub(super) fn place(found: &[usize], row: &[Dim], listed: bool, key: &str) -> Result<Placed, String> {
     let single = |row| Ok(Placed { row, rows: 1, single: true });
     let many = |row| Ok(Placed { row, rows: found[0], single: false });
     match found {
@@ -31,7 +31,7 @@ pub(super) fn place(found: &[usize], row: &[Dim], listed: bool) -> Result<Placed
         },
         [_] => match unflatten(1, row) {
             Some(row) => many(row),
-            None => Err(format!("takes {} per row: each of 'instances' must be a list", feature_count(row))),
+            None => Err(format!("takes {} per row: each of '{key}' must be a list", feature_count(row))),
         },
         [_, inner @ ..] => {
             if let [count] = inner
@@ -126,7 +126,11 @@ mod tests {
         let expected = expected
             .map(|(row, rows, single)| Placed { row: row.to_vec(), rows, single })
             .map_err(str::to_owned);
-        assert_eq!(place(found, &row, listed), expected, "{found:?} on {row:?}, listed: {listed}");
+        assert_eq!(
+            place(found, &row, listed, "instances"),
+            expected,
+            "{found:?} on {row:?}, listed: {listed}"
+        );
     }
 
     #[test]

@@ -1,0 +1,124 @@
+//! Which JSON values stand for elements of each dtype: the plain ones, and what some dialects write besides.
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use gristmill_engine::tensor::DType;
+
+use super::element::{Element as _, ElementReader, Text, element_reader};
+use super::scan::{JsonError, Scanner};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Values {
+    /// Numbers, truth values and strings.
+    Plain,
+    /// A BYTES element may also be `{"b64": "<base64>"}`, as TensorFlow Serving has it.
+    Base64,
+}
+
+/// The key of TensorFlow Serving's base64 objects.
+const BASE64_KEY: &str = "b64";
+
+/// Padding may be left out: encoders differ.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+// === impl Values ===
+
+impl Values {
+    /// The reader for elements of `dtype`.
+    pub(crate) fn reader(self, dtype: DType) -> ElementReader {
+        match self {
+            _ if self.has_base64(dtype) => text_or_base64,
+            _ => element_reader(dtype),
+        }
+    }
+
+    /// Whether an object may stand for an element of `dtype`.
+    pub(crate) fn has_base64(self, dtype: DType) -> bool {
+        self == Values::Base64 && dtype == DType::Bytes
+    }
+}
+
+/// Whether the next value is `{"b64": "..."}` and has no other member.
+pub(crate) fn is_base64(scanner: &Scanner<'_>) -> bool {
+    let mut ahead = scanner.clone();
+    let (mut members, mut texts) = (0, 0);
+    let read = ahead.object("", |scanner, key| {
+        members += 1;
+        texts += usize::from(key == BASE64_KEY && scanner.peek() == Some(b'"'));
+        scanner.skip()
+    });
+    read.is_ok() && members == 1 && texts == 1
+}
+
+fn text_or_base64(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), String> {
+    if scanner.peek() != Some(b'{') {
+        return Text::read(scanner, data).map_err(|problem| {
+            problem.replace("expected a string", "expected a string or {\"b64\": \"<base64>\"}")
+        });
+    }
+    if !is_base64(scanner) {
+        return Err("expected a string or {\"b64\": \"<base64>\"}, got another object".into());
+    }
+    let mut problem = None;
+    let mut ahead = scanner.clone();
+    let read = ahead.object("", |scanner, _| {
+        let text = scanner.string()?;
+        problem = push_decoded(&text, data).err();
+        Ok(())
+    });
+    match (read, problem) {
+        (Ok(()), None) => {
+            *scanner = ahead;
+            Ok(())
+        }
+        (Ok(()), Some(problem)) => Err(problem),
+        (Err(JsonError::Syntax { message, .. } | JsonError::Meaning(message)), _) => Err(message),
+    }
+}
+
+/// Appends what `text` encodes as one BYTES element; line breaks in it are passed over.
+fn push_decoded(text: &str, data: &mut Vec<u8>) -> Result<(), String> {
+    let start = data.len();
+    data.extend_from_slice(&[0; 4]);
+    let decoded = match text.contains(|character: char| character.is_ascii_whitespace()) {
+        false => BASE64.decode_vec(text, data),
+        true => BASE64.decode_vec(text.split_ascii_whitespace().collect::<String>(), data),
+    };
+    let length = u32::try_from(data.len() - start - 4);
+    match (decoded, length) {
+        (Ok(()), Ok(length)) => {
+            data[start..start + 4].copy_from_slice(&length.to_le_bytes());
+            Ok(())
+        }
+        (Err(error), _) => Err(format!("'b64' is not base64: {error}")),
+        (_, Err(_too_long)) => Err("a string of 4 GiB or more".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<u8>, String> {
+        let mut data = Vec::new();
+        Values::Base64.reader(DType::Bytes)(&mut Scanner::new(text), &mut data).map(|()| data)
+    }
+
+    #[test]
+    fn strings_and_base64() {
+        assert_eq!(read(r#""ab""#).unwrap(), b"\x02\0\0\0ab");
+        assert_eq!(read(r#"{"b64": "/wA="}"#).unwrap(), b"\x02\0\0\0\xff\0");
+        assert_eq!(read(r#"{"b64": "/wA"}"#).unwrap(), b"\x02\0\0\0\xff\0");
+        assert_eq!(read(r#"{"b64": "/w\nA=\n"}"#).unwrap(), b"\x02\0\0\0\xff\0");
+        assert_eq!(read(r#"{"b64": ""}"#).unwrap(), b"\0\0\0\0");
+        assert_eq!(read(r#"{"b64": "?"}"#).unwrap_err(), "'b64' is not base64: Invalid symbol 63, offset 0.");
+        let expected = r#"expected a string or {"b64": "<base64>"}, got"#;
+        assert_eq!(read("7").unwrap_err(), format!("{expected} 7"));
+        assert_eq!(read(r#"{"b64": 7}"#).unwrap_err(), format!("{expected} another object"));
+        assert_eq!(read(r#"{"b64": "", "a": 1}"#).unwrap_err(), format!("{expected} another object"));
+    }
+}

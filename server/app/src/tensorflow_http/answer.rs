@@ -1,0 +1,168 @@
+//! What TensorFlow Serving's clients read: predictions by row or column, classes with scores, values.
+
+use gristmill_engine::error::InferError;
+use gristmill_engine::request::Response;
+use gristmill_engine::tensor::{DType, Tensor};
+
+use super::request::Format;
+use crate::codec::json::nested::{NestedWriter, Texts};
+use crate::codec::json::write::write_string;
+use crate::predict_http::rule::Rule;
+
+/// Outputs of strings whose names end so are bytes and go in base64, as TensorFlow Serving has it.
+const BYTES_SUFFIX: &str = "_bytes";
+
+/// `{"predictions": […]}` with one entry for each row, or `{"outputs": …}` with whole outputs; objects where the
+/// model has several outputs.
+///
+/// # Errors
+/// `InvalidInput` for strings that are not UTF-8, and for rows of outputs that have none or not the same number.
+pub fn encode_predictions(format: Format, response: &Response) -> Result<Vec<u8>, InferError> {
+    let mut outputs: Vec<Output<'_>> =
+        response.outputs.iter().map(|(index, tensor)| Output::new(response, *index, tensor)).collect();
+    let data_bytes: usize = response.outputs.iter().map(|(_, tensor)| tensor.data().len()).sum();
+    let mut json = Vec::with_capacity(64 + 3 * data_bytes);
+    match format {
+        Format::Columns => {
+            json.extend_from_slice(b"{\"outputs\":");
+            write_entry(&mut outputs, 0, &mut json)?;
+        }
+        Format::Rows => {
+            let rows = row_count(&outputs)?;
+            json.extend_from_slice(b"{\"predictions\":[");
+            for row in 0..rows {
+                if row > 0 {
+                    json.push(b',');
+                }
+                write_entry(&mut outputs, 1, &mut json)?;
+            }
+            json.push(b']');
+        }
+    }
+    json.push(b'}');
+    Ok(json)
+}
+
+/// `{"results": [[["label", score], …], …]}`: every class of every row.
+///
+/// # Errors
+/// `InvalidInput` for a model without an output of class scores.
+pub(super) fn encode_classes(response: &Response) -> Result<Vec<u8>, InferError> {
+    let model = &response.model;
+    let (Rule::HighestScore { scores } | Rule::Label { scores: Some(scores), .. }) =
+        Rule::of(&model.signature)
+    else {
+        return Err(InferError::InvalidInput(format!(
+            "model '{}' has no output of class scores: ask with ':predict'",
+            model.name
+        )));
+    };
+    let spec = &model.signature.outputs[scores];
+    let tensor = output(response, scores);
+    let rows = if model.signature.is_batched() { tensor.shape()[0] } else { 1 };
+    let classes = tensor.element_count() / rows.max(1);
+    let mut writer = NestedWriter::new(&spec.name, tensor, Texts::Strings);
+    let mut json = b"{\"results\":[".to_vec();
+    for row in 0..rows {
+        json.extend_from_slice(if row > 0 { b",[" } else { b"[" });
+        for class in 0..classes {
+            json.extend_from_slice(if class > 0 { b",[" } else { b"[" });
+            match spec.labels.get(class) {
+                Some(label) => write_string(label, &mut json),
+                None => write_string(&class.to_string(), &mut json),
+            }
+            json.push(b',');
+            writer.write(&[], &mut json)?;
+            json.push(b']');
+        }
+        json.push(b']');
+    }
+    json.extend_from_slice(b"]}");
+    Ok(json)
+}
+
+/// `{"results": [value, …]}`: the one value of every row.
+///
+/// # Errors
+/// `InvalidInput` for a model that gives anything but one number a row.
+pub(super) fn encode_values(response: &Response) -> Result<Vec<u8>, InferError> {
+    let model = &response.model;
+    let refused = || {
+        InferError::InvalidInput(format!(
+            "model '{}' does not give one number a row: ask with ':predict'",
+            model.name
+        ))
+    };
+    let Rule::Values { output: index } = Rule::of(&model.signature) else { return Err(refused()) };
+    let tensor = output(response, index);
+    let rows = tensor.shape().first().copied().unwrap_or(1);
+    if tensor.element_count() != rows || tensor.dtype() == DType::Bytes {
+        return Err(refused());
+    }
+    let mut json = b"{\"results\":".to_vec();
+    let spec = &model.signature.outputs[index];
+    NestedWriter::new(&spec.name, tensor, Texts::Strings).write(&[rows], &mut json)?;
+    json.push(b'}');
+    Ok(json)
+}
+
+/// One output while it is written.
+struct Output<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    writer: NestedWriter<'a>,
+}
+
+// === impl Output ===
+
+impl<'a> Output<'a> {
+    fn new(response: &'a Response, index: usize, tensor: &'a Tensor) -> Output<'a> {
+        let name = response.model.signature.outputs[index].name.as_str();
+        let texts = if name.ends_with(BYTES_SUFFIX) { Texts::Base64 } else { Texts::Strings };
+        Output { name, shape: tensor.shape(), writer: NestedWriter::new(name, tensor, texts) }
+    }
+}
+
+/// Appends the next piece of the only output, or an object with one of each. A piece is nested like what follows the
+/// first `axes` dimensions.
+fn write_entry(outputs: &mut [Output<'_>], axes: usize, json: &mut Vec<u8>) -> Result<(), InferError> {
+    if let [only] = outputs {
+        return only.writer.write(&only.shape[axes..], json);
+    }
+    json.push(b'{');
+    for (index, output) in outputs.iter_mut().enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
+        write_string(output.name, json);
+        json.push(b':');
+        output.writer.write(&output.shape[axes..], json)?;
+    }
+    json.push(b'}');
+    Ok(())
+}
+
+fn row_count(outputs: &[Output<'_>]) -> Result<usize, InferError> {
+    let mut rows = None;
+    for Output { name, shape, .. } in outputs {
+        let problem = match (shape.first(), rows) {
+            (Some(&found), None) => {
+                rows = Some(found);
+                continue;
+            }
+            (Some(&found), Some(expected)) if found == expected => continue,
+            (Some(found), Some(expected)) => format!("has {found} rows, others have {expected}"),
+            (None, _) => "is one value and has no rows".to_owned(),
+        };
+        return Err(InferError::InvalidInput(format!(
+            "output '{name}' {problem}: ask with 'inputs' in place of 'instances' for whole outputs"
+        )));
+    }
+    Ok(rows.unwrap_or(0))
+}
+
+/// The output at `index` of the signature.
+fn output(response: &Response, index: usize) -> &Tensor {
+    let found = response.outputs.iter().find(|(output, _)| *output == index);
+    &found.expect("all outputs were asked for; this is a bug").1
+}

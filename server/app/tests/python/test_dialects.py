@@ -1,0 +1,141 @@
+"""Every dialect gives the same numbers: each is asked for the same rows, and compared bit for bit with Triton's client.
+
+A dialect is a function from a server, a model, a version and inputs to outputs as plain nested lists. Decimal text
+that reads back as another float than the one that was computed would be found here.
+"""
+
+import numpy as np
+import pytest
+
+import reference
+import served
+from clients import Client, request
+
+ROWS = 7
+
+
+def tensorflow_rows(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    """One object for each row; the only input may stand without its name, the only output always does."""
+    if len(inputs) == 1:
+        [instances] = (value.tolist() for value in inputs.values())
+    else:
+        instances = [{name: value[row].tolist() for name, value in inputs.items()} for row in range(ROWS)]
+    answer = post(server, f"/v1/models/{model}/versions/{version}:predict", {"instances": instances})
+    return by_column(answer["predictions"], model, version)
+
+
+def tensorflow_columns(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    body = {"inputs": {name: value.tolist() for name, value in inputs.items()}, "signature_name": "serving_default"}
+    outputs = post(server, f"/v1/models/{model}/versions/{version}:predict", body)["outputs"]
+    return outputs if isinstance(outputs, dict) else {only_output(model, version): outputs}
+
+
+DIALECTS = [tensorflow_rows, tensorflow_columns]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.__name__)
+@pytest.mark.parametrize("model, version", reference.MODELS)
+def test_same_numbers(server, model, version, dialect):
+    inputs = reference.rows(model, version, ROWS, seed=31)
+    with Client(server, "grpc") as triton:
+        wanted = triton.infer(model, inputs, version).outputs
+    actual = dialect(server, model, version, inputs)
+    assert actual.keys() == wanted.keys()
+    for name, value in wanted.items():
+        value = reference.plain(value)
+        np.testing.assert_array_equal(np.array(actual[name], dtype=value.dtype), value, err_msg=name, strict=True)
+    reference.assert_same(wanted, reference.expected(model, version, inputs))
+
+
+def test_tensorflow_classes(server):
+    inputs = reference.rows("breast_cancer", "1", 3, seed=32)
+    examples = [{name: float(value[row, 0]) for name, value in inputs.items()} for row in range(3)]
+    results = post(server, "/v1/models/breast_cancer:classify", {"examples": examples})["results"]
+    wanted = reference.expected("breast_cancer", "1", inputs)
+    scores = np.array([[score for _, score in row] for row in results])
+    np.testing.assert_allclose(scores, wanted["output_probability"], rtol=1e-5, atol=1e-5)
+    best = [row[index][0] for row, index in zip(results, scores.argmax(axis=1))]
+    assert best == reference.plain(wanted["output_label"]).tolist()
+
+
+def test_tensorflow_values(server):
+    inputs = reference.rows("diabetes", "2", 3, seed=33)
+    [(name, rows)] = inputs.items()
+    results = post(server, "/v1/models/diabetes:regress", {"examples": [{name: row.tolist()} for row in rows]})["results"]
+    wanted = reference.expected("diabetes", "2", inputs)["progression"]
+    np.testing.assert_allclose(results, wanted.ravel(), rtol=1e-5)
+
+
+def test_tensorflow_describes_what_is_served(server):
+    [status] = get(server, "/v1/models/diabetes/versions/1")["model_version_status"]
+    assert (status["version"], status["state"], status["status"]["error_code"]) == ("1", "AVAILABLE", "OK")
+    model = get(server, "/v1/models/diabetes")
+    assert (model["name"], model["ready"]) == ("diabetes", True)
+    assert {status["version"] for status in model["model_version_status"]} == {"1", "2"}
+    assert set(get(server, "/v1/models")["models"]) == {"breast_cancer", "diabetes", "digits"}
+    metadata = get(server, "/v1/models/digits/metadata")
+    assert metadata["model_spec"] == {"name": "digits", "signature_name": "", "version": "1"}
+    signature = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
+    image = signature["inputs"]["image"]
+    assert image["dtype"] == "DT_FLOAT"
+    assert [dim["size"] for dim in image["tensor_shape"]["dim"]] == ["-1", "1", "8", "8"]
+    assert {name: output["dtype"] for name, output in signature["outputs"].items()} == {
+        "digit": "DT_INT64",
+        "probabilities": "DT_FLOAT",
+    }
+
+
+def test_a_model_that_does_not_serve(tmp_path):
+    """KServe's clients look at the status and at `ready`, TensorFlow Serving's at the states."""
+    (tmp_path / "broken" / "1").mkdir(parents=True)
+    (tmp_path / "broken" / "1" / "model.onnx").write_bytes(b"no model")
+    with served.serve("tract", repository=tmp_path) as server:
+        reply = request(server.http, "GET", "/v1/models/broken")
+        assert (reply.status, reply.json["ready"]) == (503, False)
+        [status] = reply.json["model_version_status"]
+        assert (status["version"], status["state"]) == ("1", "END")
+        assert status["status"]["error_message"]
+        assert get(server, "/v1/models/broken/versions/1")["model_version_status"] == [status]
+        assert request(server.http, "POST", "/v1/models/broken:predict", {"instances": [[1]]}).status == 503
+
+
+@pytest.mark.parametrize(
+    "path, body, status, words",
+    [
+        ("/v1/models/nothing:predict", {"instances": [[1]]}, 404, ["nothing"]),
+        ("/v1/models/diabetes/versions/9:predict", {"instances": [[1]]}, 404, ["9"]),
+        ("/v1/models/diabetes:predict", {"instances": [[1, 2, 3]]}, 400, ["10", "3"]),
+        ("/v1/models/diabetes:predict", {"signature_name": "other", "instances": [[1] * 10]}, 400, ["other"]),
+        ("/v1/models/diabetes:predict", b'{"instances": [[1,', 400, ["byte"]),
+        ("/v1/models/diabetes:classify", {"examples": [{"measurements": [1] * 10}]}, 400, ["scores"]),
+        ("/v1/models/diabetes:explain", {"instances": [[1] * 10]}, 501, ["explain"]),
+    ],
+)
+def test_tensorflow_faults(server, path, body, status, words):
+    reply = request(server.http, "POST", path, body)
+    assert reply.status == status, reply.body
+    assert all(word in reply.json["error"] for word in words), reply.json
+
+
+def post(server, path: str, body) -> dict:
+    reply = request(server.http, "POST", path, body)
+    assert reply.status == 200, reply.body
+    return reply.json
+
+
+def get(server, path: str) -> dict:
+    reply = request(server.http, "GET", path)
+    assert reply.status == 200, reply.body
+    return reply.json
+
+
+def by_column(rows: list, model: str, version: str) -> dict:
+    """Outputs by name, of rows that are objects, or values where there is only one output."""
+    if not isinstance(rows[0], dict):
+        return {only_output(model, version): rows}
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def only_output(model: str, version: str) -> str:
+    [output] = reference.session(model, version).get_outputs()
+    return output.name
