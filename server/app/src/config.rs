@@ -15,7 +15,7 @@ use gristmill_onnx::{BackendChoice, OnnxBackend, OnnxOptions, Provider, Provider
 use serde::Deserialize;
 
 use self::lifecycle::{RawBudget, RawVersions, RawWatch};
-use self::scheduling::{RawBatching, RawPriorities, RawQueue};
+use self::scheduling::{RawBatching, RawFallback, RawPriorities, RawQueue};
 use crate::cli::{BackendArg, ModelArgs};
 use crate::triton_config::{self, DeclaredBackend, TritonConfig};
 use crate::{golden, manifest};
@@ -65,6 +65,7 @@ struct Raw {
     budget: RawBudget,
     watch: Option<RawWatch>,
     slo_objective: Option<f64>,
+    degrade_to: Option<RawFallback>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -217,14 +218,6 @@ pub fn parse_model_toml(text: &str) -> Result<ModelToml, String> {
         });
         checked.collect::<Result<Vec<_>, _>>()
     });
-    let tuning = Tuning {
-        instances: between("instances", raw.instances, WORKERS_MAX)?,
-        threads: between("threads", raw.threads, WORKERS_MAX)?,
-        run_timeout: scheduling::run_timeout(raw.run_timeout.as_deref())?,
-        weight: between("weight", raw.weight, WEIGHT_MAX)?,
-        budget: lifecycle::budget(raw.budget)?,
-        ..scheduling::tuning(raw.batching, raw.queue, raw.priorities, raw.slo.as_deref())?
-    };
     let lifecycle = lifecycle::lifecycle(
         raw.versions,
         raw.labels,
@@ -232,6 +225,15 @@ pub fn parse_model_toml(text: &str) -> Result<ModelToml, String> {
         raw.allow_signature_change,
         raw.watch,
     )?;
+    let tuning = Tuning {
+        instances: between("instances", raw.instances, WORKERS_MAX)?,
+        threads: between("threads", raw.threads, WORKERS_MAX)?,
+        run_timeout: scheduling::run_timeout(raw.run_timeout.as_deref())?,
+        weight: between("weight", raw.weight, WEIGHT_MAX)?,
+        degrade_to: scheduling::fallback(raw.degrade_to, &lifecycle.policy)?,
+        budget: lifecycle::budget(raw.budget)?,
+        ..scheduling::tuning(raw.batching, raw.queue, raw.priorities, raw.slo.as_deref())?
+    };
     let backend = raw.backend.map(|raw| match raw {
         RawBackend::Auto => BackendChoice::Auto,
         RawBackend::Onnxruntime => BackendChoice::OnnxRuntime,
@@ -270,7 +272,7 @@ mod tests {
     use expect_test::{Expect, expect};
     use gristmill_engine::budget::Budget;
     use gristmill_engine::conduct::Watch;
-    use gristmill_engine::tuning::{Priorities, QueuePolicy, TimeoutAction};
+    use gristmill_engine::tuning::{Fallback, Priorities, QueuePolicy, TimeoutAction};
     use std::time::Duration;
 
     fn check(text: &str, expected: Expect) {
@@ -306,6 +308,7 @@ mod tests {
             budget = { run_p99 = { 1 = "2ms" }, resident_bytes = 1000000 }
             watch = { period = "2m", p99_ratio_max = 3.0 }
             slo_objective = 0.99
+            degrade_to = "small"
 
             [queue]
             order = "arrival"
@@ -328,6 +331,7 @@ mod tests {
             threads: Some(3),
             batch_rows_max: Some(16),
             batch_delay: Some(Duration::from_millis(2)),
+            degrade_to: Some(Fallback::Name("small".into())),
             is_eager: true,
             queue_rows_max: Some(100),
             queue_bytes_max: Some(1000),
@@ -477,7 +481,7 @@ mod tests {
                   |
                 1 | instance = 2
                   | ^^^^^^^^
-                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `run_timeout`, `weight`, `slo`, `priorities`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`, `slo_objective`"#]],
+                unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `run_timeout`, `weight`, `slo`, `priorities`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`, `slo_objective`, `degrade_to`"#]],
         );
         check(
             "backend = \"torch\"",

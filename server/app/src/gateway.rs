@@ -29,6 +29,8 @@ pub(crate) struct Call<'a> {
     permit: Option<Permit>,
     wants_timing: bool,
     timing: Option<Timing>,
+    /// Who was asked and would have refused, as `NAME:VERSION`, where another one answered.
+    degraded_from: Option<String>,
     /// The span that the caller made for it.
     parent: Option<TraceParent>,
     /// Where it is traced.
@@ -39,6 +41,8 @@ pub(crate) struct Call<'a> {
 const WANTS_TIMING: HeaderName = HeaderName::from_static("x-gristmill-timing");
 /// Durations in milliseconds, to the microsecond, as browsers read them (W3C Server Timing).
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// In an answer of a cheaper model or version: who was asked, as `NAME:VERSION`.
+const DEGRADED_FROM: HeaderName = HeaderName::from_static("x-gristmill-degraded-from");
 const BATCH_ROWS: HeaderName = HeaderName::from_static("x-gristmill-batch-rows");
 
 // === impl Gateway ===
@@ -75,7 +79,16 @@ impl Gateway {
         let parent = TraceParent::of(headers);
         let span = self.traces.as_ref().and_then(|traces| traces.begin(parent, headers, protocol));
         let wants_timing = headers.get(WANTS_TIMING).is_some_and(|value| value == "1");
-        Call { gateway: self, headers, permit: None, wants_timing, timing: None, parent, span }
+        Call {
+            gateway: self,
+            headers,
+            permit: None,
+            wants_timing,
+            timing: None,
+            degraded_from: None,
+            parent,
+            span,
+        }
     }
 }
 
@@ -100,6 +113,8 @@ impl Call<'_> {
             span.answered(submitted, &response);
         }
         self.timing = self.wants_timing.then_some(response.timing);
+        let asked = response.degraded_from.as_ref();
+        self.degraded_from = asked.map(|asked| format!("{}:{}", asked.name, asked.version));
         if let (Some(exemplars), Some(trace_id)) = (&self.gateway.exemplars, self.sampled_trace()) {
             exemplars.keep(trace_id, &response);
         }
@@ -117,6 +132,11 @@ impl Call<'_> {
         self.timing
     }
 
+    /// Who was asked and would have refused, where another one answered.
+    pub(crate) fn degraded_from(&self) -> Option<&str> {
+        self.degraded_from.as_deref()
+    }
+
     /// How it ended. A call of which nobody says so is one whose caller left.
     pub(crate) fn end(&mut self, failure: Option<&Failure<'_>>) {
         if let Some(span) = &mut self.span {
@@ -128,6 +148,11 @@ impl Call<'_> {
     pub(crate) fn annotate(&self, headers: &mut HeaderMap) {
         if let Some(span) = &self.span {
             span.annotate(headers);
+        }
+        if let Some(asked) = self.degraded_from() {
+            // A name that a header cannot carry; the answer names who gave it all the same.
+            let value = HeaderValue::try_from(asked).unwrap_or(HeaderValue::from_static("?"));
+            headers.insert(DEGRADED_FROM, value);
         }
         if let Some(timing) = self.timing {
             let value = HeaderValue::try_from(server_timing(timing));

@@ -1,5 +1,7 @@
 //! What is being served now: one immutable snapshot, replaced whole.
 
+mod fallback;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use self::fallback::Fallbacks;
 use crate::deployment::Deployment;
 use crate::error::InferError;
 use crate::request::VersionSelector;
@@ -35,6 +38,7 @@ pub enum VersionState {
 #[derive(Default)]
 pub(crate) struct Catalog {
     models: HashMap<String, Served>,
+    fallbacks: Fallbacks,
     /// Of every model in the repository, serving or not.
     service_levels: BTreeMap<String, Arc<ServiceLevel>>,
     index: BTreeMap<(String, u64), (VersionState, String)>,
@@ -114,7 +118,23 @@ impl Catalog {
             }
             catalog.service_levels.insert(name, service_level);
         }
+        catalog.fallbacks = Fallbacks::new(&catalog.models);
         catalog
+    }
+
+    /// Who is asked instead where `deployment`, which serves from this catalog, would refuse for lack of time or room.
+    /// Who asks for a version by its number gets that one or none.
+    pub(crate) fn fallback(
+        &self,
+        deployment: &Deployment,
+        version: &VersionSelector,
+    ) -> Option<&Arc<Deployment>> {
+        match (deployment.degrade_to(), version) {
+            (None, _) | (_, VersionSelector::Number(_)) => None,
+            (Some(_), VersionSelector::Default | VersionSelector::Label(_)) => {
+                self.fallbacks.of(&deployment.info)
+            }
+        }
     }
 
     /// The deployment that answers for `name`.

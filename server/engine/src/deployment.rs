@@ -20,6 +20,7 @@ use crate::request::{ModelInfo, Query, Request};
 use crate::service_level::ServiceLevel;
 use crate::statistics::{BatchStatistics, Counted, Statistics};
 use crate::terms::Terms;
+use crate::tuning::Fallback;
 use crate::waiting::{Due, Place};
 
 /// A version that can serve.
@@ -43,6 +44,8 @@ pub(crate) struct Deployment {
 /// A query that waits for its answer. Dropping it frees what it still has of the queue.
 pub(crate) struct Admitted {
     deployment: Arc<Deployment>,
+    /// Who would have refused it.
+    degraded_from: Option<Arc<ModelInfo>>,
     pub(crate) ticket: Ticket,
     places: Places,
     arrived: Instant,
@@ -55,8 +58,10 @@ pub(crate) struct Admitted {
 type Places = SmallVec<[Place; 1]>;
 
 /// Why a query was not admitted.
-pub(crate) enum Refused {
+enum Refused {
     Error(InferError),
+    /// There is no time or no room: another version may have both.
+    Overload(InferError),
     /// The version was retired meanwhile; the query may try its successor.
     Closed,
 }
@@ -107,14 +112,39 @@ impl Deployment {
         }
     }
 
-    /// Checks a query that arrives now and queues it. Never blocks.
-    pub(crate) fn submit(self: &Arc<Deployment>, query: Query, now: Instant) -> Result<Admitted, Refused> {
-        let result = self.admit(query, now);
-        if let Err(Refused::Error(error)) = &result {
-            self.count(Outcome::of(error));
-            self.record_failure(Duration::ZERO);
+    /// Checks a query that arrives now and queues it, or else has `fallback` do that. Never blocks.
+    ///
+    /// # Errors
+    /// Counted as this deployment's.
+    pub(crate) fn submit(
+        self: &Arc<Deployment>,
+        query: Query,
+        now: Instant,
+        fallback: Option<&Arc<Deployment>>,
+    ) -> Result<Admitted, InferError> {
+        let spare = fallback.map(|fallback| (fallback, query.clone()));
+        let refused = match self.admit(query, now) {
+            Ok(admitted) => return Ok(admitted),
+            Err(refused) => refused,
+        };
+        if let (Refused::Overload(_), Some((fallback, query))) = (&refused, spare)
+            && let Ok(mut admitted) = fallback.admit(query, now)
+        {
+            self.metrics.degraded.increment(1);
+            admitted.degraded_from = Some(Arc::clone(&self.info));
+            return Ok(admitted);
         }
-        result
+        match refused {
+            Refused::Error(error) | Refused::Overload(error) => {
+                self.count(Outcome::of(&error));
+                self.record_failure(Duration::ZERO);
+                Err(error)
+            }
+            Refused::Closed => {
+                self.count(Outcome::Unavailable);
+                Err(InferError::Unavailable("the server is shutting down".into()))
+            }
+        }
     }
 
     fn admit(self: &Arc<Deployment>, mut query: Query, arrived: Instant) -> Result<Admitted, Refused> {
@@ -149,10 +179,10 @@ impl Deployment {
         match pushed {
             Ok((places, ticket)) => {
                 let deployment = Arc::clone(self);
-                Ok(Admitted { deployment, ticket, places, arrived, due, is_over: false })
+                Ok(Admitted { deployment, degraded_from: None, ticket, places, arrived, due, is_over: false })
             }
             Err(Refusal::Closed) => Err(Refused::Closed),
-            Err(refusal) => Err(Refused::Error(self.refused(refusal))),
+            Err(refusal) => Err(Refused::Overload(self.refused(refusal))),
         }
     }
 
@@ -218,6 +248,11 @@ impl Deployment {
             slo,
             capacity: Capacity::new(cost, batch_rows_max, workers, slo),
         })
+    }
+
+    /// Who is to answer what it would refuse for lack of time or room.
+    pub(crate) fn degrade_to(&self) -> Option<&Fallback> {
+        self.terms.degrade_to.as_ref()
     }
 
     /// A request that has ended otherwise than with an answer.
@@ -290,6 +325,10 @@ impl Deployment {
 impl Admitted {
     pub(crate) fn info(&self) -> &Arc<ModelInfo> {
         &self.deployment.info
+    }
+
+    pub(crate) fn degraded_from(&self) -> Option<&Arc<ModelInfo>> {
+        self.degraded_from.as_ref()
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {

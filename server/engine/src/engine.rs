@@ -13,7 +13,7 @@ use crate::capacity::LatencyModel;
 use crate::catalog::Published;
 pub use crate::catalog::{IndexEntry, VersionState};
 use crate::cores::Cores;
-use crate::deployment::{Admitted, Refused};
+use crate::deployment::Admitted;
 use crate::error::{InferError, Stage};
 use crate::metrics;
 use crate::reconcile::{Options, Reconciler};
@@ -66,7 +66,8 @@ impl Engine {
         let answer = await_answer(&mut admitted).await?;
         admitted.settle(answer.is_ok());
         let Answer { outputs, timing, batches } = answer?;
-        Ok(Response { model: Arc::clone(admitted.info()), outputs, timing, batches })
+        let degraded_from = admitted.degraded_from().map(Arc::clone);
+        Ok(Response { model: Arc::clone(admitted.info()), degraded_from, outputs, timing, batches })
     }
 
     /// The catalog guard lives in here only: nothing of it is held while the caller waits.
@@ -81,13 +82,8 @@ impl Engine {
                 service_level.count(metrics::Outcome::of(error), now);
             }
         })?;
-        deployment.submit(query, now).map_err(|refused| match refused {
-            Refused::Error(error) => error,
-            Refused::Closed => {
-                deployment.count(metrics::Outcome::Unavailable);
-                InferError::Unavailable("the server is shutting down".into())
-            }
-        })
+        let fallback = catalog.fallback(deployment, &query.version);
+        deployment.submit(query, now, fallback)
     }
 
     /// What serves under `name`.

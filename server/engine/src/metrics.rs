@@ -50,6 +50,13 @@ pub const REQUESTS: Metric = Metric {
     labels: &["model", "version", "outcome"],
     help: "Requests by how they ended",
 };
+pub const DEGRADED: Metric = Metric {
+    name: "gristmill_degraded_requests_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: VERSION_LABELS,
+    help: "Requests that the version would have refused and that its degrade_to took",
+};
 pub const REQUEST_SECONDS: Metric = Metric {
     name: "gristmill_request_seconds",
     kind: Kind::Histogram(SECONDS_BUCKETS),
@@ -229,6 +236,7 @@ pub const DEADLINE_OVERRUN_SECONDS: Metric = Metric {
 /// The metrics of this crate, in the order of `/metrics`' documentation.
 pub const METRICS: &[Metric] = &[
     REQUESTS,
+    DEGRADED,
     REQUEST_SECONDS,
     QUEUE_SECONDS,
     ASSEMBLY_SECONDS,
@@ -272,6 +280,7 @@ pub(crate) enum Outcome {
 /// Handles of one version, resolved once when it is deployed.
 pub(crate) struct DeploymentMetrics {
     outcomes: [Counter; Outcome::ALL.len()],
+    pub(crate) degraded: Counter,
     pub(crate) request_seconds: Histogram,
     pub(crate) queue_seconds: Histogram,
     pub(crate) assembly_seconds: Histogram,
@@ -417,6 +426,7 @@ impl DeploymentMetrics {
         DeploymentMetrics {
             outcomes: Outcome::ALL
                 .map(|outcome| metrics::counter!(REQUESTS.name, &labels_and("outcome", outcome.label()))),
+            degraded: metrics::counter!(DEGRADED.name, &labels),
             request_seconds: metrics::histogram!(REQUEST_SECONDS.name, &labels),
             queue_seconds: metrics::histogram!(QUEUE_SECONDS.name, &labels),
             assembly_seconds: metrics::histogram!(ASSEMBLY_SECONDS.name, &labels),

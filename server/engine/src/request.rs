@@ -122,6 +122,8 @@ pub type Outputs = SmallVec<[(usize, Tensor); 2]>;
 pub struct Response {
     /// Who answered.
     pub model: Arc<ModelInfo>,
+    /// Who was asked and would have refused, where that is another one.
+    pub degraded_from: Option<Arc<ModelInfo>>,
     pub outputs: Outputs,
     pub timing: Timing,
     /// Of a traced request, the batches that it was in.

@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use crate::request::Query;
-use crate::tuning::{PRIORITY_LEVELS_MAX, QueuePolicy, TimeoutAction, Tuning};
+use crate::tuning::{Fallback, PRIORITY_LEVELS_MAX, QueuePolicy, TimeoutAction, Tuning};
 use crate::waiting::Due;
 
 /// What an operator promises about a version's requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
     pub(crate) slo: Option<Duration>,
+    /// Who answers what would be refused for lack of time or room.
+    pub(crate) degrade_to: Option<Fallback>,
     /// From the most urgent priority; at least one.
     levels: Vec<QueuePolicy>,
     /// Index of the level of a request that does not say.
@@ -27,7 +29,8 @@ impl Terms {
         let index = |level: u64| level.clamp(1, count) as usize - 1;
         let own = |level: u64| tuning.level_policies.get(&level).copied().unwrap_or(tuning.queue_policy);
         let levels = (1..=count).map(own).collect();
-        Terms { slo: tuning.slo, levels, default_level: index(default) }
+        let degrade_to = tuning.degrade_to.clone();
+        Terms { slo: tuning.slo, degrade_to, levels, default_level: index(default) }
     }
 
     /// By level: most requests that wait.

@@ -41,8 +41,19 @@ pub struct Tuning {
     /// By level.
     pub level_policies: BTreeMap<u64, QueuePolicy>,
     pub budget: Budget,
+    /// Who is asked instead where this model would refuse for lack of time or room.
+    pub degrade_to: Option<Fallback>,
     /// First come, first served, without looking ahead: for comparison only.
     pub is_eager: bool,
+}
+
+/// A cheaper way to an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// Another version of the same model.
+    Version(u64),
+    /// A label of the same model, or else another model, of which the default version is asked.
+    Name(String),
 }
 
 /// Levels of priority from 1, the most urgent.

@@ -57,7 +57,8 @@ pub fn echo(inputs: &[NamedTensor]) -> Response {
         notes: Vec::new(),
     };
     let outputs = inputs.iter().map(|input| input.tensor.clone()).enumerate().collect();
-    Response { model: Arc::new(model), outputs, timing: Timing::default(), batches: Vec::new() }
+    let model = Arc::new(model);
+    Response { model, degraded_from: None, outputs, timing: Timing::default(), batches: Vec::new() }
 }
 
 /// The same names, dtypes, shapes and bytes in the same order.

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gristmill_engine::tuning::{PRIORITY_LEVELS_MAX, Priorities, QueuePolicy, TimeoutAction, Tuning};
+use gristmill_engine::registry::VersionPolicy;
+use gristmill_engine::tuning::{
+    Fallback, PRIORITY_LEVELS_MAX, Priorities, QueuePolicy, TimeoutAction, Tuning,
+};
 use serde::Deserialize;
 
 use super::between;
@@ -63,6 +66,13 @@ enum RawTimeoutAction {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a version, a label, or the name of another model")]
+pub(super) enum RawFallback {
+    Version(u64),
+    Name(String),
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPriorities {
     levels: u64,
@@ -112,6 +122,27 @@ pub(super) fn tuning(
         is_eager: matches!(queue.order, Some(RawOrder::Arrival)),
         ..Tuning::default()
     })
+}
+
+/// Who is asked instead where a model would refuse.
+pub(super) fn fallback(raw: Option<RawFallback>, policy: &VersionPolicy) -> Result<Option<Fallback>, String> {
+    let expected = "expected a version from 1, a label, or the name of another model";
+    let (version, name) = match raw {
+        None => return Ok(None),
+        Some(RawFallback::Version(version)) => (Some(version), String::new()),
+        Some(RawFallback::Name(name)) => (name.parse().ok(), name),
+    };
+    match version {
+        Some(0) => Err(format!("degrade_to is 0: {expected}")),
+        Some(version) => match policy {
+            VersionPolicy::Specific(list) if !list.contains(&version) => {
+                Err(format!("degrade_to is {version}, which is none of the versions that serve: {policy}"))
+            }
+            _ => Ok(Some(Fallback::Version(version))),
+        },
+        None if name.is_empty() => Err(format!("degrade_to is \"\": {expected}")),
+        None => Ok(Some(Fallback::Name(name))),
+    }
 }
 
 /// How long one run may last.
@@ -176,4 +207,28 @@ fn positive(field: &str, text: &str) -> Result<Duration, String> {
 fn duration(field: &str, example: &str, text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|why| format!("{field} is \"{text}\": expected a duration such as \"{example}\" ({why})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_fallback_is_a_version_or_a_name() {
+        let read = |raw| fallback(Some(raw), &VersionPolicy::Specific(BTreeSet::from([1, 2])));
+        let name = |name: &str| RawFallback::Name(name.into());
+        assert_eq!(read(RawFallback::Version(2)), Ok(Some(Fallback::Version(2))));
+        assert_eq!(read(name("2")), Ok(Some(Fallback::Version(2))));
+        assert_eq!(read(name("small")), Ok(Some(Fallback::Name("small".into()))));
+        let expected = "expected a version from 1, a label, or the name of another model";
+        assert_eq!(read(RawFallback::Version(0)), Err(format!("degrade_to is 0: {expected}")));
+        assert_eq!(read(name("")), Err(format!("degrade_to is \"\": {expected}")));
+        assert_eq!(
+            read(RawFallback::Version(3)),
+            Err("degrade_to is 3, which is none of the versions that serve: only 1, 2".into())
+        );
+        assert_eq!(fallback(None, &VersionPolicy::All), Ok(None));
+    }
 }

@@ -78,6 +78,12 @@ impl Inference {
         };
         let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
         answer.parameters.insert(FINAL.to_owned(), last);
+        if let Some(asked) = call.degraded_from() {
+            let parameter_choice = Some(ParameterChoice::StringParam(asked.to_owned()));
+            answer
+                .parameters
+                .insert("gristmill_degraded_from".to_owned(), InferParameter { parameter_choice });
+        }
         if let Some(timing) = call.timing() {
             answer.parameters.extend(timing_parameters(timing));
         }

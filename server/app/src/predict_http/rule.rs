@@ -387,8 +387,13 @@ mod tests {
         let rule = Rule::of(&model.signature);
         let outputs =
             outputs.iter().enumerate().map(|(index, (_, tensor))| (index, tensor.clone())).collect();
-        let response =
-            Response { model: Arc::new(model), outputs, timing: Timing::default(), batches: Vec::new() };
+        let response = Response {
+            model: Arc::new(model),
+            degraded_from: None,
+            outputs,
+            timing: Timing::default(),
+            batches: Vec::new(),
+        };
         let text =
             |rows: Rows| rows.into_iter().map(|row| String::from_utf8(row).unwrap()).collect::<Vec<_>>();
         let (predictions, probabilities) = rule.apply(&response).unwrap();

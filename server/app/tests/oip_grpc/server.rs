@@ -45,6 +45,13 @@ impl Server {
         let tuning =
             || Tuning { instances: Some(1), threads: Some(1), batch_rows_max: Some(8), ..Tuning::default() };
         let models = models.into_iter().map(|(name, backend)| (name, 1, backend, tuning()));
+        Server::start_tuned(models, options).await
+    }
+
+    pub(crate) async fn start_tuned(
+        models: impl IntoIterator<Item = (&'static str, u64, FakeBackend, Tuning)>,
+        options: GrpcOptions,
+    ) -> Server {
         let (engine, reconciler) = testing::engine(models);
         let engine = Arc::new(engine);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use expect_test::expect;
 use gristmill::oip_grpc::GrpcOptions;
+use gristmill_engine::request::VersionSelector;
 use gristmill_engine::testing::Gate;
+use gristmill_engine::tuning::{Fallback, Tuning};
 use gristmill_proto::inference::infer_parameter::ParameterChoice;
 use gristmill_proto::inference::{InferParameter, ModelInferRequest};
 use tokio::net::TcpStream;
@@ -93,4 +95,42 @@ async fn answers_of_a_stream_carry_their_timing_when_it_asks() {
             );
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_a_cheaper_model_say_so() {
+    let gate = Arc::new(Gate::default());
+    let tuning = || Tuning { instances: Some(1), batch_rows_max: Some(1), ..Tuning::default() };
+    let full =
+        Tuning { queue_rows_max: Some(1), degrade_to: Some(Fallback::Name("small".into())), ..tuning() };
+    let models = [("slow", 1, gated(&gate), full), ("small", 3, echo(), tuning())];
+    let server = Server::start_tuned(models, GrpcOptions::default()).await;
+    gate.close();
+    let requests = tokio_stream::iter((0..8).map(|_| raw("slow", &[[1.0, 2.0]])));
+    let mut client = server.client().await;
+    let mut answers = client.model_stream_infer(requests).await.unwrap().into_inner();
+    // At most one runs and one waits; the others are not held up by them.
+    let answered = || {
+        let statistics = server.engine.statistics(Some("small"), &VersionSelector::Default).unwrap();
+        statistics[0].1.inference_count
+    };
+    while answered() < 6 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    let mut degraded = 0;
+    for _ in 0..8 {
+        let answer = answers.message().await.unwrap().unwrap().infer_response.unwrap();
+        let asked =
+            answer.parameters.get("gristmill_degraded_from").map(|asked| asked.parameter_choice.clone());
+        match answer.model_name.as_str() {
+            "small" => {
+                degraded += 1;
+                assert_eq!(answer.model_version, "3");
+                assert_eq!(asked, Some(Some(ParameterChoice::StringParam("slow:1".into()))));
+            }
+            own => assert_eq!((own, asked), ("slow", None)),
+        }
+    }
+    assert!((6..8).contains(&degraded), "{degraded}");
 }

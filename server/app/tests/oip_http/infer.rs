@@ -9,7 +9,7 @@ use flate2::read::{GzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use gristmill_engine::tensor::DType;
 use gristmill_engine::testing::{FakeBackend, Gate};
-use gristmill_engine::tuning::Tuning;
+use gristmill_engine::tuning::{Fallback, Tuning};
 use tokio::task::JoinSet;
 
 use crate::server::{BODY_BYTES_MAX, Reply, Server, gated};
@@ -342,4 +342,32 @@ async fn a_full_queue_says_when_to_come_back() {
     gate.open();
     let last: Vec<u16> = replies.join_all().await.iter().map(|reply| reply.status).collect();
     assert!(last.contains(&200), "{last:?}");
+}
+
+#[tokio::test]
+async fn an_answer_of_a_cheaper_model_says_so() {
+    let gate = Arc::new(Gate::default());
+    let tuning = || Tuning { instances: Some(1), batch_rows_max: Some(1), ..Tuning::default() };
+    let full =
+        Tuning { queue_rows_max: Some(1), degrade_to: Some(Fallback::Name("small".into())), ..tuning() };
+    let small = FakeBackend::identity(DType::Fp32, &[1]);
+    let server = Server::start_tuned([("gated", 1, gated(&gate), full), ("small", 3, small, tuning())]).await;
+    let server = Arc::new(server);
+    gate.close();
+    let request = r#"{"inputs":[{"name":"x","shape":[1,1],"datatype":"FP32","data":[1]}]}"#;
+    let mut replies = JoinSet::new();
+    for _ in 0..8 {
+        let server = Arc::clone(&server);
+        replies.spawn(async move { server.post("/v2/models/gated/infer", request).await });
+    }
+    // One runs and one waits; while the gate is closed only the others come back.
+    for _ in 0..6 {
+        let reply = replies.join_next().await.unwrap().unwrap();
+        assert_eq!(reply.header("x-gristmill-degraded-from"), Some("gated:1"), "{}", reply.text());
+        assert!(reply.text().contains(r#""model_name":"small","model_version":"3""#), "{}", reply.text());
+    }
+    gate.open();
+    let last = replies.join_all().await;
+    let own = last.iter().find(|reply| reply.header("x-gristmill-degraded-from").is_none());
+    assert!(own.unwrap().text().contains(r#""model_name":"gated""#));
 }

@@ -342,6 +342,7 @@ fn answer(tensors: &[Tensor]) -> Response {
     };
     Response {
         model: Arc::new(info),
+        degraded_from: None,
         outputs: tensors.iter().cloned().enumerate().collect(),
         timing: Timing::default(),
         batches: Vec::new(),
