@@ -41,12 +41,14 @@ pub(crate) struct Measured {
     pub(crate) run: Duration,
 }
 
-/// Divides `cores` among a model's instances where the settings leave that open.
+/// Divides `cores` among a model's instances where the settings leave that open, with an instance for each of
+/// `devices` at least.
 ///
 /// Instances come before threads: two sessions of one thread mostly answer more requests than one session
 /// of two threads when requests arrive side by side, and cost no synchronisation inside a run.
 pub(crate) fn split(
     cores: usize,
+    devices: usize,
     instances: Option<usize>,
     threads: Option<usize>,
     is_parallel: bool,
@@ -62,9 +64,9 @@ pub(crate) fn split(
     let (instances, threads) = match (instances, threads) {
         (Some(instances), Some(threads)) => (instances, threads),
         (Some(instances), None) => (instances, (cores / instances).max(1)),
-        (None, Some(threads)) => ((cores / threads).clamp(1, INSTANCES_MAX_BY_DEFAULT), threads),
+        (None, Some(threads)) => ((cores / threads).clamp(1, INSTANCES_MAX_BY_DEFAULT).max(devices), threads),
         (None, None) => {
-            let instances = cores.clamp(1, INSTANCES_MAX_BY_DEFAULT);
+            let instances = cores.clamp(1, INSTANCES_MAX_BY_DEFAULT).max(devices);
             (instances, (cores / instances).max(1))
         }
     };
@@ -166,7 +168,7 @@ mod tests {
     #[test]
     fn never_more_than_the_cores_unless_told() {
         let check = |cores, instances, threads| {
-            let layout = split(cores, instances, threads, true);
+            let layout = split(cores, 1, instances, threads, true);
             (layout.instances, layout.threads)
         };
         assert_eq!(check(1, None, None), (1, 1));
@@ -178,14 +180,16 @@ mod tests {
         assert_eq!(check(8, None, Some(4)), (2, 4));
         assert_eq!(check(2, None, Some(4)), (1, 4));
         assert_eq!(check(2, Some(3), Some(5)), (3, 5));
-        let alone = split(16, Some(2), None, false);
+        let spread = split(2, 8, None, None, true);
+        assert_eq!((spread.instances, spread.threads), (8, 1), "one on each of eight GPUs");
+        let alone = split(16, 1, Some(2), None, false);
         assert_eq!((alone.instances, alone.threads), (2, 1), "a runtime that uses one thread a run");
         assert!(crate::cores::granted() >= 1);
     }
 
     #[test]
     fn one_session_is_chosen_where_it_answers_as_much_or_is_quick_enough() {
-        let two = split(2, None, None, true);
+        let two = split(2, 1, None, None, true);
         let check = |many_rows_per_s, one_rows_per_s, slo_ms: Option<u64>| {
             let measured = |rows_per_s, ms| Measured { rows_per_s, run: Duration::from_millis(ms) };
             let (many, one) = (measured(many_rows_per_s, 9), measured(one_rows_per_s, 5));
@@ -204,8 +208,8 @@ mod tests {
     #[test]
     fn quick_models_and_single_sessions_are_not_measured() {
         let us = Duration::from_micros;
-        assert!(!is_worth_measuring(&split(2, None, None, true), us(900)));
-        assert!(is_worth_measuring(&split(2, None, None, true), us(1100)));
-        assert!(!is_worth_measuring(&split(1, None, None, true), us(1100)));
+        assert!(!is_worth_measuring(&split(2, 1, None, None, true), us(900)));
+        assert!(is_worth_measuring(&split(2, 1, None, None, true), us(1100)));
+        assert!(!is_worth_measuring(&split(1, 1, None, None, true), us(1100)));
     }
 }

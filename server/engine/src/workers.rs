@@ -70,12 +70,13 @@ impl Workers {
         let tuning = &settings.tuning;
         let directory = artifact.path.parent().unwrap_or(Path::new(""));
         let prepared = (settings.prepare)(directory).map_err(LoadError)?;
-        let split =
-            |is_parallel| layout::split(cores::granted(), tuning.instances, tuning.threads, is_parallel);
-        let artifact = Artifact { threads: split(true).threads, ..artifact.clone() };
+        let split = |devices, is_parallel| {
+            layout::split(cores::granted(), devices, tuning.instances, tuning.threads, is_parallel)
+        };
+        let artifact = Artifact { threads: split(1, true).threads, ..artifact.clone() };
         let model: Arc<dyn Model> = Arc::from(settings.backend.load(&artifact)?);
-        let mut layout = split(model.is_parallel());
         let devices = model.devices();
+        let mut layout = split(devices.len(), model.is_parallel());
         let place =
             |index: usize, threads: usize| Placement { device: devices[index % devices.len()], threads };
         if let Some(predecessor) = predecessor

@@ -20,16 +20,16 @@ pub(super) struct Placement {
     device: Device,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Device {
     /// No group says where.
     #[default]
     Any,
     Cpu,
-    /// On a GPU and nowhere else, by its number where one is given.
-    Gpu(Option<i32>),
-    /// On that GPU, or on the CPU where there is none.
-    GpuOrCpu(i32),
+    /// Spread over GPUs and nowhere else, by their numbers where any are given.
+    Gpus(Vec<i32>),
+    /// Spread over those GPUs, or on the CPU where there are none.
+    GpusOrCpu(Vec<i32>),
 }
 
 /// Checks the instance groups.
@@ -47,32 +47,44 @@ pub(super) fn placement(
             used.push((field, device, group));
         }
     }
-    let on_gpu = |device: Device| !matches!(device, Device::Any | Device::Cpu);
-    let device = used.iter().map(|(_, device, _)| *device).find(|device| on_gpu(*device)).or_else(|| {
-        let mut devices = used.iter().map(|(_, device, _)| *device);
-        devices.find(|device| *device == Device::Cpu)
-    });
-    let device = device.unwrap_or_default();
+    let numbers = |device: &Device| match device {
+        Device::Any | Device::Cpu => None,
+        Device::Gpus(numbers) | Device::GpusOrCpu(numbers) => Some(numbers.clone()),
+    };
+    let mut all: Vec<i32> = Vec::new();
+    for number in used.iter().filter_map(|(_, device, _)| numbers(device)).flatten() {
+        if !all.contains(&number) {
+            all.push(number);
+        }
+    }
+    let first_on_gpu = used.iter().map(|(_, device, _)| device).find(|device| numbers(device).is_some());
+    let device = match first_on_gpu {
+        Some(Device::GpusOrCpu(_)) => Device::GpusOrCpu(all),
+        Some(_) => Device::Gpus(all),
+        None if used.iter().any(|(_, device, _)| *device == Device::Cpu) => Device::Cpu,
+        None => Device::Any,
+    };
 
-    let mut counts = Vec::new();
+    let (mut instances, mut is_given) = (0, false);
+    let mut on_each_gpu = Vec::new();
     for (field, own, group) in &used {
-        if *own == Device::Cpu && on_gpu(device) {
-            note(notes, field, "all instances of a model run on one device, here the GPU of another group");
+        if *own == Device::Cpu && first_on_gpu.is_some() {
+            let instead = "a model runs on GPUs or on the CPU, and another group has it on GPUs";
+            note(notes, field, instead);
             continue;
         }
-        if on_gpu(*own) && *own != device {
-            let instead = "all instances of a model run on one device, that of the first group with a GPU";
-            note(notes, format!("{field}.gpus"), instead);
-        } else if group.gpus.len() > 1 {
-            let instead = format!("all instances of a model run on one device, here GPU {}", group.gpus[0]);
-            note(notes, format!("{field}.gpus"), instead);
-        }
-        counts.push(count(field, group.count)?);
+        let given = count(field, group.count)?;
+        is_given |= given.is_some();
+        // Triton makes so many on each GPU of a group.
+        let each = given.unwrap_or(1);
+        let gpus = numbers(own);
+        instances += each * gpus.as_ref().map_or(1, |gpus| gpus.len().max(1));
+        on_each_gpu.extend(gpus.map(|_| each));
     }
-    let instances = match counts.iter().any(Option::is_some) {
-        true => Some(counts.iter().map(|count| count.unwrap_or(1)).sum()),
-        false => None,
-    };
+    if on_each_gpu.iter().any(|each| *each != on_each_gpu[0]) {
+        notes.push("instance_group: the instances are spread evenly over the GPUs of all groups".to_owned());
+    }
+    let instances = is_given.then_some(instances);
     if instances.is_some_and(|instances| instances > INSTANCES_MAX) {
         let reason = format!("expected at most {INSTANCES_MAX} instances in all groups together");
         return Err(Fault::new("instance_group", reason));
@@ -108,7 +120,6 @@ fn device(field: &str, group: &pb::ModelInstanceGroup, notes: &mut Vec<String>) 
     if !host_policy.is_empty() {
         note(notes, format!("{field}.host_policy"), "the server shares its cores among the instances");
     }
-    let gpu = gpus.first().copied();
     if let Some(gpu) = gpus.iter().find(|gpu| **gpu < 0) {
         return Err(Fault::new(
             format!("{field}.gpus"),
@@ -116,21 +127,22 @@ fn device(field: &str, group: &pb::ModelInstanceGroup, notes: &mut Vec<String>) 
         ));
     }
     let kind = Kind::try_from(*kind).unwrap_or(Kind::Auto);
-    match (kind, gpu) {
-        (Kind::Gpu, Some(gpu)) => Ok(Device::Gpu(Some(gpu))),
-        (Kind::Gpu, None) => {
-            notes
-                .push(format!("{field}.kind: all instances run on the first GPU; Triton makes some on each"));
-            Ok(Device::Gpu(None))
+    match (kind, gpus.is_empty()) {
+        (Kind::Gpu, false) => Ok(Device::Gpus(gpus.clone())),
+        (Kind::Gpu, true) => {
+            notes.push(format!(
+                "{field}.kind: all instances run on the first GPU, where Triton makes some on each; list them in gpus"
+            ));
+            Ok(Device::Gpus(Vec::new()))
         }
-        (Kind::Auto, Some(gpu)) => Ok(Device::GpuOrCpu(gpu)),
-        (Kind::Cpu | Kind::Model, Some(_)) => {
+        (Kind::Auto, false) => Ok(Device::GpusOrCpu(gpus.clone())),
+        (Kind::Cpu | Kind::Model, false) => {
             let reason = format!("cannot be given with {}; leave out one of them", kind.as_str_name());
             Err(Fault::new(format!("{field}.gpus"), reason))
         }
-        (Kind::Cpu, None) => Ok(Device::Cpu),
-        (Kind::Auto, None) => Ok(Device::Any),
-        (Kind::Model, None) => {
+        (Kind::Cpu, true) => Ok(Device::Cpu),
+        (Kind::Auto, true) => Ok(Device::Any),
+        (Kind::Model, true) => {
             note(
                 notes,
                 format!("{field}.kind"),
@@ -163,10 +175,10 @@ impl Placement {
         notes: &mut Vec<String>,
     ) -> Option<Vec<Provider>> {
         let Accelerators { gpu, cpu } = accelerators;
-        let (number, strict) = match self.device {
-            Device::Any => (None, gpu.is_empty()),
-            Device::Gpu(number) => (number, true),
-            Device::GpuOrCpu(number) => (Some(number), false),
+        let (numbers, strict) = match &self.device {
+            Device::Any => (&[][..], gpu.is_empty()),
+            Device::Gpus(numbers) => (&numbers[..], true),
+            Device::GpusOrCpu(numbers) => (&numbers[..], false),
             Device::Cpu => {
                 for provider in &gpu {
                     let field = format!("{}[{}]", accelerators::GPU_FIELD, provider.kind);
@@ -182,9 +194,10 @@ impl Placement {
         if wants_gpu && providers.iter().all(|provider| provider.kind != ProviderKind::Cuda) {
             providers.push(Provider::new(ProviderKind::Cuda));
         }
-        if let Some(number) = number {
+        if !numbers.is_empty() {
+            let list: Vec<String> = numbers.iter().map(i32::to_string).collect();
             for provider in &mut providers {
-                provider.options.insert("device_id".to_owned(), number.to_string());
+                provider.options.insert("device_id".to_owned(), list.join(","));
             }
         }
         providers.extend(cpu);

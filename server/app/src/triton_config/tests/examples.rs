@@ -210,11 +210,11 @@ fn cuda_on_chosen_devices() {
         text,
         expect![[r#"
             batching: Derived
-            instances: 3
-            provider: tensorrt {"device_id": "2"}
-            provider: cuda {"cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "0", "device_id": "2", "gpu_mem_limit": "4294967200", "use_ep_level_unified_stream": "1"}
-            note: instance_group[1].gpus has no effect: all instances of a model run on one device, that of the first group with a GPU
-            note: instance_group[2] has no effect: all instances of a model run on one device, here the GPU of another group"#]],
+            instances: 5
+            provider: tensorrt {"device_id": "2,0,1"}
+            provider: cuda {"cudnn_conv_algo_search": "HEURISTIC", "cudnn_conv_use_max_workspace": "0", "device_id": "2,0,1", "gpu_mem_limit": "4294967200", "use_ep_level_unified_stream": "1"}
+            note: instance_group[2] has no effect: a model runs on GPUs or on the CPU, and another group has it on GPUs
+            note: instance_group: the instances are spread evenly over the GPUs of all groups"#]],
     );
 }
 

@@ -73,7 +73,7 @@ fn the_device_decides_what_holds_of_the_rest() {
         expect![[r#"
         batching: Derived
         provider: cuda {}
-        note: instance_group[0].kind: all instances run on the first GPU; Triton makes some on each"#]],
+        note: instance_group[0].kind: all instances run on the first GPU, where Triton makes some on each; list them in gpus"#]],
     );
     check(
         "instance_group { gpus: 1 }",
@@ -93,9 +93,16 @@ fn the_device_decides_what_holds_of_the_rest() {
         "instance_group [ { gpus: 1 }, { gpus: 0 } ]",
         expect![[r#"
         batching: Derived
-        provider: cuda {"device_id": "1"}
-        provider: cpu {}
-        note: instance_group[1].gpus has no effect: all instances of a model run on one device, that of the first group with a GPU"#]],
+        provider: cuda {"device_id": "1,0"}
+        provider: cpu {}"#]],
+    );
+    check(
+        "instance_group { count: 2 gpus: [ 0, 1, 3 ] }",
+        expect![[r#"
+        batching: Derived
+        instances: 6
+        provider: cuda {"device_id": "0,1,3"}
+        provider: cpu {}"#]],
     );
     check(
         "parameters { key: 'enable_mem_arena' value: { string_value: '0' } }",
