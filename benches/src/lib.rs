@@ -3,6 +3,7 @@
 pub mod affinity;
 pub mod cpu_time;
 pub mod summary;
+pub mod bars;
 pub mod model;
 mod onnx;
 pub mod large;

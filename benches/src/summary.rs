@@ -7,7 +7,7 @@ use serde::Serialize;
 /// A measured number beside the one that it must not exceed (or, for `AtLeast`, fall below).
 #[derive(Clone, Debug, Serialize)]
 pub struct Target {
-    pub name: &'static str,
+    pub name: String,
     pub measured: f64,
     pub bound: Bound,
     pub met: bool,
@@ -34,12 +34,12 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 // === impl Target ===
 
 impl Target {
-    pub fn new(name: &'static str, measured: f64, bound: Bound) -> Target {
+    pub fn new(name: impl Into<String>, measured: f64, bound: Bound) -> Target {
         let met = match bound {
             Bound::AtMost(bound) => measured <= bound,
             Bound::AtLeast(bound) => measured >= bound,
         };
-        Target { name, measured, bound, met }
+        Target { name: name.into(), measured, bound, met }
     }
 }
 

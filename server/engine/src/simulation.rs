@@ -18,6 +18,7 @@ pub use self::ours::Ours;
 pub use self::outcome::Outcome;
 pub use self::random::Random;
 pub use self::run_times::RunTimes;
+use crate::sizing::BATCH_OVERHEAD;
 
 /// A request, as a trace has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +150,15 @@ pub fn simulate(
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+// === impl Machine ===
+
+impl Machine {
+    /// Batches cost what the scheduler reckons that they cost beside their runs.
+    pub fn new(workers: usize, run_times: RunTimes) -> Machine {
+        Machine { workers, run_times, batch_overhead: BATCH_OVERHEAD }
+    }
 }
 
 // === impl Simulation ===

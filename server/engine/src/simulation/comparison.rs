@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::baselines::{AdditiveIncrease, EagerFifo, FixedDelay, LinearFit};
 use super::ours::Ours;
 use super::{Arrival, Demand, Kind, Machine, Outcome, Process, RunTimes, Scheduler, simulate};
-use crate::sizing::BATCH_OVERHEAD;
 use crate::tuning::Tuning;
 
 /// How requests are ordered and batched, with its settings.
@@ -54,9 +53,8 @@ pub const LEAD: f64 = 0.2;
 pub fn cases() -> Vec<Case> {
     let (fixed, row) = (Duration::from_millis(5), Duration::from_millis(1));
     let (workers, rows_max) = (2, 32);
-    let machine =
-        Machine { workers, run_times: RunTimes::linear(fixed, row), batch_overhead: BATCH_OVERHEAD };
-    let batch = fixed + row * rows_max as u32 + BATCH_OVERHEAD;
+    let machine = Machine::new(workers, RunTimes::linear(fixed, row));
+    let batch = fixed + row * rows_max as u32 + machine.batch_overhead;
     let most_per_s = (workers * rows_max) as f64 / batch.as_secs_f64();
     let waits = |patience| Kind {
         weight: 1.0,
@@ -89,33 +87,43 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+/// Every policy on the same arrivals, each with its seed, at those of its settings that gave the most goodput; ours
+/// last, which has none.
+pub fn stand(
+    arrivals: &[(u64, Vec<Arrival>)],
+    slo: Option<Duration>,
+    machine: &Machine,
+    rows_max: usize,
+) -> Vec<Standing> {
+    let best = |policies: Vec<Policy>| {
+        let standings = policies.into_iter().map(|policy| {
+            let play =
+                |(seed, arrivals): &(u64, Vec<Arrival>)| policy.play(arrivals, slo, machine, rows_max, *seed);
+            Standing { policy, outcomes: arrivals.iter().map(play).collect() }
+        });
+        standings.max_by(|one, other| one.goodput_per_s().total_cmp(&other.goodput_per_s()))
+    };
+    let patience = arrivals.iter().flat_map(|(_, arrivals)| arrivals).filter_map(|arrival| arrival.patience);
+    let tightest = patience.chain(slo).min().unwrap_or(Duration::MAX);
+    let families = [
+        vec![Policy::EagerFifo { expires: false }],
+        vec![Policy::EagerFifo { expires: true }],
+        [1, 2, 5, 10].map(Duration::from_millis).map(Policy::FixedDelay).to_vec(),
+        [4, 3, 2, 1].map(|part| Policy::AdditiveIncrease(tightest / part)).to_vec(),
+        vec![Policy::LinearFit],
+        vec![Policy::Ours],
+    ];
+    families.into_iter().filter_map(best).collect()
+}
+
 // === impl Case ===
 
 impl Case {
-    /// Every policy on the same arrivals of `duration`, for each seed, at those of its settings that gave the most
-    /// goodput; ours last, which has none.
+    /// Every policy on the same arrivals of `duration`, for each seed: see [`stand`].
     pub fn play(&self, duration: Duration, seeds: &[u64]) -> Vec<Standing> {
-        let arrivals: Vec<Vec<Arrival>> =
-            seeds.iter().map(|seed| self.demand.arrivals(duration, *seed)).collect();
-        let best = |policies: Vec<Policy>| {
-            let standings = policies.into_iter().map(|policy| {
-                let played = seeds.iter().zip(&arrivals);
-                let outcomes = played
-                    .map(|(seed, arrivals)| policy.play(arrivals, None, &self.machine, self.rows_max, *seed));
-                Standing { policy, outcomes: outcomes.collect() }
-            });
-            standings.max_by(|one, other| one.goodput_per_s().total_cmp(&other.goodput_per_s()))
-        };
-        let tightest = self.demand.kinds.iter().filter_map(|kind| kind.patience).min().unwrap_or_default();
-        let families = [
-            vec![Policy::EagerFifo { expires: false }],
-            vec![Policy::EagerFifo { expires: true }],
-            [1, 2, 5, 10].map(Duration::from_millis).map(Policy::FixedDelay).to_vec(),
-            [0.25, 0.5, 0.75, 1.0].map(|part| Policy::AdditiveIncrease(tightest.mul_f64(part))).to_vec(),
-            vec![Policy::LinearFit],
-            vec![Policy::Ours],
-        ];
-        families.into_iter().filter_map(best).collect()
+        let arrivals = |seed: &u64| (*seed, self.demand.arrivals(duration, *seed));
+        let played: Vec<(u64, Vec<Arrival>)> = seeds.iter().map(arrivals).collect();
+        stand(&played, None, &self.machine, self.rows_max)
     }
 
     /// By how much of its goodput ours is ahead of the best other policy; below 0 where it is behind.
