@@ -40,7 +40,7 @@ test-rust: ## run the tests written in Rust
 	cargo test --workspace --locked
 
 .PHONY: test-conformance
-test-conformance: ## compare a running server with Python's onnxruntime, through Triton's own clients
+test-conformance: ## compare a running server with Python's onnxruntime, through real clients of its dialects
 	@library=$$(.ci/get-onnxruntime)
 	packages=$$($(test_packages))
 	# The program that the tests written in Rust have built: another build would compile most of the tree again.

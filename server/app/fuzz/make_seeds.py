@@ -124,6 +124,12 @@ def json_features():
     yield "base64", body(bytes_, 0, instances=["text", {"b64": "/wA="}])
     yield "several", body(*several, instances=[{"a": True, "b": [1, 2], "c": "x"}, {"c": {"b64": ""}, "b": [3, 4], "a": 0}])
     yield "several-columns", body(*several, inputs={"a": [1, 0], "b": [[1, 2], [3, 4]], "c": ["x", "y"]})
+    yield "split", body(*several, dataframe_split={"index": [0], "columns": ["c", "z", "a", "b"], "data": [["x", 0, True, [1, 2]]]})
+    yield "split-side-by-side", body(fp32, 1, dataframe_split={"data": [[1, None], [2, 3]], "columns": [0, 1]})
+    yield "records", body(*several, dataframe_records=[{"a": 1, "b": [1, None], "c": "x", "z": {}}], params={"t": 1})
+    yield "records-side-by-side", body(fp32, 1, dataframe_records=[{"p": 1, "q": 2}, {"p": 3, "q": 4}])
+    yield "csv", bytes([fp32 + 14]) + b'p,"q ""q"""\r\n1,\r\n-inf,2.5e3\n'
+    yield "csv-of-several", bytes([several[0] + 14 * several[1]]) + b'c,a,b\n"x, y",True,1\n,0,nan\n'
     yield "examples", body(*several, context={"a": False}, examples=[{"b": [1, 2], "c": "x"}, {"b": [3, 4], "c": ["y"]}])
 
 

@@ -59,6 +59,10 @@ pub struct ServeArgs {
     /// Largest HTTP request body, in bytes, after decompression.
     #[arg(long, env = "GRISTMILL_HTTP_BODY_BYTES_MAX", default_value_t = 64 << 20, value_name = "BYTES")]
     pub http_body_bytes_max: usize,
+    /// The model that HTTP routes without a model's name ask, such as `/invocations`. Where only one serves, it is
+    /// that one.
+    #[arg(long, env = "GRISTMILL_DEFAULT_MODEL", value_name = "NAME")]
+    pub default_model: Option<String>,
     /// Threads that read and write sockets; 0 takes one for each granted core, four at most.
     /// Models run on threads of their own.
     #[arg(long, env = "GRISTMILL_IO_THREADS", default_value_t = 0, value_name = "COUNT")]

@@ -1,6 +1,8 @@
-//! How rows or columns of features in JSON become a model's inputs: values become the input's own dtype.
+//! How rows, columns or frames of features become a model's inputs: values become the input's own dtype.
 
 mod column;
+mod csv;
+mod frame;
 mod nest;
 mod rows;
 
@@ -97,11 +99,12 @@ impl<'m> Reader<'m> {
     pub(crate) fn inputs(mut self, scanner: &mut Scanner<'_>, key: &str) -> Result<Features, JsonError> {
         let model = self.model;
         let batched = model.signature.is_batched();
+        let drops_others = self.values.are_of_a_frame();
         if scanner.peek() == Some(b'{') && !self.is_base64(scanner) {
             let columns = &mut self.columns;
             scanner.object(format_args!("'{key}'"), |scanner, name| {
                 let Some(column) = columns.iter_mut().find(|column| column.spec.name == name) else {
-                    return Err(unknown_feature(model, name));
+                    return if drops_others { scanner.skip() } else { Err(unknown_feature(model, name)) };
                 };
                 if column.row_shape.is_some() {
                     return Err(JsonError::Meaning(format!("input '{name}' is given twice")));
@@ -231,6 +234,7 @@ impl<'m> Reader<'m> {
     ) -> Result<(), JsonError> {
         let before = row.unwrap_or(0);
         let model = self.model;
+        let drops_others = self.values.are_of_a_frame();
         let columns = &mut self.columns;
         // Most clients write the features in the same order in every row, and many in that of the model.
         let mut expected = 0;
@@ -239,8 +243,11 @@ impl<'m> Reader<'m> {
             let index = if is_expected {
                 expected
             } else {
-                let found = columns.iter().position(|column| column.spec.name == name);
-                found.ok_or_else(|| unknown_feature(model, name))?
+                match columns.iter().position(|column| column.spec.name == name) {
+                    Some(index) => index,
+                    None if drops_others => return scanner.skip(),
+                    None => return Err(unknown_feature(model, name)),
+                }
             };
             expected = index + 1;
             let column = &mut columns[index];

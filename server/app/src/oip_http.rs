@@ -25,13 +25,15 @@ use serde::Deserialize;
 pub use self::connection::serve;
 use self::reply::Refusal;
 use crate::gateway::{Call, Gateway};
-use crate::{predict_http, tensorflow_http};
+use crate::{predict_http, scoring_http, tensorflow_http, vertex_http};
 
 /// What an operator sets for HTTP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpOptions {
     /// Largest request body, counted after decompression.
     pub body_bytes_max: usize,
+    /// The model that routes without a model's name ask; else the only one that serves.
+    pub default_model: Option<String>,
 }
 
 /// What every handler needs.
@@ -85,6 +87,26 @@ impl Door {
         }
     }
 
+    /// The model to ask where the request names none.
+    ///
+    /// # Errors
+    /// `InvalidInput` where several serve and none is the default, `Unavailable` where none does.
+    pub(crate) fn default_target(&self, how_to_choose: &str) -> Result<Target, InferError> {
+        if let Some(model) = &self.options.default_model {
+            return Ok(Target { model: model.clone(), version: VersionSelector::Default });
+        }
+        let mut names: Vec<String> = self.engine.models().iter().map(|model| model.name.clone()).collect();
+        names.dedup();
+        match names.as_slice() {
+            [model] => Ok(Target { model: model.clone(), version: VersionSelector::Default }),
+            [] => Err(InferError::Unavailable("no model is served".into())),
+            _ => Err(InferError::InvalidInput(format!(
+                "several models are served ({}): {how_to_choose}, or start the server with --default-model",
+                names.join(", ")
+            ))),
+        }
+    }
+
     /// Whether `target` is served by another version now than `model`.
     fn has_changed(&self, target: &Target, model: &ModelInfo) -> bool {
         let now = self.engine.model(&target.model, &target.version);
@@ -96,7 +118,7 @@ impl Door {
 
 impl Default for HttpOptions {
     fn default() -> HttpOptions {
-        HttpOptions { body_bytes_max: 64 * 1024 * 1024 }
+        HttpOptions { body_bytes_max: 64 * 1024 * 1024, default_model: None }
     }
 }
 
@@ -132,6 +154,8 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/predict/{model}/{version}", post(predict_http::predict))
         .route("/health", get(predict_http::health))
         .merge(tensorflow_http::routes())
+        .merge(scoring_http::routes())
+        .merge(vertex_http::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::new(Door { gateway, engine, control, options }))

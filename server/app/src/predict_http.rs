@@ -49,7 +49,7 @@ async fn answer(
 ) -> Result<Response, Refusal> {
     let arrival = Instant::now();
     let patience = header_timeout(&parts.headers)?;
-    let body = body::read(&parts.headers, body, door.options).await?;
+    let body = body::read(&parts.headers, body, &door.options).await?;
     let deadline = deadline(arrival, patience);
     let text = Scanner::check_text(&body)?;
     let (response, listed) = door

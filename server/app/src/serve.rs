@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use crate::repository_orders::OrderedRegistry;
 use crate::shutdown::Signals;
 use crate::telemetry::{self, Telemetry};
 use crate::traces::Traces;
+use crate::vertex_http::VertexAi;
 use crate::watch;
 
 /// Sockets are quick: more I/O threads than this only take cores from the models.
@@ -72,6 +73,13 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     let http = bind("--http", args.http).await?;
     let grpc = bind("--grpc", args.grpc).await?;
     let metrics = bind("--metrics", args.metrics).await?;
+    let vertex = match VertexAi::from_environment()? {
+        Some(vertex) => {
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, vertex.port));
+            Some((bind("AIP_HTTP_PORT", address).await?, vertex))
+        }
+        None => None,
+    };
     let addresses =
         Addresses { http: http.local_addr()?, grpc: grpc.local_addr()?, metrics: metrics.local_addr()? };
 
@@ -108,7 +116,8 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     let stop = CancellationToken::new();
     let doors = TaskTracker::new();
     let metrics_router = telemetry.router(Arc::clone(&engine));
-    let http_options = HttpOptions { body_bytes_max: args.http_body_bytes_max };
+    let http_options =
+        HttpOptions { body_bytes_max: args.http_body_bytes_max, default_model: args.default_model.clone() };
     let gateway = Gateway::new(Arc::clone(&engine)).with_exemplars(telemetry.exemplars());
     let gateway = match limits {
         Some(limits) => gateway.with_limits(limits),
@@ -122,6 +131,11 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     let http_router = oip_http::router(Arc::clone(&gateway), Some(control.clone()), http_options)
         .merge(metrics_router.clone());
     let grpc_options = GrpcOptions { message_bytes_max: args.grpc_message_bytes_max };
+    if let Some((listener, vertex)) = vertex {
+        tracing::info!(address = %listener.local_addr()?, "listening for Vertex AI besides, as AIP_HTTP_PORT says");
+        let router = vertex.extend(http_router.clone());
+        open_door(&doors, "vertex", oip_http::serve(listener, router, stop.clone().cancelled_owned()));
+    }
     open_door(&doors, "http", oip_http::serve(http, http_router, stop.clone().cancelled_owned()));
     open_door(&doors, "metrics", oip_http::serve(metrics, metrics_router, stop.clone().cancelled_owned()));
     open_door(

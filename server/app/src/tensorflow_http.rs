@@ -100,7 +100,7 @@ async fn answer(
     let arrival = Instant::now();
     let target = &asked.target;
     let deadline = deadline(arrival, header_timeout(&parts.headers)?);
-    let body = body::read(&parts.headers, body, door.options).await?;
+    let body = body::read(&parts.headers, body, &door.options).await?;
     let json = match asked.verb.as_deref() {
         Some("predict") => {
             let read = |model: &_| decode_predict(model, &body);

@@ -1,9 +1,10 @@
-//! Any bytes as rows, columns or examples of features. The first byte picks the model: one input of any dtype and
-//! rank, or several. What decodes is sound, was JSON to others too, and rows are read back from our own writing.
+//! Any bytes as rows, columns, examples or frames of features. The first byte picks the model: one input of any dtype
+//! and rank, or several. What decodes is sound, was JSON to others too, and rows are read back from our own writing.
 #![no_main]
 
 use std::time::Duration;
 
+use gristmill::scoring_http::{MediaType, decode_scoring};
 use gristmill::tensorflow_http::{Format, decode_examples, decode_predict, encode_predictions};
 use gristmill_engine::request::ModelInfo;
 use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, TensorSpec};
@@ -14,6 +15,13 @@ fuzz_target!(|data: &[u8]| {
     let Some((&pick, body)) = data.split_first() else { return };
     let model = model(pick.into());
     if let Ok(inputs) = decode_examples(&model, body) {
+        check_inputs(&inputs);
+        assert!(is_json(body), "serde_json refuses what was accepted");
+    }
+    for media_type in [MediaType::Csv { has_header: true }, MediaType::Csv { has_header: false }] {
+        check_inputs(&decode_scoring(&model, media_type, body).unwrap_or_default());
+    }
+    if let Ok(inputs) = decode_scoring(&model, MediaType::Json, body) {
         check_inputs(&inputs);
         assert!(is_json(body), "serde_json refuses what was accepted");
     }

@@ -1,7 +1,7 @@
 //! One input while its elements are collected, row by row or whole.
 
 use gristmill_engine::request::NamedTensor;
-use gristmill_engine::tensor::{Dim, Shape, Tensor, TensorSpec};
+use gristmill_engine::tensor::{DType, Dim, Shape, Tensor, TensorSpec};
 
 use super::nest::Nest;
 use super::rows::{feature_count, fits, place, unflatten};
@@ -56,6 +56,35 @@ impl<'m> Column<'m> {
         let found =
             nest.read(scanner).map_err(|problem| problem.describe(&feature_place(row, &self.spec.name)))?;
         self.end_row(&found, model, row)
+    }
+
+    /// Reads a cell of text, which is empty where a float is missing.
+    pub(super) fn text_cell(&mut self, cell: &str, row: usize) -> Result<(), JsonError> {
+        let place = || feature_place(Some(row), &self.spec.name);
+        if self.spec.dtype == DType::Bytes {
+            let length = u32::try_from(cell.len())
+                .map_err(|_| JsonError::Meaning(format!("{}: a text of 4 GiB or more", place())))?;
+            self.data.extend_from_slice(&length.to_le_bytes());
+            self.data.extend_from_slice(cell.as_bytes());
+            return Ok(());
+        }
+        let cell = cell.trim();
+        let json = match cell {
+            "" | "nan" => "NaN",
+            "inf" => "Infinity",
+            "-inf" => "-Infinity",
+            "True" => "true",
+            "False" => "false",
+            _ => cell,
+        };
+        let mut scanner = Scanner::new(json);
+        let read = (self.read)(&mut scanner, &mut self.data);
+        let read = read.and_then(|()| scanner.end().map_err(|_| "expected one value".to_owned()));
+        read.map_err(|problem| {
+            // What the cell stands for is not what its writer sees.
+            let problem = problem.split(", got ").next().unwrap_or_default();
+            JsonError::Meaning(format!("{}: {problem}, got '{cell}'", place()))
+        })
     }
 
     /// Reads the whole input. Where a row has one value, the list around it may be left out.

@@ -88,6 +88,6 @@ async fn read<T: Default + for<'a> Deserialize<'a>>(
     expected: &str,
 ) -> Result<T, Refusal> {
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, door.options).await?;
+    let body = body::read(&parts.headers, body, &door.options).await?;
     Ok(body::parse_or_default(&body, expected)?)
 }

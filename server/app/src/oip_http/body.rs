@@ -30,7 +30,7 @@ const DISCARDED_TIMES_MAX: usize = 4;
 /// # Errors
 /// 413 over the limit, 415 for an unknown `Content-Encoding`, 408 for a client that stops sending,
 /// 400 for a body that is cut off or does not decompress.
-pub(crate) async fn read(headers: &HeaderMap, body: Body, options: HttpOptions) -> Result<Bytes, Refusal> {
+pub(crate) async fn read(headers: &HeaderMap, body: Body, options: &HttpOptions) -> Result<Bytes, Refusal> {
     let coding = content_coding(headers)?;
     let body = collect(headers, body, options.body_bytes_max).await?;
     match coding {

@@ -44,6 +44,9 @@ pub(crate) enum Coding {
     Deflate,
 }
 
+/// How a dialect answers a refused request; the text is bounded.
+pub(crate) type WriteRefusal = fn(StatusCode, &str) -> Response;
+
 #[derive(Serialize)]
 struct ErrorBody<'a> {
     error: &'a str,
@@ -54,6 +57,16 @@ struct ErrorBody<'a> {
 impl Refusal {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Refusal {
         Refusal { status, message: message.into(), retry_after_s: None }
+    }
+
+    /// The response to a refused request, as a dialect writes it.
+    pub(crate) fn respond(&self, write: WriteRefusal) -> Response {
+        let end = self.message.floor_char_boundary(ERROR_BYTES_MAX);
+        let mut response = write(self.status, &self.message[..end]);
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 
     fn failure(&self) -> Failure<'_> {
@@ -77,19 +90,23 @@ impl From<InferError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let end = self.message.floor_char_boundary(ERROR_BYTES_MAX);
-        let mut response = json(self.status, &ErrorBody { error: &self.message[..end] });
-        if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
-        }
-        response
+        self.respond(|status, error| json(status, &ErrorBody { error }))
     }
 }
 
 /// The response to a call, with what its client asked to be told beside it.
 pub(crate) fn annotated(answer: Result<Response, Refusal>, call: &mut Call<'_>) -> Response {
+    annotated_as(answer, call, |status, error| json(status, &ErrorBody { error }))
+}
+
+/// The same, where the dialect has error bodies of its own.
+pub(crate) fn annotated_as(
+    answer: Result<Response, Refusal>,
+    call: &mut Call<'_>,
+    write: WriteRefusal,
+) -> Response {
     call.end(answer.as_ref().err().map(Refusal::failure).as_ref());
-    let mut response = answer.into_response();
+    let mut response = answer.unwrap_or_else(|refusal| refusal.respond(write));
     call.annotate(response.headers_mut());
     response
 }

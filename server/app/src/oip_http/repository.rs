@@ -28,7 +28,7 @@ struct IndexRequest {
 
 pub(super) async fn index(State(door): State<Arc<Door>>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, door.options).await?;
+    let body = body::read(&parts.headers, body, &door.options).await?;
     let wanted: IndexRequest = body::parse_or_default(&body, "{\"ready\": true}")?;
     Ok(reply::json(StatusCode::OK, &describe::index(&messages::index(&door.engine, wanted.ready))))
 }
@@ -72,7 +72,7 @@ fn control(door: &Door) -> Result<&Control, InferError> {
 
 async fn order(door: &Door, request: Request) -> Result<OrderRequest, Refusal> {
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, door.options).await?;
+    let body = body::read(&parts.headers, body, &door.options).await?;
     Ok(body::parse_or_default(&body, "{\"parameters\": {}}")?)
 }
 

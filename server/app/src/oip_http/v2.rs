@@ -102,7 +102,7 @@ async fn answer(door: &Door, target: Target, parts: &Parts, body: Body, call: &m
     let header_length = header_number(&parts.headers, HEADER_LENGTH)?
         .map(|length| usize::try_from(length).unwrap_or(usize::MAX));
     let patience = header_timeout(&parts.headers)?;
-    let body = body::read(&parts.headers, body, door.options).await?;
+    let body = body::read(&parts.headers, body, &door.options).await?;
     let mut wanted = if header_length == Some(0) {
         let model = door.engine.model(&target.model, &target.version)?;
         decode_raw(&model.signature, body)?

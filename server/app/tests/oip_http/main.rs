@@ -6,5 +6,6 @@ mod connections;
 mod describe;
 mod infer;
 mod predict;
+mod scoring;
 mod server;
 mod tensorflow;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use gristmill::gateway::Gateway;
 use gristmill::oip_http::{HttpOptions, router, serve};
 use gristmill_engine::engine::Engine;
@@ -47,13 +48,24 @@ impl Server {
     pub(crate) async fn start_tuned(
         models: impl IntoIterator<Item = (&'static str, u64, FakeBackend, Tuning)>,
     ) -> Server {
+        Server::start_with(models, None, |router| router).await
+    }
+
+    /// With a default model, and what else is done to the router.
+    pub(crate) async fn start_with(
+        models: impl IntoIterator<Item = (&'static str, u64, FakeBackend, Tuning)>,
+        default_model: Option<&str>,
+        extend: impl Fn(Router) -> Router,
+    ) -> Server {
         let (engine, reconciler) = testing::engine(models);
         let engine = Arc::new(engine);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let gateway = Arc::new(Gateway::new(Arc::clone(&engine)));
-        let router = router(gateway, None, HttpOptions { body_bytes_max: BODY_BYTES_MAX });
+        let options =
+            HttpOptions { body_bytes_max: BODY_BYTES_MAX, default_model: default_model.map(str::to_owned) };
+        let router = extend(router(gateway, None, options));
         let served = tokio::spawn(serve(listener, router, stop.clone().cancelled_owned()));
         Server { address, engine, stop, served, _reconciler: reconciler }
     }

@@ -3,6 +3,7 @@
 import os
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import pytest
 

@@ -4,9 +4,10 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use gristmill_engine::tensor::DType;
+use half::{bf16, f16};
 
-use super::element::{Element as _, ElementReader, Text, element_reader};
-use super::scan::{JsonError, Scanner};
+use super::element::{Element, ElementReader, Text, element_reader};
+use super::scan::{JsonError, Scalar, Scanner};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Values {
@@ -14,6 +15,8 @@ pub(crate) enum Values {
     Plain,
     /// A BYTES element may also be `{"b64": "<base64>"}`, as TensorFlow Serving has it.
     Base64,
+    /// Of a data frame: besides, a missing float is `null`, as pandas writes what is not a number.
+    Frame,
 }
 
 /// The key of TensorFlow Serving's base64 objects.
@@ -32,13 +35,25 @@ impl Values {
     pub(crate) fn reader(self, dtype: DType) -> ElementReader {
         match self {
             _ if self.has_base64(dtype) => text_or_base64,
-            _ => element_reader(dtype),
+            Values::Frame => match dtype {
+                DType::Fp16 => float_or_null::<f16>,
+                DType::Bf16 => float_or_null::<bf16>,
+                DType::Fp32 => float_or_null::<f32>,
+                DType::Fp64 => float_or_null::<f64>,
+                _ => element_reader(dtype),
+            },
+            Values::Plain | Values::Base64 => element_reader(dtype),
         }
     }
 
     /// Whether an object may stand for an element of `dtype`.
     pub(crate) fn has_base64(self, dtype: DType) -> bool {
-        self == Values::Base64 && dtype == DType::Bytes
+        self != Values::Plain && dtype == DType::Bytes
+    }
+
+    /// Whether features that the model does not take are passed over, as frames have them.
+    pub(crate) fn are_of_a_frame(self) -> bool {
+        self == Values::Frame
     }
 }
 
@@ -52,6 +67,14 @@ pub(crate) fn is_base64(scanner: &Scanner<'_>) -> bool {
         scanner.skip()
     });
     read.is_ok() && members == 1 && texts == 1
+}
+
+fn float_or_null<F: Element>(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), String> {
+    if scanner.peek() != Some(b'n') || scanner.clone().scalar() != Ok(Scalar::Null) {
+        return F::read(scanner, data);
+    }
+    scanner.advance("null".len());
+    F::read(&mut Scanner::new("NaN"), data)
 }
 
 fn text_or_base64(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), String> {
@@ -106,6 +129,17 @@ mod tests {
     fn read(text: &str) -> Result<Vec<u8>, String> {
         let mut data = Vec::new();
         Values::Base64.reader(DType::Bytes)(&mut Scanner::new(text), &mut data).map(|()| data)
+    }
+
+    #[test]
+    fn missing_floats() {
+        let mut data = Vec::new();
+        let read = Values::Frame.reader(DType::Fp32);
+        assert_eq!(read(&mut Scanner::new("null"), &mut data), Ok(()));
+        assert!(f32::from_le_bytes(data[..4].try_into().unwrap()).is_nan());
+        assert_eq!(read(&mut Scanner::new("nil"), &mut data).unwrap_err(), "expected a number, got nil");
+        let read = Values::Frame.reader(DType::Int32);
+        assert_eq!(read(&mut Scanner::new("null"), &mut data).unwrap_err(), "expected an integer, got null");
     }
 
     #[test]
