@@ -6,6 +6,7 @@ use gristmill_engine::error::LoadError;
 use prost::Message;
 
 use crate::external;
+use crate::file_bytes::FileBytes;
 
 /// `ModelProto`, reduced to the fields read here; numbers from onnx.proto3 of ONNX 1.23.
 #[derive(Clone, PartialEq, Message)]
@@ -179,13 +180,13 @@ pub(crate) enum DimensionValue {
     Symbol(String),
 }
 
-/// A model file: its description, and its bytes where the runtime must not read the file itself.
+/// A model file: its description, and the bytes for the runtime.
 #[derive(Debug)]
 pub(crate) struct ModelFile {
     pub(crate) graph: Graph,
     pub(crate) ir_version: i64,
-    /// The model with its ZipMap nodes replaced; `None` when the file can be loaded as it is.
-    pub(crate) rewritten: Option<Vec<u8>>,
+    /// With ZipMap nodes replaced.
+    pub(crate) bytes: FileBytes,
 }
 
 impl ModelFile {
@@ -204,15 +205,18 @@ impl ModelFile {
         }
         external::locate(path, &graph, &model.functions)?;
         let mut graph = graph;
-        let rewritten = crate::zipmap::replace(&mut graph, &model.opsets, &bytes);
-        Ok(ModelFile { graph, ir_version: model.ir_version, rewritten })
+        let bytes = match crate::zipmap::replace(&mut graph, &model.opsets, &bytes) {
+            Some(rewritten) => rewritten.into(),
+            None => bytes,
+        };
+        Ok(ModelFile { graph, ir_version: model.ir_version, bytes })
     }
 }
 
 /// # Errors
 /// The file cannot be read; the text names it.
-pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, LoadError> {
-    std::fs::read(path)
+pub(crate) fn read_bytes(path: &Path) -> Result<FileBytes, LoadError> {
+    FileBytes::read(path)
         .map_err(|error| LoadError(format!("cannot read the model file {}: {error}", path.display())))
 }
 

@@ -3,6 +3,7 @@
 mod elements;
 mod end;
 mod external;
+mod file_bytes;
 mod graph;
 mod library;
 mod memory;

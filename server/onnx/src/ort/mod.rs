@@ -21,7 +21,7 @@ use ort::value::ValueType;
 use smallvec::SmallVec;
 
 use self::binding::Binding;
-use self::session::{Recipe, Source};
+use self::session::Recipe;
 use self::stop::RunStop;
 use self::values::{Input, Value, check};
 use crate::graph::{Dimension, DimensionValue, ModelFile, TensorShape, TypeKind};
@@ -37,8 +37,6 @@ pub(crate) struct OrtModel {
     providers: Vec<Provider>,
     signature: Arc<Signature>,
     notes: Vec<String>,
-    /// Whether the file must be edited before the runtime sees it.
-    rewritten: bool,
     devices: Vec<Device>,
     /// The session that loading built, for the first instance if that is to be as loading expected.
     first: Mutex<Option<Session>>,
@@ -80,9 +78,7 @@ impl OrtModel {
             spinning,
             dynamic: unranked || dims.into_iter().any(|dim| matches!(dim, Dim::Dynamic(_))),
         };
-        let source = file.rewritten.as_deref().map_or(Source::File, Source::Bytes);
-        let choice = recipe.choose(providers, source)?;
-        let rewritten = file.rewritten.take().is_some();
+        let choice = recipe.choose(providers, &file.bytes)?;
 
         add_inferred_shapes(&mut file, &choice.session);
         let derived = signature::derive(&artifact.path, &file, true)?;
@@ -96,7 +92,6 @@ impl OrtModel {
             devices,
             signature: Arc::new(derived.signature),
             notes,
-            rewritten,
             first: Mutex::new(Some(choice.session)),
         })
     }
@@ -150,12 +145,10 @@ impl Model for OrtModel {
         let expected = Placement { device: self.devices[0], threads: self.recipe.artifact.threads };
         let session = match first {
             Some(session) if placement == expected => session,
-            _ if self.rewritten => {
+            _ => {
                 let file = ModelFile::read(&self.recipe.artifact.path)?;
-                let source = file.rewritten.as_deref().map_or(Source::File, Source::Bytes);
-                self.recipe.session(&self.providers, placement, source)?
+                self.recipe.session(&self.providers, placement, &file.bytes)?
             }
-            _ => self.recipe.session(&self.providers, placement, Source::File)?,
         };
         let instance = OrtInstance::new(session, Arc::clone(&self.signature), &self.providers)
             .map_err(|error| LoadError(format!("ONNX Runtime cannot prepare a run: {}", one_line(&error))))?;

@@ -29,15 +29,6 @@ pub(crate) struct Recipe {
     pub(crate) dynamic: bool,
 }
 
-/// Where a session's model comes from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Source<'a> {
-    /// The artifact's own file.
-    File,
-    /// The artifact's file, edited.
-    Bytes(&'a [u8]),
-}
-
 /// The providers that a model got, in order, and what became of the others.
 #[derive(Debug)]
 pub(crate) struct Choice {
@@ -49,12 +40,12 @@ pub(crate) struct Choice {
 // === impl Recipe ===
 
 impl Recipe {
-    /// Tries `wanted` in order and keeps each provider with which a session can be built and that takes
+    /// Tries `wanted` in order, on a model of these bytes, and keeps each provider with which a session can be built and that takes
     /// at least one operator of the model.
     ///
     /// # Errors
     /// The model does not load; or `wanted` names providers, none can be used, and `cpu` is not among them.
-    pub(crate) fn choose(&self, wanted: &[Provider], source: Source<'_>) -> Result<Choice, LoadError> {
+    pub(crate) fn choose(&self, wanted: &[Provider], bytes: &[u8]) -> Result<Choice, LoadError> {
         let mut accepted: Vec<Provider> = Vec::new();
         let mut notes = Vec::new();
         let mut best: Option<Session> = None;
@@ -77,7 +68,7 @@ impl Recipe {
                 best = None;
                 continue;
             }
-            match self.first(&trial, source).and_then(|session| self.assigned(session, provider)) {
+            match self.first(&trial, bytes).and_then(|session| self.assigned(session, provider)) {
                 Ok((session, operators)) => {
                     accepted = trial;
                     best = Some(session);
@@ -95,7 +86,7 @@ impl Recipe {
         }
         let session = match best {
             Some(session) => session,
-            None => self.first(&accepted, source).map_err(|reason| self.unloadable(&reason))?,
+            None => self.first(&accepted, bytes).map_err(|reason| self.unloadable(&reason))?,
         };
         if accepted.iter().all(|provider| provider.kind == ProviderKind::Cpu) {
             notes.push("CPU execution provider".into());
@@ -115,27 +106,22 @@ impl Recipe {
         &self,
         accepted: &[Provider],
         placement: Placement,
-        source: Source<'_>,
+        bytes: &[u8],
     ) -> Result<Session, LoadError> {
-        self.build(accepted, placement, source).map_err(|reason| self.unloadable(&reason))
+        self.build(accepted, placement, bytes).map_err(|reason| self.unloadable(&reason))
     }
 
     /// A session as the first instance is expected to need it.
-    fn first(&self, providers: &[Provider], source: Source<'_>) -> Result<Session, String> {
+    fn first(&self, providers: &[Provider], bytes: &[u8]) -> Result<Session, String> {
         let device = providers::devices(providers)?[0];
-        self.build(providers, Placement { device, threads: self.artifact.threads }, source)
+        self.build(providers, Placement { device, threads: self.artifact.threads }, bytes)
     }
 
     fn unloadable(&self, reason: &str) -> LoadError {
         LoadError(format!("ONNX Runtime cannot load {}: {reason}", self.artifact.path.display()))
     }
 
-    fn build(
-        &self,
-        providers: &[Provider],
-        placement: Placement,
-        source: Source<'_>,
-    ) -> Result<Session, String> {
+    fn build(&self, providers: &[Provider], placement: Placement, bytes: &[u8]) -> Result<Session, String> {
         let dispatches = providers.iter().map(|provider| provider.on(placement.device).dispatch());
         let dispatches = dispatches.collect::<Result<Vec<_>, _>>()?;
         let accelerated = providers.iter().any(|provider| provider.kind != ProviderKind::Cpu);
@@ -143,11 +129,7 @@ impl Recipe {
             .options(accelerated, placement.threads)
             .and_then(|builder| Ok(builder.with_execution_providers(dispatches)?))
             .map_err(|error| one_line(&error))?;
-        let session = match source {
-            Source::File => builder.commit_from_file(&self.artifact.path),
-            Source::Bytes(bytes) => builder.commit_from_memory(bytes),
-        };
-        session.map_err(|error| one_line(&error))
+        builder.commit_from_memory(bytes).map_err(|error| one_line(&error))
     }
 
     fn options(&self, accelerated: bool, threads: usize) -> Result<SessionBuilder, ort::Error> {

@@ -23,6 +23,7 @@ use tract_onnx::tract_core::internal::{SpecialOps, bail, format_err};
 use tract_onnx::tract_core::ops::cast::cast;
 use tract_onnx::tract_core::plan::eval;
 
+use crate::file_bytes::FileBytes;
 use crate::graph::{Graph, ModelFile, model_directory};
 use crate::library::one_line;
 use crate::signature;
@@ -85,13 +86,12 @@ impl TractModel {
     /// See [`gristmill_engine::backend::Backend::load`]; operators that tract lacks are named.
     pub(crate) fn load(artifact: &Artifact) -> Result<TractModel, LoadError> {
         let path = &artifact.path;
-        let mut file = ModelFile::read(path)?;
+        let file = ModelFile::read(path)?;
         let derived = signature::derive(path, &file, false)?;
         check_support(path, &file.graph, &derived.signature)?;
 
-        let rewritten = file.rewritten.take();
         let signature = &derived.signature;
-        let built = panics::as_errors(|| build(path, rewritten, signature))
+        let built = panics::as_errors(|| build(path, file.bytes, signature))
             .unwrap_or_else(|panic| Err(format_err!("{panic}")));
         let built = built.map_err(|error| {
             LoadError(format!("tract cannot run {}: {}; {WAY_OUT}", path.display(), chain(&error)))
@@ -145,12 +145,10 @@ fn check_support(path: &Path, graph: &Graph, signature: &Signature) -> Result<()
     Ok(())
 }
 
-fn build(path: &Path, rewritten: Option<Vec<u8>>, signature: &Signature) -> TractResult<Built> {
+fn build(path: &Path, bytes: FileBytes, signature: &Signature) -> TractResult<Built> {
     let onnx = operators::onnx();
-    let mut proto = match rewritten {
-        Some(bytes) => onnx.proto_model_for_read(&mut bytes.as_slice())?,
-        None => onnx.proto_model_for_path(path)?,
-    };
+    let mut proto = onnx.proto_model_for_read(&mut &bytes[..])?;
+    drop(bytes);
     let mut labels = proto.graph.as_mut().map_or_else(HashMap::new, labels::number);
     let labels = signature.outputs.iter().map(|output| labels.remove(&output.name)).collect();
     let directory = model_directory(path);
