@@ -13,23 +13,51 @@ const QUEUE_ROWS_MAX: usize = 4096;
 const BATCH: usize = 64;
 const PRODUCERS: usize = 64;
 const CORES: usize = 16;
+const DUE_AFTER: Duration = Duration::from_millis(100);
+/// More than one run, and less than what waits where `DUE_AFTER` is too near.
+const REFUSED_AFTER: Duration = Duration::from_millis(1);
+/// So that run times are known.
+const WARM_UP_BATCHES: usize = 32;
 
 /// One thread pushes and takes: no waiting, no wake-up.
 fn uncontended(criterion: &mut Criterion) {
+    push_and_take(criterion, "queue uncontended", QueueProbe::push);
+}
+
+/// The same with deadlines, so that each row is admitted by when it is expected to be done.
+fn with_deadlines(criterion: &mut Criterion) {
+    push_and_take(criterion, "queue with deadlines", |queue| queue.push_due(DUE_AFTER));
+}
+
+fn push_and_take(criterion: &mut Criterion, name: &str, push: impl Fn(&QueueProbe) -> bool) {
     let queue = QueueProbe::new(QUEUE_ROWS_MAX);
     let mut batch = Batch::default();
-    let mut group = criterion.benchmark_group("queue uncontended");
+    let mut group = criterion.benchmark_group(name);
     for rows in [1, BATCH] {
         group.throughput(Throughput::Elements(rows as u64));
         group.bench_function(rows.to_string(), |bencher| {
             bencher.iter(|| {
                 for _ in 0..rows {
-                    assert!(queue.push(), "there is room");
+                    assert!(push(&queue), "there is room, and time");
                 }
                 assert_eq!(queue.next_batch(&mut batch), Some(rows));
             });
         });
     }
+}
+
+/// A row that is refused because what goes before it takes too long.
+fn refused(criterion: &mut Criterion) {
+    let queue = QueueProbe::new(QUEUE_ROWS_MAX);
+    let mut batch = Batch::default();
+    for _ in 0..WARM_UP_BATCHES {
+        assert!(queue.push(), "there is room");
+        queue.next_batch(&mut batch);
+    }
+    while queue.push_due(DUE_AFTER) {}
+    criterion.bench_function("queue refused", |bencher| {
+        bencher.iter(|| assert!(!queue.push_due(REFUSED_AFTER), "what waits takes longer"));
+    });
 }
 
 /// There and back between two threads that sleep in between: two hops with their wake-ups.
@@ -97,5 +125,5 @@ fn slots(criterion: &mut Criterion) {
     group.bench_function("kept for the next batch", |bencher| bencher.iter(|| worker.next()));
 }
 
-criterion_group!(benches, uncontended, round_trip, producers, slots);
+criterion_group!(benches, uncontended, with_deadlines, refused, round_trip, producers, slots);
 criterion_main!(benches);

@@ -255,8 +255,16 @@ impl Margin {
     }
 
     pub(crate) fn observe(&mut self, missed: bool) {
-        let step = if missed { 1.0 + self.up } else { 1.0 - self.down };
-        self.factor = (self.factor * step).clamp(1.0, MARGIN_MAX);
+        if missed { self.missed() } else { self.met(1) }
+    }
+
+    pub(crate) fn missed(&mut self) {
+        self.factor = (self.factor * (1.0 + self.up)).min(MARGIN_MAX);
+    }
+
+    /// So many predictions held.
+    pub(crate) fn met(&mut self, times: usize) {
+        self.factor = (self.factor * (1.0 - self.down * times as f32)).max(1.0);
     }
 
     pub(crate) fn factor(&self) -> f32 {

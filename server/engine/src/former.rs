@@ -177,8 +177,8 @@ impl<T: Item> Former<T> {
             cost,
             arrivals: Arrivals::default(),
             backlog: Backlog::default(),
-            // A batch in fifty may have a member that is late: deadlines are held by 99 in 100 rows then.
-            wait_margin: Margin::new(0.05, 0.001),
+            // Six rows in a thousand may be late, so that 99 in 100 are in time.
+            wait_margin: Margin::new(0.05, 0.0003),
             next_probe_ns: None,
             is_probing: false,
             yielding: BTreeSet::new(),
@@ -245,7 +245,7 @@ impl<T: Item> Former<T> {
     pub(crate) fn remove(&mut self, place: Place, is_late: bool) -> Option<T> {
         let entry = self.waiting.remove(place)?;
         if is_late && !entry.is_probe {
-            self.wait_margin.observe(true);
+            self.wait_margin.missed();
         }
         Some(self.forget(place, entry))
     }
@@ -276,7 +276,10 @@ impl<T: Item> Former<T> {
             self.cost.record(batch.rows, &batch.key, took_ns);
             if batch.promised_ns != u64::MAX {
                 let answered_ns = batch.began_ns.saturating_add(took_ns).saturating_add(ANSWER_NS);
-                self.wait_margin.observe(answered_ns > batch.promised_ns);
+                match answered_ns > batch.promised_ns {
+                    true => self.wait_margin.missed(),
+                    false => self.wait_margin.met(batch.rows),
+                }
             }
         }
     }

@@ -288,7 +288,7 @@ fn waiting_for_one_more_must_pay() {
     check(
         &format!("cost=10,20,40 workers=2 | {steady}, b, poll"),
         expect![[r#"
-        drained a
+        enough a
         run"#]],
     );
 }
@@ -443,6 +443,18 @@ fn who_cannot_be_in_time_is_refused() {
     // Without a deadline there is nothing to be late for; first come, first served looks at none.
     check("cost=10,12,16 | a, take, 90ms, b", expect!["enough a"]);
     check("eager=1 cost=10,12,16 | a!1, b!1, take", expect!["drained ab"]);
+}
+
+#[test]
+fn who_was_late_makes_it_harder_for_others() {
+    check(
+        "cost=10 max=1 | a, take, b!30, 25ms, done, take, c, take, d!45, e!46",
+        expect![[r#"
+        full a
+        drained  dropped b
+        full c
+        d refused Late { by: 499.999µs }"#]],
+    );
 }
 
 #[test]

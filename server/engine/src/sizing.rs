@@ -28,6 +28,8 @@ const SOONER_MIN: f64 = 0.1;
 const SOONER_MIN_NS: f64 = 100_000.0;
 /// Of two sizes with nearly the same rate the smaller one is preferred.
 const NEARLY: f64 = 0.95;
+/// The same where more arrives than can be kept up with: every row counts then.
+const HARDLY_LESS: f64 = 0.99;
 
 // === impl Sizing ===
 
@@ -36,7 +38,8 @@ impl Sizing<'_> {
     ///
     /// Batches of b rows end one after the other, every t(b), and so the mean over all rows is
     /// t(b) (rounds + 1) / 2. Sizes that do not keep up with what arrives do not count; where none does, the
-    /// largest batch is best. A model whose batches take as long as their rows one by one is so not batched.
+    /// smallest that gives up hardly any throughput is best. A model whose batches take as long as their rows one by
+    /// one is so not batched.
     pub(crate) fn soonest(&self, waiting: usize, free: usize) -> usize {
         let mean = |rows: usize| {
             let rounds = waiting.div_ceil(rows * free.max(1));
@@ -48,7 +51,7 @@ impl Sizing<'_> {
         }
         let keeps_up = |rows: &usize| self.rate(*rows) * LOAD_MAX >= self.arrival_rate;
         let Some(least) = self.sizes().filter(keeps_up).map(mean).min_by(f64::total_cmp) else {
-            return self.rows_max;
+            return self.at_rate(f64::INFINITY, HARDLY_LESS);
         };
         let most = (least * (1.0 + SOONER_MIN)).max(least + SOONER_MIN_NS);
         let nearly = self.sizes().filter(keeps_up).filter(|rows| mean(*rows) <= most);
@@ -57,8 +60,13 @@ impl Sizing<'_> {
 
     /// Rows of the smallest batches that keep up with what arrives, or come near to it.
     pub(crate) fn keeping_up(&self) -> usize {
+        self.at_rate(self.arrival_rate, NEARLY)
+    }
+
+    /// Rows of the smallest batches that take `rate`, or `share` of the highest that there is.
+    fn at_rate(&self, rate: f64, share: f64) -> usize {
         let most = self.sizes().map(|rows| self.rate(rows)).fold(0.0, f64::max);
-        let wanted = self.arrival_rate.min(most * NEARLY);
+        let wanted = rate.min(most * share);
         self.sizes().find(|rows| self.rate(*rows) >= wanted).unwrap_or(self.rows_max)
     }
 
@@ -122,7 +130,7 @@ mod tests {
     #[test]
     fn a_model_that_gains_nothing_is_not_batched() {
         check_soonest(LINEAR, 10.0, expect!["1: 1, 2: 1, 4: 1, 8: 1, 64: 4, 1000: 8"]);
-        check_soonest(LINEAR, 99.0, expect!["1: 8, 2: 8, 4: 8, 8: 8, 64: 8, 1000: 8"]);
+        check_soonest(LINEAR, 99.0, expect!["1: 1, 2: 1, 4: 1, 8: 1, 64: 1, 1000: 1"]);
     }
 
     #[test]

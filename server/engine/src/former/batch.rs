@@ -47,16 +47,10 @@ impl<T: Item> Former<T> {
         let (key, shape) = (lane.key.clone(), lane.shape);
         let target = self.target(lane, now_ns);
         let (mut rows, mut tightest_ns, mut promised_ns) = (0, u64::MAX, u64::MAX);
-        let mut is_late = false;
         let reason = loop {
             match self.verdict(next, index, target, rows, tightest_ns, now_ns) {
                 Verdict::Close(reason) => break reason,
-                Verdict::Drop => {
-                    let entry = self.waiting.entry(next);
-                    is_late |=
-                        !entry.is_probe && !entry.item.is_abandoned() && self.is_late(entry, shape, now_ns);
-                    dropped.push(self.remove_slot(next));
-                }
+                Verdict::Drop => dropped.push(self.drop_slot(next, shape, now_ns)),
                 Verdict::Join => {
                     let entry = self.waiting.entry(next);
                     tightest_ns = tightest_ns.min(entry.deadline_ns);
@@ -78,10 +72,17 @@ impl<T: Item> Former<T> {
             let ends_ns = now_ns + self.cost.predict(rows, shape).typical_ns;
             self.running[worker] = Some(Running { rows, key, began_ns: now_ns, ends_ns, promised_ns });
         }
-        if is_late {
-            self.wait_margin.observe(true);
-        }
         reason
+    }
+
+    /// Takes out what is not to run. If it was let in for a deadline that cannot be kept now, waits take longer than
+    /// was predicted.
+    fn drop_slot(&mut self, slot: u32, shape: ShapeId, now_ns: u64) -> T {
+        let entry = self.waiting.entry(slot);
+        if !entry.is_probe && !entry.item.is_abandoned() && self.is_late(entry, shape, now_ns) {
+            self.wait_margin.missed();
+        }
+        self.remove_slot(slot)
     }
 
     fn remove_slot(&mut self, slot: u32) -> T {

@@ -65,9 +65,18 @@ impl QueueProbe {
 
     /// Adds one row; false when the queue is full.
     pub fn push(&self) -> bool {
+        self.offer(None)
+    }
+
+    /// The same of a row that is due so long from now; false also when it is not expected to be in time.
+    pub fn push_due(&self, after: Duration) -> bool {
+        self.offer(Some(after))
+    }
+
+    fn offer(&self, due_after: Option<Duration>) -> bool {
         let now = Instant::now();
-        let row = Row { shape_key: ShapeKey::default(), arrived: now, due: Due::default() };
-        self.0.push(now, row).is_ok()
+        let due = Due { deadline: due_after.map(|after| now + after), ..Due::default() };
+        self.0.push(now, Row { shape_key: ShapeKey::default(), arrived: now, due }).is_ok()
     }
 
     /// Waits for rows and says how many it took; `None` once the queue is closed and empty. The batch that was
