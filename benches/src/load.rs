@@ -19,6 +19,8 @@ pub struct Loop {
     pub calls: usize,
     pub took: Duration,
     pub median: Duration,
+    /// Of the calls' latencies too.
+    pub p99: Duration,
 }
 
 // === impl Load ===
@@ -68,6 +70,8 @@ impl Load {
         let took = start.elapsed();
         let middle = latencies.len() / 2;
         let (_, &mut median, _) = latencies.select_nth_unstable(middle);
-        Ok(Loop { calls: latencies.len(), took, median })
+        let last = latencies.len() * 99 / 100;
+        let (_, &mut p99, _) = latencies.select_nth_unstable(last);
+        Ok(Loop { calls: latencies.len(), took, median, p99 })
     }
 }

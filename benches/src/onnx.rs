@@ -1,21 +1,81 @@
-//! Model files made when they are needed: chains of matrix products, written with as much of onnx.proto as they need.
+//! Model files made when they are needed, written with as much of onnx.proto as they need.
 
 use prost::Message;
 
-/// A graph with FP32 `x` of rows in and FP32 `y` of rows out.
-pub(crate) struct Chain {
+/// A graph that is built operator by operator, in the order in which they run.
+#[derive(Default)]
+pub(crate) struct Network {
     graph: Graph,
+}
+
+/// A graph with FP32 `x` of rows in and FP32 `y` of rows out, each operator on what the one before it gave.
+pub(crate) struct Chain {
+    network: Network,
     /// The tensor that was computed last.
     value: String,
+}
+
+// === impl Network ===
+
+impl Network {
+    pub(crate) fn new(name: &str) -> Network {
+        Network { graph: Graph { name: name.into(), ..Graph::default() } }
+    }
+
+    /// An input of FP32 rows.
+    pub(crate) fn float_input(&mut self, name: &str, row: &[usize]) {
+        self.graph.inputs.push(tensor_of_rows(name, FLOAT, row));
+    }
+
+    /// An input of INT64 rows.
+    pub(crate) fn integer_input(&mut self, name: &str, row: &[usize]) {
+        self.graph.inputs.push(tensor_of_rows(name, INT64, row));
+    }
+
+    /// A constant of FP32.
+    pub(crate) fn floats(&mut self, name: &str, dims: &[usize], data: impl Iterator<Item = f32>) {
+        self.constant(name, FLOAT, dims, data.flat_map(f32::to_le_bytes).collect());
+    }
+
+    /// A constant of INT64.
+    pub(crate) fn integers(&mut self, name: &str, dims: &[usize], data: &[i64]) {
+        self.constant(name, INT64, dims, data.iter().copied().flat_map(i64::to_le_bytes).collect());
+    }
+
+    fn constant(&mut self, name: &str, data_type: i32, dims: &[usize], data: Vec<u8>) {
+        let dims = dims.iter().map(|&dim| dim as i64).collect();
+        self.graph.initializers.push(Tensor { dims, data_type, name: name.into(), data });
+    }
+
+    /// What `operator` makes of `inputs`.
+    pub(crate) fn node(&mut self, operator: &str, inputs: &[&str], attributes: &[Attribute]) -> String {
+        let output = format!("{}_{}", operator.to_lowercase(), self.graph.nodes.len());
+        let inputs = inputs.iter().map(|&input| input.to_owned()).collect();
+        let outputs = vec![output.clone()];
+        let node = Node { inputs, outputs, operator: operator.into(), attributes: attributes.to_vec() };
+        self.graph.nodes.push(node);
+        output
+    }
+
+    /// The file, with what the last operator gave as `y`, rows of FP32.
+    pub(crate) fn into_file(mut self, row: &[usize]) -> Vec<u8> {
+        if let Some(last) = self.graph.nodes.last_mut() {
+            last.outputs = vec!["y".into()];
+        }
+        self.graph.outputs.push(tensor_of_rows("y", FLOAT, row));
+        // The first with LayerNormalization.
+        let opset = Opset { version: 17 };
+        OnnxModel { ir_version: 8, graph: Some(self.graph), opsets: vec![opset] }.encode_to_vec()
+    }
 }
 
 // === impl Chain ===
 
 impl Chain {
     pub(crate) fn new(name: &str, columns: usize) -> Chain {
-        let inputs = vec![tensor_of_rows("x", columns)];
-        let graph = Graph { name: name.into(), inputs, ..Graph::default() };
-        Chain { graph, value: "x".into() }
+        let mut network = Network::new(name);
+        network.float_input("x", &[columns]);
+        Chain { network, value: "x".into() }
     }
 
     /// A constant of FP32.
@@ -26,46 +86,53 @@ impl Chain {
         columns: usize,
         data: impl Iterator<Item = f32>,
     ) {
-        let dims = vec![rows as i64, columns as i64];
-        let data = data.flat_map(f32::to_le_bytes).collect();
-        self.graph.initializers.push(Tensor { dims, data_type: FLOAT, name: name.into(), data });
+        self.network.floats(name, &[rows, columns], data);
     }
 
     /// The next value is the product of the last one and a matrix.
     pub(crate) fn multiply(&mut self, matrix: &str) {
-        let product = format!("product_{}", self.graph.nodes.len());
-        let inputs = vec![std::mem::replace(&mut self.value, product.clone()), matrix.to_owned()];
-        self.graph.nodes.push(Node { inputs, outputs: vec![product], operator: "MatMul".into() });
+        self.value = self.network.node("MatMul", &[&self.value, matrix], &[]);
     }
 
     /// The next value is the last one without what is negative.
     pub(crate) fn activate(&mut self) {
-        let activated = format!("activated_{}", self.graph.nodes.len());
-        let inputs = vec![std::mem::replace(&mut self.value, activated.clone())];
-        self.graph.nodes.push(Node { inputs, outputs: vec![activated], operator: "Relu".into() });
+        self.value = self.network.node("Relu", &[&self.value], &[]);
     }
 
     /// The file, with the last value as `y`.
-    pub(crate) fn into_file(mut self, columns: usize) -> Vec<u8> {
-        if let Some(last) = self.graph.nodes.last_mut() {
-            last.outputs = vec!["y".into()];
-        }
-        self.graph.outputs.push(tensor_of_rows("y", columns));
-        let opset = Opset { version: 13 };
-        OnnxModel { ir_version: 8, graph: Some(self.graph), opsets: vec![opset] }.encode_to_vec()
+    pub(crate) fn into_file(self, columns: usize) -> Vec<u8> {
+        self.network.into_file(&[columns])
     }
 }
 
-fn tensor_of_rows(name: &str, columns: usize) -> Value {
+// === impl Attribute ===
+
+impl Attribute {
+    pub(crate) fn integer(name: &str, value: i64) -> Attribute {
+        Attribute { name: name.into(), integer: value, kind: ATTRIBUTE_INT, ..Attribute::default() }
+    }
+
+    pub(crate) fn integers(name: &str, values: &[i64]) -> Attribute {
+        Attribute { name: name.into(), integers: values.into(), kind: ATTRIBUTE_INTS, ..Attribute::default() }
+    }
+}
+
+fn tensor_of_rows(name: &str, element_type: i32, row: &[usize]) -> Value {
     let batch = Dimension { size: None, symbol: Some("batch".into()) };
-    let columns = Dimension { size: Some(columns as i64), symbol: None };
-    let shape = Some(Shape { dims: vec![batch, columns] });
-    let kind = Some(Type { tensor: Some(TensorType { data_type: FLOAT, shape }) });
+    let row = row.iter().map(|&size| Dimension { size: Some(size as i64), symbol: None });
+    let shape = Some(Shape { dims: std::iter::once(batch).chain(row).collect() });
+    let kind = Some(Type { tensor: Some(TensorType { data_type: element_type, shape }) });
     Value { name: name.into(), kind }
 }
 
-/// `TensorProto.DataType.FLOAT`.
+/// `TensorProto.DataType.FLOAT` ...
 const FLOAT: i32 = 1;
+/// ... and `.INT64`.
+const INT64: i32 = 7;
+/// `AttributeProto.AttributeType.INT` ...
+const ATTRIBUTE_INT: i32 = 2;
+/// ... and `.INTS`.
+const ATTRIBUTE_INTS: i32 = 7;
 
 /// `ModelProto`; this and the messages below have the fields that are needed here, with the numbers of onnx.proto.
 #[derive(Clone, PartialEq, Message)]
@@ -109,6 +176,21 @@ struct Node {
     outputs: Vec<String>,
     #[prost(string, tag = "4")]
     operator: String,
+    #[prost(message, repeated, tag = "5")]
+    attributes: Vec<Attribute>,
+}
+
+/// `AttributeProto`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Attribute {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int64, tag = "3")]
+    integer: i64,
+    #[prost(int64, repeated, tag = "8")]
+    integers: Vec<i64>,
+    #[prost(int32, tag = "20")]
+    kind: i32,
 }
 
 /// `TensorProto`.
