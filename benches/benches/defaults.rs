@@ -161,15 +161,14 @@ fn main() -> anyhow::Result<ExitCode> {
     let searched = bench.search(&cases)?;
     let mut outcomes = Vec::new();
     for (case, search) in cases.iter().zip(searched) {
-        outcomes.push(bench.decide(case, search)?);
+        let outcome = bench.decide(case, search)?;
+        println!("\n{outcome}");
+        outcomes.push(outcome);
     }
     let worst = outcomes.iter().map(Outcome::share).fold(f64::INFINITY, f64::min);
     let name = "throughput without settings / with the best, at the same p99, of the worst model";
     let target = Target::new(name, worst, Bound::AtLeast(0.95));
     let results = Results { cores: bench.cores, target, outcomes };
-    for outcome in &results.outcomes {
-        println!("\n{outcome}");
-    }
     println!("\n{}\n\n{}", results.target, serde_json::to_string(&results)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -38,6 +38,12 @@ struct Args {
     /// Most rows of the heavy model that run together.
     #[arg(long, default_value_t = 16)]
     heavy_rows: usize,
+    /// Sessions of the heavy model; one for each core if left out.
+    #[arg(long)]
+    heavy_instances: Option<usize>,
+    /// Of each session of the heavy model.
+    #[arg(long, default_value_t = 1)]
+    heavy_threads: usize,
     /// Calls of the heavy model, of one row each.
     #[arg(long, default_value_t = 64)]
     heavy_in_flight: usize,
@@ -139,9 +145,11 @@ impl Subject {
         let repository = directory.path().join("models");
         CONVOLUTIONS.copy_to(&repository)?;
         // The same for both servers, which might choose differently.
-        let layout = format!("instances = {}\nthreads = 1\n", cores.len());
-        fs::write(repository.join(CONVOLUTIONS.name).join("model.toml"), &layout)?;
-        HEAVY.create(&repository, &format!("{layout}batching = {{ rows_max = {} }}\n", args.heavy_rows))?;
+        let layout =
+            |instances: usize, threads: usize| format!("instances = {instances}\nthreads = {threads}\n");
+        fs::write(repository.join(CONVOLUTIONS.name).join("model.toml"), layout(cores.len(), 1))?;
+        let heavy = layout(args.heavy_instances.unwrap_or(cores.len()), args.heavy_threads);
+        HEAVY.create(&repository, &format!("{heavy}batching = {{ rows_max = {} }}\n", args.heavy_rows))?;
         let server = Server::on_repository(cores, library, &repository, flags, directory)?;
         let light = Paced::open(server.address(), CONNECTIONS, &CONVOLUTIONS.request(), args.rate)?;
         let heavy = Load::open(server.address(), HEAVY_CONNECTIONS, &HEAVY.model.request(), |_| Ok(()))?;
