@@ -106,6 +106,9 @@ pub struct RunArgs {
     /// Also measure CPU time and memory of this process, the server on the same machine
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
+    /// Write down when what was sent, as CSV: `gristmill plan --trace` reads it
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
 
     #[command(flatten)]
     pub output: OutputArgs,
@@ -167,6 +170,7 @@ impl RunArgs {
             threads: self.threads,
             seed: self.seed,
             server_pid: self.server_pid,
+            keeps_sent: self.trace.is_some(),
         };
         settings.check()?;
         Ok(settings)

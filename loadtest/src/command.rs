@@ -15,11 +15,11 @@ use crate::drive::Shared;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::report::{Phase, Report};
-use crate::run::{run, runtime};
+use crate::run::{Measured, run, runtime};
 use crate::scenario::{PlannedPhase, Scenario};
 use crate::server::Server;
 use crate::settings::Settings;
-use crate::table;
+use crate::{table, trace};
 
 /// Exit status when a scenario's goal does not hold.
 const GOAL_MISSED: u8 = 2;
@@ -42,7 +42,11 @@ fn run_once(arguments: &RunArgs) -> Result<u8> {
     let settings = arguments.settings()?;
     let shared = interruptible()?;
     let mut report = Report::new(None, SystemTime::now());
-    let phase = measure("run", &settings, &shared, &arguments.output)?;
+    let measured = measure(&settings, &shared, &arguments.output)?;
+    if let Some(path) = &arguments.trace {
+        trace::write(path, &settings, &measured.models)?;
+    }
+    let phase = Phase::new("run", &settings, &measured);
     print(&table::phase(&phase))?;
     report.phases.push(phase);
     save(&report, arguments.output.output.as_deref())?;
@@ -111,17 +115,18 @@ fn measure_planned(
     shared: &Arc<Shared>,
     output: &OutputArgs,
 ) -> Result<Phase> {
-    let mut phase = measure(&planned.name, &planned.settings(before), shared, output)?;
+    let settings = planned.settings(before);
+    let measured = measure(&settings, shared, output)?;
+    let mut phase = Phase::new(&planned.name, &settings, &measured);
     phase.goal = planned.judge(&phase, before);
     Ok(phase)
 }
 
-fn measure(name: &str, settings: &Settings, shared: &Arc<Shared>, output: &OutputArgs) -> Result<Phase> {
+fn measure(settings: &Settings, shared: &Arc<Shared>, output: &OutputArgs) -> Result<Measured> {
     shared.answered.store(0, Ordering::Relaxed);
     shared.failed.store(0, Ordering::Relaxed);
     let mut progress = Progress::new(settings, output.quiet);
-    let measured = run(settings, shared, &mut progress)?;
-    Ok(Phase::new(name, settings, &measured))
+    run(settings, shared, &mut progress)
 }
 
 /// The first interrupt ends the load early and still gives its result; the second ends the program.

@@ -44,6 +44,8 @@ pub(crate) struct Terms {
     pub(crate) window: Window,
     pub(crate) extent: Extent,
     pub(crate) slo: Option<Duration>,
+    /// When what was sent is kept.
+    pub(crate) keeps_sent: bool,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -75,7 +77,9 @@ impl<T: Transmit> Drive<T> {
     pub(crate) fn new(sender: T, workloads: Vec<Workload<T::Head>>, terms: Terms, seed: u64) -> Drive<T> {
         let models = workloads.iter().map(|workload| (workload.weight, workload.payloads.len()));
         let mix = Mix::new(models, seed);
-        let recorders = vec![Recorder::new(terms.window, terms.slo); workloads.len()];
+        let recorder = Recorder::new(terms.window, terms.slo);
+        let recorder = if terms.keeps_sent { recorder.keeping_sent() } else { recorder };
+        let recorders = vec![recorder; workloads.len()];
         let remaining = match terms.extent {
             Extent::Requests(requests) => requests,
             Extent::Until(_) => u64::MAX,
@@ -236,7 +240,8 @@ mod tests {
         let payload = Payload { body: Bytes::new(), rows: 1, json_length: None };
         let workload = Workload { weight: 1.0, head: (), payloads: vec![payload] };
         let window = extent.window(ms(100));
-        let terms = Terms { start, window, extent, slo: Some(ms(10)), shared: Arc::default() };
+        let terms =
+            Terms { start, window, extent, slo: Some(ms(10)), keeps_sent: false, shared: Arc::default() };
         Arc::new(Drive::new(sender, vec![workload], terms, 0))
     }
 

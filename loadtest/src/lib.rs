@@ -34,6 +34,8 @@ mod report;
 
 mod table;
 
+mod trace;
+
 mod compare;
 mod goal;
 mod scenario;

@@ -42,6 +42,14 @@ pub(crate) struct Moments {
     pub(crate) done: Duration,
 }
 
+/// A request that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Sent {
+    /// From the start of the load.
+    pub(crate) at: Duration,
+    pub(crate) rows: u64,
+}
+
 /// The measured part of a load, counted from its start: what was meant earlier is warm-up, what was meant
 /// later was not sent. `end` is `None` where a number of requests ends the load.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +75,8 @@ pub(crate) struct Recorder {
     rows_in_window: u64,
     good_in_window: u64,
     last_done: Duration,
+    /// Kept where it is to be written down.
+    sent: Option<Vec<Sent>>,
 }
 
 const SAME_BOUNDS: &str = "every histogram has the same bounds; this is a bug";
@@ -133,7 +143,14 @@ impl Recorder {
             rows_in_window: 0,
             good_in_window: 0,
             last_done: Duration::ZERO,
+            sent: None,
         }
+    }
+
+    /// The same, which also keeps when what was sent.
+    pub(crate) fn keeping_sent(mut self) -> Recorder {
+        self.sent = Some(Vec::new());
+        self
     }
 
     /// Latency belongs to the requests *meant* inside the window, however late they were answered; rates
@@ -159,6 +176,9 @@ impl Recorder {
             self.good_in_window += u64::from(self.slo.is_some_and(|slo| latency <= slo));
         }
         self.last_done = self.last_done.max(done);
+        if let Some(all) = &mut self.sent {
+            all.push(Sent { at: sent, rows });
+        }
     }
 
     pub(crate) fn merge(&mut self, other: &Recorder) {
@@ -176,6 +196,14 @@ impl Recorder {
         self.rows_in_window += other.rows_in_window;
         self.good_in_window += other.good_in_window;
         self.last_done = self.last_done.max(other.last_done);
+        if let Some(sent) = &mut self.sent {
+            sent.extend(other.sent());
+        }
+    }
+
+    /// What was sent, in the order of the answers; nothing unless it was kept.
+    pub(crate) fn sent(&self) -> &[Sent] {
+        self.sent.as_deref().unwrap_or_default()
     }
 
     pub(crate) fn latency_ns(&self, outcome: Outcome) -> &Histogram<u64> {

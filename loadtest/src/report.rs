@@ -341,6 +341,7 @@ pub(crate) mod tests {
             threads: 1,
             seed: 0,
             server_pid: None,
+            keeps_sent: false,
         };
         let window = Window { start: Duration::ZERO, end: Some(Duration::from_secs(1)) };
         let mut recorder = Recorder::new(window, settings.slo());

@@ -83,8 +83,14 @@ fn run_with<T: Transmit>(
         for index in 0..settings.threads {
             let (results, proven, start, connected) = (results.clone(), &proven, &start, &connected);
             let connect = &connect;
-            let mut terms =
-                Terms { start: Instant::now(), window, extent, slo: settings.slo(), shared: shared.clone() };
+            let mut terms = Terms {
+                start: Instant::now(),
+                window,
+                extent,
+                slo: settings.slo(),
+                keeps_sent: settings.keeps_sent,
+                shared: shared.clone(),
+            };
             if let Extent::Requests(requests) = extent {
                 terms.extent = Extent::Requests(share(requests, index, settings.threads));
             }

@@ -172,6 +172,7 @@ impl Scenario {
                 threads: phase.threads,
                 seed: phase.seed,
                 server_pid,
+                keeps_sent: false,
             };
             settings.check()?;
             let (name, relative, goal) = (phase.name.clone(), phase.rate_of.clone(), phase.goal.clone());

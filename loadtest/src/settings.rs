@@ -28,6 +28,9 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     /// The process whose CPU time and memory are read beside the load.
     pub(crate) server_pid: Option<u32>,
+    /// What was sent is kept, to be written down. No part of the load, and so of no result.
+    #[serde(skip)]
+    pub(crate) keeps_sent: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]

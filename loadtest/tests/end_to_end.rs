@@ -307,3 +307,30 @@ async fn a_scenario_with_a_misspelt_key_names_it() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("unknown field `modles`"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_is_written_down() {
+    let stub = Stub::start().await;
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("trace.csv");
+    let arguments = format!(
+        "run --grpc {} -m echo --rows 3 -r 2000 --threads 2 --warmup 10ms -n 100 --timeout 5s --trace {}",
+        stub.grpc,
+        file.display()
+    );
+    let output = loadtest(words(&arguments)).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = std::fs::read_to_string(file).unwrap();
+    let (header, lines) = text.split_once('\n').unwrap();
+    assert_eq!(header, "at_us,model,rows,deadline_us");
+    let moments: Vec<u64> = lines
+        .lines()
+        .map(|line| {
+            let (at, rest) = line.split_once(',').unwrap();
+            assert_eq!(rest, "echo,3,5000000");
+            at.parse().unwrap()
+        })
+        .collect();
+    assert!(moments.is_sorted() && moments.len() > 100, "the warm-up is there too: {moments:?}");
+    assert_eq!(moments.len() + 1, stub.seen.requests("echo"), "but not what proved the request");
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::models_command::ModelsCommand;
+use crate::plan_command::PlanArgs;
 
 /// Serves ONNX models over gRPC and HTTP with dynamic micro-batching.
 ///
@@ -35,6 +36,11 @@ pub enum Command {
     Check(CheckArgs),
     /// Ask a running server whether it is ready; exits with 0 if so and 1 if not.
     Health(HealthArgs),
+    /// Say how many cores an SLO takes, and what other SLOs would, without a server.
+    ///
+    /// Plays recorded or made-up requests against the scheduler that serves, on a virtual clock, with run times as a
+    /// server measured them.
+    Plan(Box<PlanArgs>),
     /// Manage the models of a repository.
     #[command(subcommand)]
     Models(ModelsCommand),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gristmill::cli::{Cli, Command, ServeArgs};
-use gristmill::{check, health, models_command, serve};
+use gristmill::{check, health, models_command, plan_command, serve};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Plan(args) => plan_command::run(&args),
         Command::Models(command) => models_command::run(&command),
     };
     match result {
