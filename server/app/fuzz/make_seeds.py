@@ -133,6 +133,30 @@ def json_features():
     yield "examples", body(*several, context={"a": False}, examples=[{"b": [1, 2], "c": "x"}, {"b": [3, 4], "c": ["y"]}])
 
 
+def torchserve_body():
+    unsaid, said_json, raw, form = range(4)
+
+    def body(dtype, rank, content_type, content):
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        return bytes([dtype + 14 * rank, content_type]) + content
+
+    def field(name, content, header=b""):
+        return b'--b\r\nContent-Disposition: form-data; name="' + name + b'"\r\n' + header + b"\r\n" + content + b"\r\n"
+
+    fp32 = 11
+    yield "row", body(fp32, 1, said_json, [1, 2])
+    yield "rows", body(fp32, 1, unsaid, [[1, 2], [3, 4]])
+    yield "instances", body(fp32, 1, said_json, {"id": 1, "instances": [[1, 2]]})
+    yield "data", body(fp32, 1, unsaid, {"data": [1, 2]})
+    yield "named", body(0, 3, said_json, {"a": True, "b": [1, 2], "c": {"b64": "/wA="}})
+    yield "raw", body(fp32, 1, raw, struct.pack("<2f", 1, 2))
+    json_header = b"Content-Type: application/json\r\n"
+    yield "form", body(fp32, 1, form, field(b"data", b"[1, 2]", json_header) + b"--b--\r\n")
+    yield "form-of-several", body(
+        0, 3, form, b"x\r\n" + field(b"a", b"1") + field(b"b", b"[1,2]") + field(b"c", b'"x"') + b"--b--"
+    )
+
+
 def binary_infer():
     def body(header, tail):
         return struct.pack("<H", len(header)) + header.encode() + tail
@@ -171,7 +195,7 @@ queue = { rows_max = 100, bytes_max = 1000 }
     yield "nonsense", "instance = -1\n# comment\nspinning = 2024-01-01\n"
 
 
-for make in [proto_infer, json_infer, json_features, binary_infer, model_toml]:
+for make in [proto_infer, json_infer, json_features, torchserve_body, binary_infer, model_toml]:
     directory = CORPUS / make.__name__
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob("seed-*"):

@@ -2,4 +2,5 @@
 
 pub mod binary;
 pub mod json;
+pub mod multipart;
 pub mod proto;

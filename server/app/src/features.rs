@@ -9,7 +9,8 @@ mod rows;
 use gristmill_engine::request::{ModelInfo, NamedTensor};
 use gristmill_engine::tensor::BatchAxis;
 
-use self::column::{Column, names, place_text};
+pub(crate) use self::column::names;
+use self::column::{Column, place_text};
 use self::nest::{Nest, NestError};
 use self::rows::{Placed, fits, place, unflatten};
 use crate::codec::json::scan::{JsonError, Scanner};
@@ -52,6 +53,8 @@ impl<'m> Reader<'m> {
                 self.object_row(scanner, None, None)?;
                 self.finish(1, false)
             }
+            // Text in base64 looks like an object and is one value.
+            Some(b'{') if !listed => self.only_input(scanner, key, listed),
             Some(b'[') => {
                 let mut ahead = scanner.clone();
                 ahead.open()?;

@@ -26,6 +26,7 @@ pub mod shutdown;
 pub mod status;
 pub mod telemetry;
 pub mod tensorflow_http;
+pub mod torchserve_http;
 mod trace_context;
 pub mod traces;
 mod triton_config;

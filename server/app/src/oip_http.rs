@@ -25,7 +25,7 @@ use serde::Deserialize;
 pub use self::connection::serve;
 use self::reply::Refusal;
 use crate::gateway::{Call, Gateway};
-use crate::{predict_http, scoring_http, tensorflow_http, vertex_http};
+use crate::{predict_http, scoring_http, tensorflow_http, torchserve_http, vertex_http};
 
 /// What an operator sets for HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +154,7 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/predict/{model}/{version}", post(predict_http::predict))
         .route("/health", get(predict_http::health))
         .merge(tensorflow_http::routes())
+        .merge(torchserve_http::routes())
         .merge(scoring_http::routes())
         .merge(vertex_http::routes())
         .fallback(unknown_path)
@@ -161,7 +162,7 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .with_state(Arc::new(Door { gateway, engine, control, options }))
 }
 
-async fn unknown_path(uri: Uri) -> Refusal {
+pub(crate) async fn unknown_path(uri: Uri) -> Refusal {
     Refusal::new(
         StatusCode::NOT_FOUND,
         format!(

@@ -100,6 +100,34 @@ pub fn is_json(text: &[u8]) -> bool {
     has(b"NaN") || has(b"Infinity") || serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
+/// One input of any dtype with rows of rank 0 to 2, some of any size; or, for the highest numbers, three inputs.
+pub fn model_of_rows(pick: usize) -> ModelInfo {
+    let row = |rank: usize| [Dim::Fixed(2), Dim::Dynamic(None)].into_iter().take(rank);
+    let input = |name: &str, dtype, rank| TensorSpec {
+        name: name.into(),
+        dtype,
+        shape: Some([Dim::Dynamic(None)].into_iter().chain(row(rank)).collect()),
+        optional: false,
+        labels: Vec::new(),
+    };
+    let dtype = DType::ALL[pick % DType::ALL.len()];
+    let inputs = match pick / DType::ALL.len() {
+        rank @ 0..=2 => vec![input("x", dtype, rank)],
+        _ => vec![input("a", dtype, 0), input("b", DType::Fp32, 1), input("c", DType::Bytes, 0)],
+    };
+    ModelInfo {
+        name: "m".into(),
+        version: 1,
+        signature: Signature { inputs, outputs: Vec::new(), batch: BatchAxis::Rows },
+        platform: "fuzzed".into(),
+        batch_rows_max: 1,
+        batch_delay: Duration::ZERO,
+        instances: 1,
+        threads: 1,
+        notes: Vec::new(),
+    }
+}
+
 fn spec(input: &NamedTensor) -> TensorSpec {
     TensorSpec {
         name: input.name.clone(),

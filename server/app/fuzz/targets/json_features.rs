@@ -2,18 +2,14 @@
 //! and rank, or several. What decodes is sound, was JSON to others too, and rows are read back from our own writing.
 #![no_main]
 
-use std::time::Duration;
-
 use gristmill::scoring_http::{MediaType, decode_scoring};
 use gristmill::tensorflow_http::{Format, decode_examples, decode_predict, encode_predictions};
-use gristmill_engine::request::ModelInfo;
-use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, TensorSpec};
-use gristmill_fuzz::{assert_same, check_inputs, echo, is_json};
+use gristmill_fuzz::{assert_same, check_inputs, echo, is_json, model_of_rows};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&pick, body)) = data.split_first() else { return };
-    let model = model(pick.into());
+    let model = model_of_rows(pick.into());
     if let Ok(inputs) = decode_examples(&model, body) {
         check_inputs(&inputs);
         assert!(is_json(body), "serde_json refuses what was accepted");
@@ -39,31 +35,3 @@ fuzz_target!(|data: &[u8]| {
         assert_same(&inputs, &read);
     }
 });
-
-/// One input of any dtype with rows of rank 0 to 2, some of any size; or, for the highest numbers, three inputs.
-fn model(pick: usize) -> ModelInfo {
-    let row = |rank: usize| [Dim::Fixed(2), Dim::Dynamic(None)].into_iter().take(rank);
-    let input = |name: &str, dtype, rank| TensorSpec {
-        name: name.into(),
-        dtype,
-        shape: Some([Dim::Dynamic(None)].into_iter().chain(row(rank)).collect()),
-        optional: false,
-        labels: Vec::new(),
-    };
-    let dtype = DType::ALL[pick % DType::ALL.len()];
-    let inputs = match pick / DType::ALL.len() {
-        rank @ 0..=2 => vec![input("x", dtype, rank)],
-        _ => vec![input("a", dtype, 0), input("b", DType::Fp32, 1), input("c", DType::Bytes, 0)],
-    };
-    ModelInfo {
-        name: "m".into(),
-        version: 1,
-        signature: Signature { inputs, outputs: Vec::new(), batch: BatchAxis::Rows },
-        platform: "fuzzed".into(),
-        batch_rows_max: 1,
-        batch_delay: Duration::ZERO,
-        instances: 1,
-        threads: 1,
-        notes: Vec::new(),
-    }
-}

@@ -6,6 +6,7 @@ pub(crate) mod element;
 mod infer;
 pub(crate) mod nested;
 mod number;
+pub(crate) mod outputs;
 pub(crate) mod scan;
 pub(crate) mod values;
 pub(crate) mod write;

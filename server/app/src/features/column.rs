@@ -177,6 +177,7 @@ fn feature_place(row: Option<usize>, name: &str) -> String {
     }
 }
 
-pub(super) fn names(specs: &[TensorSpec]) -> String {
+/// How errors list inputs.
+pub(crate) fn names(specs: &[TensorSpec]) -> String {
     specs.iter().map(|spec| format!("'{}'", spec.name)).collect::<Vec<_>>().join(", ")
 }

@@ -24,7 +24,10 @@ pub(super) fn place(found: &[usize], row: &[Dim], listed: bool, key: &str) -> Re
     let single = |row| Ok(Placed { row, rows: 1, single: true });
     let many = |row| Ok(Placed { row, rows: found[0], single: false });
     match found {
-        [] => Err("takes a list of features, got a single value".into()),
+        [] => match unflatten(1, row).filter(|_| !listed) {
+            Some(row) => single(row),
+            None => Err("takes a list of features, got a single value".into()),
+        },
         &[count] if !listed => match unflatten(count, row) {
             Some(row) => single(row),
             None => Err(format!("takes {} per row, got {count}", feature_count(row))),

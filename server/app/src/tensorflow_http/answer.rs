@@ -6,6 +6,7 @@ use gristmill_engine::tensor::{DType, Tensor};
 
 use super::request::Format;
 use crate::codec::json::nested::{NestedWriter, Texts};
+use crate::codec::json::outputs::Outputs;
 use crate::codec::json::write::write_string;
 use crate::predict_http::rule::Rule;
 
@@ -18,25 +19,17 @@ const BYTES_SUFFIX: &str = "_bytes";
 /// # Errors
 /// `InvalidInput` for strings that are not UTF-8, and for rows of outputs that have none or not the same number.
 pub fn encode_predictions(format: Format, response: &Response) -> Result<Vec<u8>, InferError> {
-    let mut outputs: Vec<Output<'_>> =
-        response.outputs.iter().map(|(index, tensor)| Output::new(response, *index, tensor)).collect();
-    let data_bytes: usize = response.outputs.iter().map(|(_, tensor)| tensor.data().len()).sum();
-    let mut json = Vec::with_capacity(64 + 3 * data_bytes);
+    let texts = |name: &str| if name.ends_with(BYTES_SUFFIX) { Texts::Base64 } else { Texts::Strings };
+    let outputs = Outputs::new(response, texts);
+    let mut json = Vec::with_capacity(Outputs::estimate(response));
     match format {
         Format::Columns => {
             json.extend_from_slice(b"{\"outputs\":");
-            write_entry(&mut outputs, 0, &mut json)?;
+            outputs.whole(&mut json)?;
         }
         Format::Rows => {
-            let rows = row_count(&outputs)?;
-            json.extend_from_slice(b"{\"predictions\":[");
-            for row in 0..rows {
-                if row > 0 {
-                    json.push(b',');
-                }
-                write_entry(&mut outputs, 1, &mut json)?;
-            }
-            json.push(b']');
+            json.extend_from_slice(b"{\"predictions\":");
+            outputs.rows(&mut json)?;
         }
     }
     json.push(b'}');
@@ -104,61 +97,6 @@ pub(super) fn encode_values(response: &Response) -> Result<Vec<u8>, InferError> 
     NestedWriter::new(&spec.name, tensor, Texts::Strings).write(&[rows], &mut json)?;
     json.push(b'}');
     Ok(json)
-}
-
-/// One output while it is written.
-struct Output<'a> {
-    name: &'a str,
-    shape: &'a [usize],
-    writer: NestedWriter<'a>,
-}
-
-// === impl Output ===
-
-impl<'a> Output<'a> {
-    fn new(response: &'a Response, index: usize, tensor: &'a Tensor) -> Output<'a> {
-        let name = response.model.signature.outputs[index].name.as_str();
-        let texts = if name.ends_with(BYTES_SUFFIX) { Texts::Base64 } else { Texts::Strings };
-        Output { name, shape: tensor.shape(), writer: NestedWriter::new(name, tensor, texts) }
-    }
-}
-
-/// Appends the next piece of the only output, or an object with one of each. A piece is nested like what follows the
-/// first `axes` dimensions.
-fn write_entry(outputs: &mut [Output<'_>], axes: usize, json: &mut Vec<u8>) -> Result<(), InferError> {
-    if let [only] = outputs {
-        return only.writer.write(&only.shape[axes..], json);
-    }
-    json.push(b'{');
-    for (index, output) in outputs.iter_mut().enumerate() {
-        if index > 0 {
-            json.push(b',');
-        }
-        write_string(output.name, json);
-        json.push(b':');
-        output.writer.write(&output.shape[axes..], json)?;
-    }
-    json.push(b'}');
-    Ok(())
-}
-
-fn row_count(outputs: &[Output<'_>]) -> Result<usize, InferError> {
-    let mut rows = None;
-    for Output { name, shape, .. } in outputs {
-        let problem = match (shape.first(), rows) {
-            (Some(&found), None) => {
-                rows = Some(found);
-                continue;
-            }
-            (Some(&found), Some(expected)) if found == expected => continue,
-            (Some(found), Some(expected)) => format!("has {found} rows, others have {expected}"),
-            (None, _) => "is one value and has no rows".to_owned(),
-        };
-        return Err(InferError::InvalidInput(format!(
-            "output '{name}' {problem}: ask with 'inputs' in place of 'instances' for whole outputs"
-        )));
-    }
-    Ok(rows.unwrap_or(0))
 }
 
 /// The output at `index` of the signature.

@@ -9,3 +9,4 @@ mod predict;
 mod scoring;
 mod server;
 mod tensorflow;
+mod torchserve;

@@ -212,7 +212,7 @@ async fn without_a_batch_axis_the_list_is_the_first_dimension() {
         "fixed:predict",
         r#"{"instances":[[1,2],[3,4],[5,6]]}"#,
         expect![[
-            r#"400 {"error":"output 'sum' is one value and has no rows: ask with 'inputs' in place of 'instances' for whole outputs"}"#
+            r#"400 {"error":"output 'sum' is one value and has no rows: ask for whole outputs, at /v1/models with 'inputs' in place of 'instances'"}"#
         ]]
     );
 }

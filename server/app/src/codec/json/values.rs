@@ -20,7 +20,7 @@ pub(crate) enum Values {
 }
 
 /// The key of TensorFlow Serving's base64 objects.
-const BASE64_KEY: &str = "b64";
+pub(crate) const BASE64_KEY: &str = "b64";
 
 /// Padding may be left out: encoders differ.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

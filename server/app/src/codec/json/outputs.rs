@@ -1,0 +1,110 @@
+//! Outputs as JSON without anything around them: whole, or row by row.
+
+use gristmill_engine::error::InferError;
+use gristmill_engine::request::Response;
+
+use super::nested::{NestedWriter, Texts};
+use super::write::write_string;
+
+/// A response's outputs while they are written. A single one is written as it is, several as an object with one of
+/// each.
+pub(crate) struct Outputs<'a>(Vec<Output<'a>>);
+
+struct Output<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    writer: NestedWriter<'a>,
+}
+
+// === impl Outputs ===
+
+impl<'a> Outputs<'a> {
+    /// `texts` says how elements of the BYTES output of that name are written.
+    pub(crate) fn new(response: &'a Response, texts: impl Fn(&str) -> Texts) -> Outputs<'a> {
+        let signature = &response.model.signature;
+        let outputs = response.outputs.iter().map(|(index, tensor)| {
+            let name = signature.outputs[*index].name.as_str();
+            Output { name, shape: tensor.shape(), writer: NestedWriter::new(name, tensor, texts(name)) }
+        });
+        Outputs(outputs.collect())
+    }
+
+    /// About how much text they make, in bytes.
+    pub(crate) fn estimate(response: &Response) -> usize {
+        64 + 3 * response.outputs.iter().map(|(_, tensor)| tensor.data().len()).sum::<usize>()
+    }
+
+    /// Appends whole outputs.
+    ///
+    /// # Errors
+    /// `InvalidInput` for strings that are not UTF-8.
+    pub(crate) fn whole(mut self, json: &mut Vec<u8>) -> Result<(), InferError> {
+        self.entry(0, json)
+    }
+
+    /// Appends a list with an entry for each row.
+    ///
+    /// # Errors
+    /// As [`Outputs::whole`], and for outputs without rows or with not the same number of them.
+    pub(crate) fn rows(mut self, json: &mut Vec<u8>) -> Result<(), InferError> {
+        let rows = self.row_count()?;
+        json.push(b'[');
+        for row in 0..rows {
+            if row > 0 {
+                json.push(b',');
+            }
+            self.entry(1, json)?;
+        }
+        json.push(b']');
+        Ok(())
+    }
+
+    /// Appends the first row.
+    ///
+    /// # Errors
+    /// As [`Outputs::rows`].
+    pub(crate) fn first_row(mut self, json: &mut Vec<u8>) -> Result<(), InferError> {
+        match self.row_count()? {
+            0 => Err(InferError::Backend("the model gave no row for one".into())),
+            _ => self.entry(1, json),
+        }
+    }
+
+    /// Appends the next piece of each output, nested like what follows the first `axes` dimensions.
+    fn entry(&mut self, axes: usize, json: &mut Vec<u8>) -> Result<(), InferError> {
+        if let [only] = self.0.as_mut_slice() {
+            return only.writer.write(&only.shape[axes..], json);
+        }
+        json.push(b'{');
+        for (index, output) in self.0.iter_mut().enumerate() {
+            if index > 0 {
+                json.push(b',');
+            }
+            write_string(output.name, json);
+            json.push(b':');
+            output.writer.write(&output.shape[axes..], json)?;
+        }
+        json.push(b'}');
+        Ok(())
+    }
+
+    fn row_count(&self) -> Result<usize, InferError> {
+        let mut rows = None;
+        for Output { name, shape, .. } in &self.0 {
+            let problem = match (shape.first(), rows) {
+                (Some(&found), None) => {
+                    rows = Some(found);
+                    continue;
+                }
+                (Some(&found), Some(expected)) if found == expected => continue,
+                (Some(found), Some(expected)) => format!("has {found} rows, others have {expected}"),
+                (None, _) => "is one value and has no rows".to_owned(),
+            };
+            return Err(InferError::InvalidInput(format!(
+                "output '{name}' {problem}: ask for whole outputs, at /v1/models with 'inputs' in place of \
+                 'instances'"
+            )));
+        }
+        Ok(rows.unwrap_or(0))
+    }
+}

@@ -1,0 +1,155 @@
+//! How a body of TorchServe's becomes tensors: JSON, raw bytes, or a form with either.
+
+use bytes::Bytes;
+use gristmill_engine::error::InferError;
+use gristmill_engine::request::{ModelInfo, NamedTensor};
+
+use crate::codec::binary::raw_input;
+use crate::codec::json::scan::{JsonError, Scanner};
+use crate::codec::json::values::{BASE64_KEY, Values};
+use crate::codec::json::write::write_string;
+use crate::codec::multipart;
+use crate::features::{Features, Reader, names};
+
+/// What came, and so what goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One row, or all that a model without rows takes; answered with outputs as they are.
+    One,
+    /// A list of rows.
+    Rows,
+    /// `{"instances": […]}`, answered with `{"predictions": […]}`.
+    Instances,
+}
+
+/// Keys, and fields of forms, in which TorchServe's handlers look for what came.
+const ENVELOPES: [&str; 2] = ["data", "body"];
+
+/// Decodes a body for `model`. Where its type is not said, it is JSON if it begins like a list or an object, else the
+/// bytes of one row of the only input.
+///
+/// # Errors
+/// `InvalidInput` that says what is malformed and where, or which feature is wrong and how.
+pub fn decode_prediction(
+    model: &ModelInfo,
+    content_type: Option<&str>,
+    body: Bytes,
+) -> Result<(Vec<NamedTensor>, Form), InferError> {
+    if let Some(boundary) = content_type.and_then(multipart::boundary) {
+        return decode_form(model, &body, boundary);
+    }
+    let media_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
+    let is_json = match media_type {
+        Some(name) if name.eq_ignore_ascii_case("application/json") => true,
+        Some(name) if name.eq_ignore_ascii_case("application/octet-stream") => false,
+        // curl says this of everything that is sent with -d.
+        _ => {
+            matches!(body.trim_ascii_start().first(), Some(b'[' | b'{')) && std::str::from_utf8(&body).is_ok()
+        }
+    };
+    if !is_json {
+        let inputs = &model.signature.inputs;
+        if inputs.len() != 1 {
+            return Err(InferError::InvalidInput(format!(
+                "the body is not JSON, and bytes can only be a row of a model with one input: model '{}' takes {}",
+                model.name,
+                names(inputs)
+            )));
+        }
+        return Ok((vec![raw_input(&model.signature, body)?], Form::One));
+    }
+    let text = Scanner::check_text(&body)?;
+    let (features, form) = read(model, text).map_err(|error| error.into_infer_error(text))?;
+    Ok((features.inputs, form))
+}
+
+/// A form has one field with everything, or one for each input with its value for one row, in JSON.
+fn decode_form(
+    model: &ModelInfo,
+    body: &Bytes,
+    boundary: &str,
+) -> Result<(Vec<NamedTensor>, Form), InferError> {
+    let fields = multipart::fields(body, boundary)?;
+    let is_input = |name: &str| model.signature.inputs.iter().any(|spec| spec.name == name);
+    match fields.as_slice() {
+        [] => Err(InferError::InvalidInput("the form has no fields: expected one called 'data'".into())),
+        [field] if !is_input(&field.name) => {
+            let content_type =
+                field.content_type.as_deref().filter(|text| multipart::boundary(text).is_none());
+            decode_prediction(model, content_type, field.content.clone())
+        }
+        fields => {
+            let mut row = b"{".to_vec();
+            for (index, field) in fields.iter().enumerate() {
+                if index > 0 {
+                    row.push(b',');
+                }
+                write_string(&field.name, &mut row);
+                row.push(b':');
+                if !is_json_text(&field.content) {
+                    return Err(InferError::InvalidInput(format!(
+                        "the field '{}' of the form is not JSON: of several fields each must be",
+                        field.name
+                    )));
+                }
+                row.extend_from_slice(&field.content);
+            }
+            row.push(b'}');
+            let text = Scanner::check_text(&row)?;
+            let mut scanner = Scanner::new(text);
+            let features = Reader::new(model, Values::Base64).rows(&mut scanner, "data", false);
+            Ok((features.map_err(|error| error.into_infer_error(text))?.inputs, Form::One))
+        }
+    }
+}
+
+fn is_json_text(content: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(content) else { return false };
+    let mut scanner = Scanner::new(text);
+    scanner.skip().and_then(|()| scanner.end()).is_ok()
+}
+
+fn read(model: &ModelInfo, text: &str) -> Result<(Features, Form), JsonError> {
+    let mut scanner = Scanner::new(text);
+    let reader = || Reader::new(model, Values::Base64);
+    let form = |features: &Features| if features.listed { Form::Rows } else { Form::One };
+    if !is_envelope(model, &scanner) {
+        let features = reader().rows(&mut scanner, "data", false)?;
+        scanner.end()?;
+        let form = form(&features);
+        return Ok((features, form));
+    }
+    let mut found = None;
+    scanner.object("the body", |scanner, key| {
+        if key != "instances" && !ENVELOPES.contains(&key) {
+            return scanner.skip();
+        }
+        if found.is_some() {
+            return Err(JsonError::Meaning(format!(
+                "the body has '{key}' besides another key with features"
+            )));
+        }
+        let features = reader().rows(scanner, key, key == "instances")?;
+        let form = if key == "instances" { Form::Instances } else { form(&features) };
+        found = Some((features, form));
+        Ok(())
+    })?;
+    scanner.end()?;
+    found.ok_or_else(|| {
+        JsonError::Meaning(format!(
+            "the body has none of 'instances', 'data', 'body' and the model's features {}",
+            names(&model.signature.inputs)
+        ))
+    })
+}
+
+/// Whether the text is an object that does not begin with one of the model's inputs.
+fn is_envelope(model: &ModelInfo, scanner: &Scanner<'_>) -> bool {
+    let mut ahead = scanner.clone();
+    if !ahead.take(b'{') || ahead.peek() != Some(b'"') {
+        return false;
+    }
+    ahead
+        .string()
+        .is_ok_and(|key| key != BASE64_KEY && !model.signature.inputs.iter().any(|spec| spec.name == key))
+}
