@@ -52,6 +52,7 @@ pub(crate) struct Margin {
     factor: f32,
     up: f32,
     down: f32,
+    max: f32,
 }
 
 /// How the batches of one version were timed, for people and machines.
@@ -119,7 +120,7 @@ impl CostModel {
             all_shapes: Table::new(vec![Point::default(); sizes], rows_max),
             shapes: Vec::new(),
             // One run in a hundred may exceed `high`: a tenth up, a thousandth down.
-            margin: Margin::new(0.1, 0.001),
+            margin: Margin::new(0.1, 0.001, MARGIN_MAX),
             runs: 0,
         }
     }
@@ -250,8 +251,8 @@ fn bucket(key: &ShapeKey) -> ShapeBucket {
 
 impl Margin {
     /// Aims at `down / up` misses.
-    pub(crate) fn new(up: f32, down: f32) -> Margin {
-        Margin { factor: 1.0, up, down }
+    pub(crate) fn new(up: f32, down: f32, max: f32) -> Margin {
+        Margin { factor: 1.0, up, down, max }
     }
 
     pub(crate) fn observe(&mut self, missed: bool) {
@@ -259,7 +260,7 @@ impl Margin {
     }
 
     pub(crate) fn missed(&mut self) {
-        self.factor = (self.factor * (1.0 + self.up)).min(MARGIN_MAX);
+        self.factor = (self.factor * (1.0 + self.up)).min(self.max);
     }
 
     /// So many predictions held.

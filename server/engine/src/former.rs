@@ -130,7 +130,10 @@ struct Running {
 /// Shorter waits than a timer of the operating system can be trusted with are not worth it, in nanoseconds.
 const WAIT_NS_MIN: f64 = 100_000.0;
 /// Of the time that a worker has until a deadline, so much goes by between the run and the caller who reads the answer.
-const ANSWER_NS: u64 = 500_000;
+const ANSWER_NS: u64 = 1_000_000;
+/// Waits are taken for no more than so many times what was predicted: after a stall, refusing more than that leaves
+/// workers idle and brings nobody's answer forward.
+const WAIT_MARGIN_MAX: f32 = 2.0;
 
 // === impl CloseReason ===
 
@@ -178,7 +181,7 @@ impl<T: Item> Former<T> {
             arrivals: Arrivals::default(),
             backlog: Backlog::default(),
             // Six rows in a thousand may be late, so that 99 in 100 are in time.
-            wait_margin: Margin::new(0.05, 0.0003),
+            wait_margin: Margin::new(0.05, 0.0003, WAIT_MARGIN_MAX),
             next_probe_ns: None,
             is_probing: false,
             yielding: BTreeSet::new(),

@@ -87,7 +87,7 @@ impl Sizing<'_> {
     }
 
     /// Rows a nanosecond of all workers.
-    fn rate(&self, rows: usize) -> f64 {
+    pub(crate) fn rate(&self, rows: usize) -> f64 {
         (self.workers * rows) as f64 / (self.typical(rows) + BATCH_OVERHEAD_NS)
     }
 

@@ -24,6 +24,9 @@ enum Verdict {
 pub(super) const PATIENCE_NS: u64 = 1_000_000_000;
 /// ... but only in one of so many batches, so that what is more urgent keeps most of the workers.
 pub(super) const OVERLOOKED_EVERY: u32 = 8;
+/// A batch that is smaller than those that keep up harms nobody if it takes at least this part of their rows a second:
+/// what was promised to its rows weighs more than the rest.
+const HARMLESS: f64 = 0.8;
 
 // === impl Former ===
 
@@ -201,7 +204,7 @@ impl<T: Item> Former<T> {
             return false;
         }
         let wanted = sizing.keeping_up();
-        if rows >= wanted {
+        if rows >= wanted || sizing.rate(rows) >= sizing.rate(wanted) * HARMLESS {
             return false;
         }
         let after_ns = now_ns + self.cost.predict(rows, lane.shape).typical_ns;
