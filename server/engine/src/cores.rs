@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::backend::{Device, Placement};
 use crate::metrics::SlotGauges;
-use crate::slots::{AccountId, Claim, Class, Ledger, Outcome, Ticket, Wish};
+use crate::slots::{AccountId, Claim, Class, Ledger, Outcome, Ticket, Visits, Wish};
 
 /// The run slots of all devices. A worker holds slots while it runs, and takes its batch only when it has them, so
 /// that batches grow while it waits.
@@ -116,7 +116,7 @@ impl Cores {
         let loading = ledger.open(1);
         let (wishes, seats, gauges) = (vec![None], Vec::new(), Vec::new());
         let mut state = State { ledger, wishes, seats, gauges };
-        state.add_device(Device::Socket(0), granted.unwrap_or(Ledger::UNBOUNDED));
+        state.add_device(Device::Socket(0), granted.unwrap_or(Ledger::UNBOUNDED), Visits::OneAtATime);
         Arc::new(Cores { state: Mutex::new(state), loading, has_bounds: granted.is_some() })
     }
 
@@ -131,7 +131,7 @@ impl Cores {
         let mut state = self.lock();
         let gpu_slots = if self.has_bounds { GPU_SLOTS } else { Ledger::UNBOUNDED };
         for &device in devices {
-            state.add_device(device, gpu_slots);
+            state.add_device(device, gpu_slots, Visits::Never);
         }
         let account = state.ledger.open(weight);
         let number = account.number();
@@ -199,9 +199,9 @@ impl Cores {
 // === impl State ===
 
 impl State {
-    fn add_device(&mut self, device: Device, slots: usize) {
+    fn add_device(&mut self, device: Device, slots: usize, visits: Visits) {
         if self.ledger.devices().all(|(known, ..)| known != device) {
-            self.ledger.add_device(device, slots);
+            self.ledger.add_device(device, slots, visits);
             self.gauges.push((device, SlotGauges::new(device)));
         }
     }

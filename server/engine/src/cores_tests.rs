@@ -22,7 +22,7 @@ fn slots_of(asked: Asked) -> Option<Slot> {
     }
 }
 
-/// Several versions with several workers each: more run at once than are granted only without bounds.
+/// Several versions with several workers each; gives the most threads that ran at once.
 fn crowd(granted: Option<usize>, threads: usize) -> usize {
     let cores = Cores::new(granted);
     let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -59,10 +59,11 @@ fn crowd(granted: Option<usize>, threads: usize) -> usize {
 }
 
 #[test]
-fn no_more_threads_run_than_are_granted_and_no_wake_up_is_lost() {
-    assert_eq!(crowd(Some(1), 1), 1);
-    assert!(crowd(Some(2), 2) <= 2);
-    assert!(crowd(Some(3), 2) <= 3);
+fn no_more_threads_run_than_are_granted_but_one_visitor_and_no_wake_up_is_lost() {
+    // One more is a visitor, where others run unusually long.
+    assert!(crowd(Some(1), 1) <= 2);
+    assert!(crowd(Some(2), 2) <= 3);
+    assert!(crowd(Some(3), 2) <= 4);
     assert!(crowd(None, 2) >= 1);
 }
 
@@ -116,13 +117,17 @@ fn a_run_on_a_gpu_holds_no_core() {
 fn who_asks_again_keeps_the_slots_where_nobody_waits() {
     let cores = Cores::new(Some(1));
     let now = Instant::now();
-    let one = cores.open(1, &[ONE.device], work);
-    let other = cores.open(1, &[ONE.device], move || Wish::Work { deadline: Some(now) });
-    let slot = slots_of(one.ask(ONE)).unwrap();
+    // Where nobody visits.
+    let gpu = Placement { device: Device::Gpu(0), threads: 1 };
+    let one = cores.open(1, &[gpu.device], work);
+    let other = cores.open(1, &[gpu.device], move || Wish::Work { deadline: Some(now) });
+    let others: Vec<_> = (1..GPU_SLOTS).map(|_| slots_of(one.ask(gpu)).unwrap()).collect();
+    let slot = slots_of(one.ask(gpu)).unwrap();
     let Asked::Granted(slot) = slot.ask_again() else { panic!("nobody else wants it") };
-    let Asked::Queued(waiting) = other.ask(ONE) else { panic!("the only core is busy") };
+    let Asked::Queued(waiting) = other.ask(gpu) else { panic!("all are held") };
     let Asked::Queued(back) = slot.ask_again() else { panic!("the other one is more urgent") };
     drop(waiting.wait().unwrap());
     assert!(back.wait().is_some());
-    assert_eq!(in_use(&cores), [(ONE.device, 1, 0)]);
+    drop(others);
+    assert_eq!(in_use(&cores), [(ONE.device, 1, 0), (gpu.device, GPU_SLOTS, 0)]);
 }

@@ -9,10 +9,16 @@
 //! without a deadline is due when it has waited in proportion to its own length, so that short runs pass long ones
 //! and nobody waits for ever. Where the first one needs more slots than are free, others may use those only if they
 //! are expected to be done by the time it could begin (EASY backfilling, Lifka 1995).
+//!
+//! Runs are not interrupted here, so a short one could wait for a whole long one. On a CPU one short run at a time may
+//! therefore be a visitor: it runs beside those that hold all slots, and the kernel interrupts them for it.
 
 use std::time::{Duration, Instant};
 
 use crate::backend::Device;
+
+/// A run visits if it would else wait at least so many times as long as it takes.
+const VISIT_WAIT: u32 = 4;
 
 /// By how much of a device's time, divided by its weight, an account may be ahead of another that waits before
 /// it has to let that one pass, whatever the deadlines say.
@@ -77,12 +83,22 @@ pub(crate) enum Outcome {
     Dismissed,
 }
 
+/// Whether a device's runs can be interrupted for a short one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visits {
+    OneAtATime,
+    Never,
+}
+
 #[derive(Debug)]
 struct DeviceSlots {
     device: Device,
+    visits: Visits,
     capacity: usize,
     serving: usize,
     background: usize,
+    /// Somebody runs beside those that hold slots.
+    has_visitor: bool,
     /// The least that anybody had used who ran or waited when slots were granted: what an account that comes back
     /// after a pause begins with.
     clock: u64,
@@ -104,6 +120,7 @@ struct Holder {
     ticket: Ticket,
     claim: Claim,
     device: usize,
+    is_visitor: bool,
     began: Instant,
     expected: Duration,
 }
@@ -137,9 +154,9 @@ impl Ledger {
     }
 
     /// Adds a device of so many slots if it is not there yet.
-    pub(crate) fn add_device(&mut self, device: Device, capacity: usize) {
+    pub(crate) fn add_device(&mut self, device: Device, capacity: usize, visits: Visits) {
         if !self.devices.iter().any(|known| known.device == device) {
-            self.devices.push(DeviceSlots::new(device, capacity));
+            self.devices.push(DeviceSlots::new(device, capacity, visits));
         }
     }
 
@@ -177,7 +194,7 @@ impl Ledger {
                 && (waiter.claim.class == Class::Serving || claim.class == Class::Background)
         };
         let fits = self.devices[device].needed(&claim) <= self.devices[device].free(claim.class);
-        if fits && !self.waiters.iter().any(goes_first) {
+        if (fits && !self.waiters.iter().any(goes_first)) || self.may_visit(&claim, device, now) {
             self.grant(ticket, claim, device, now);
             Ok(ticket)
         } else {
@@ -217,9 +234,10 @@ impl Ledger {
     pub(crate) fn release(&mut self, ticket: Ticket, now: Instant) {
         let index = self.holders.iter().position(|holder| holder.ticket == ticket);
         let index = index.expect("what was granted is given back once; this is a bug");
-        let Holder { claim, device, began, expected, .. } = self.holders.swap_remove(index);
+        let Holder { claim, device, is_visitor, began, expected, .. } = self.holders.swap_remove(index);
         let slots = self.devices[device].needed(&claim);
         match claim.class {
+            Class::Serving if is_visitor => self.devices[device].has_visitor = false,
             Class::Serving => self.devices[device].serving -= slots,
             Class::Background => self.devices[device].background -= slots,
         }
@@ -236,9 +254,10 @@ impl Ledger {
         !self.waiters.is_empty()
     }
 
-    /// Slots of a device, and how many of them serving runs hold.
+    /// Slots of a device, and how many serving runs use, a visitor's among them.
     pub(crate) fn devices(&self) -> impl Iterator<Item = (Device, usize, usize)> {
-        self.devices.iter().map(|device| (device.device, device.capacity, device.serving))
+        let in_use = |device: &DeviceSlots| device.serving + usize::from(device.has_visitor);
+        self.devices.iter().map(move |device| (device.device, device.capacity, in_use(device)))
     }
 
     /// Grants what can be granted now, and sends away those who have nothing to run, in this order.
@@ -257,6 +276,10 @@ impl Ledger {
                     }
                     None => break,
                 }
+            }
+            while let Some((ticket, outcome)) = self.next_visitor(device, now, &mut wish) {
+                self.conclude(ticket, outcome, now);
+                settled.push((ticket, outcome));
             }
         }
         settled
@@ -303,10 +326,40 @@ impl Ledger {
         oldest.map(|waiter| (waiter.ticket, Outcome::Granted))
     }
 
+    /// The next of the waiters of a device who may visit, and what becomes of it.
+    fn next_visitor(
+        &self,
+        device: usize,
+        now: Instant,
+        wish: &mut impl FnMut(AccountId) -> Wish,
+    ) -> Option<(Ticket, Outcome)> {
+        let here = self.waiters.iter().filter(|waiter| waiter.device == device);
+        let mut visitors = here.filter(|waiter| self.may_visit(&waiter.claim, device, now));
+        visitors.next().map(|waiter| match wish(waiter.claim.account) {
+            Wish::Nothing => (waiter.ticket, Outcome::Dismissed),
+            Wish::Work { .. } => (waiter.ticket, Outcome::Granted),
+        })
+    }
+
+    /// Whether a run that has to wait may begin beside those in progress.
+    fn may_visit(&self, claim: &Claim, device: usize, now: Instant) -> bool {
+        let of_device = &self.devices[device];
+        let is_asked = claim.class == Class::Serving && of_device.needed(claim) == 1;
+        let is_full = of_device.free(Class::Serving) == 0;
+        if of_device.visits == Visits::Never || of_device.has_visitor || !is_asked || !is_full {
+            return false;
+        }
+        let Account { run: Some(run), used, .. } = self.get(claim.account) else { return false };
+        let lead = used.saturating_sub(self.least_used(device));
+        lead <= LEAD_MAX.as_nanos() as u64 && now + *run * VISIT_WAIT <= self.begins(device, 1, now)
+    }
+
     /// When so many slots of the device are expected to be free.
     fn begins(&self, device: usize, needed: usize, now: Instant) -> Instant {
         let slots = &self.devices[device];
-        let serving = |holder: &&Holder| holder.device == device && holder.claim.class == Class::Serving;
+        let serving = |holder: &&Holder| {
+            holder.device == device && holder.claim.class == Class::Serving && !holder.is_visitor
+        };
         let mut ends: Vec<(Instant, usize)> = self
             .holders
             .iter()
@@ -347,18 +400,22 @@ impl Ledger {
     fn grant(&mut self, ticket: Ticket, claim: Claim, device: usize, now: Instant) {
         let slots = self.devices[device].needed(&claim);
         let expected = self.get(claim.account).expected();
+        let is_visitor = claim.class == Class::Serving && slots > self.devices[device].free(Class::Serving);
         match claim.class {
             Class::Serving => {
                 let least = self.least_used(device).min(self.get(claim.account).used);
                 let of_device = &mut self.devices[device];
                 of_device.clock = of_device.clock.max(least);
-                of_device.serving += slots;
+                match is_visitor {
+                    true => of_device.has_visitor = true,
+                    false => of_device.serving += slots,
+                }
                 let account = self.account(claim.account);
                 account.used += account.cost(expected, slots);
             }
             Class::Background => self.devices[device].background += slots,
         }
-        self.holders.push(Holder { ticket, claim, device, began: now, expected });
+        self.holders.push(Holder { ticket, claim, device, is_visitor, began: now, expected });
     }
 
     /// By those who run or wait on a device.
@@ -392,8 +449,8 @@ impl Ledger {
 // === impl DeviceSlots ===
 
 impl DeviceSlots {
-    fn new(device: Device, capacity: usize) -> DeviceSlots {
-        DeviceSlots { device, capacity, serving: 0, background: 0, clock: 0 }
+    fn new(device: Device, capacity: usize, visits: Visits) -> DeviceSlots {
+        DeviceSlots { device, visits, capacity, serving: 0, background: 0, has_visitor: false, clock: 0 }
     }
 
     fn needed(&self, claim: &Claim) -> usize {
