@@ -309,9 +309,11 @@ impl<T: Item> Former<T> {
                 }
             }
         };
-        // What is most urgent does not wait beyond its last chance.
+        // What is most urgent does not wait beyond its last chance in the batch that there will be by then.
         let first = lane.first().map_or(u64::MAX, |slot| self.waiting.entry(slot).deadline_ns);
-        ready_ns.min(first.saturating_sub(self.cost.predict(lane.rows, lane.shape).high_ns))
+        let joining = ready_ns.saturating_sub(now_ns) as f64 * self.arrivals.rate(now_ns);
+        let rows = lane.rows.saturating_add(joining.ceil() as usize).min(self.policy.batch_rows_max);
+        ready_ns.min(first.saturating_sub(self.cost.predict(rows, lane.shape).high_ns))
     }
 
     fn sizing(&self, shape: ShapeId, now_ns: u64) -> Sizing<'_> {
