@@ -8,8 +8,14 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=inference");
     println!("cargo:rerun-if-changed=gristmill");
+    println!("cargo:rerun-if-changed=tensorflow");
     let files = protox::compile(
-        ["inference/grpc_service.proto", "gristmill/admin.proto", "gristmill/latency.proto"],
+        [
+            "inference/grpc_service.proto",
+            "gristmill/admin.proto",
+            "gristmill/latency.proto",
+            "tensorflow/serving.proto",
+        ],
         ["."],
     )?;
 

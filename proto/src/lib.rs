@@ -16,5 +16,25 @@ pub mod admin {
     tonic::include_proto!("gristmill.v1");
 }
 
+/// TensorFlow's tensors and TensorFlow Serving's services: packages `tensorflow` and those below it.
+#[expect(
+    clippy::all,
+    clippy::allow_attributes,
+    reason = "generated code: its generator answers for its style"
+)]
+pub mod tensorflow {
+    tonic::include_proto!("tensorflow");
+
+    /// Package `tensorflow.error`.
+    pub mod error {
+        tonic::include_proto!("tensorflow.error");
+    }
+
+    /// Package `tensorflow.serving`.
+    pub mod serving {
+        tonic::include_proto!("tensorflow.serving");
+    }
+}
+
 /// The encoded `FileDescriptorSet` of every service in this crate, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("services");

@@ -79,6 +79,24 @@ def proto_infer():
     )
 
 
+def tensor_proto():
+    def shape(*sizes):
+        return block(2, b"".join(block(2, number(1, size)) for size in sizes))
+
+    yield "floats", number(1, 1) + shape(1, 2) + block(5, floats([1, -2]))
+    yield "repeated", number(1, 2) + shape(2, 3) + block(6, floats([1.5], "d"))
+    yield "zeros", number(1, 9) + shape(4)
+    yield "content", number(1, 1) + shape(2) + block(4, floats([1, 2]))
+    yield "narrow", number(1, 4) + shape(2) + packed(7, [0, 255])
+    yield "half", number(1, 19) + shape(2) + packed(13, [0x3C00, 0x7E00])
+    yield "truth", number(1, 10) + shape(2) + packed(11, [0, 1])
+    yield "unsigned", number(1, 23) + shape(1) + packed(17, [(1 << 64) - 1])
+    yield "strings", number(1, 7) + shape(2) + block(8, "a") + block(8, b"\xff")
+    yield "packed-strings", number(1, 7) + shape(2) + block(4, b"\x01\x02a\xff\xfe")
+    yield "scalar", number(1, 3) + packed(7, [-1])
+    yield "too-many", number(1, 1) + shape(1 << 40) + block(5, floats([1]))
+
+
 def request(*inputs, **others):
     return json.dumps({**others, "inputs": list(inputs)}, separators=(",", ":"))
 
@@ -195,7 +213,7 @@ queue = { rows_max = 100, bytes_max = 1000 }
     yield "nonsense", "instance = -1\n# comment\nspinning = 2024-01-01\n"
 
 
-for make in [proto_infer, json_infer, json_features, torchserve_body, binary_infer, model_toml]:
+for make in [proto_infer, tensor_proto, json_infer, json_features, torchserve_body, binary_infer, model_toml]:
     directory = CORPUS / make.__name__
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob("seed-*"):

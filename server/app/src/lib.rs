@@ -25,6 +25,7 @@ pub mod serve;
 pub mod shutdown;
 pub mod status;
 pub mod telemetry;
+pub(crate) mod tensorflow_grpc;
 pub mod tensorflow_http;
 pub mod torchserve_http;
 mod trace_context;

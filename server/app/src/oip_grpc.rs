@@ -29,6 +29,7 @@ use crate::repository_orders;
 use crate::status::{bounded_status, grpc_status};
 use crate::traces::{Failure, Protocol};
 
+pub(crate) use self::edge::deadline;
 pub use self::serve::serve;
 
 /// What an operator may set about the gRPC door.
@@ -91,7 +92,7 @@ impl Inference {
 }
 
 /// Says how a call ended, and which codes are the server's own faults.
-fn end(call: &mut Call<'_>, status: Option<&Status>) {
+pub(crate) fn end(call: &mut Call<'_>, status: Option<&Status>) {
     let kind = status.map(|status| format!("{:?}", status.code()));
     let failure = status.zip(kind.as_deref()).map(|(status, kind)| Failure {
         kind,

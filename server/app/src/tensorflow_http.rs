@@ -5,7 +5,7 @@
 //! and answer 200 with the state.
 
 mod answer;
-mod describe;
+pub(crate) mod describe;
 mod request;
 
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use smallvec::smallvec;
 
 pub use self::answer::encode_predictions;
 pub use self::request::{Format, decode_examples, decode_predict};
+pub(crate) use self::request::{SIGNATURE, check_signature_name};
 use crate::codec::json::Encoded;
 use crate::gateway::Call;
 use crate::oip_http::reply::{self, Refusal};

@@ -5,6 +5,7 @@
 
 mod contents;
 mod parameters;
+pub mod tensorflow;
 
 use std::time::Duration;
 

@@ -37,7 +37,7 @@ pub(super) struct Edge {
 #[derive(Clone, Copy)]
 struct Deadline(Instant);
 
-pub(super) fn deadline(extensions: &Extensions) -> Option<Instant> {
+pub(crate) fn deadline(extensions: &Extensions) -> Option<Instant> {
     extensions.get().map(|Deadline(instant)| *instant)
 }
 

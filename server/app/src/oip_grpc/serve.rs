@@ -10,6 +10,8 @@ use gristmill_engine::control::Control;
 use gristmill_proto::admin::admin_server::AdminServer;
 use gristmill_proto::admin::latency_server::LatencyServer;
 use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use gristmill_proto::tensorflow::serving::model_service_server::ModelServiceServer;
+use gristmill_proto::tensorflow::serving::prediction_service_server::PredictionServiceServer;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,6 +30,7 @@ use super::{GrpcOptions, Inference};
 use crate::admin::Admin;
 use crate::gateway::Gateway;
 use crate::latency::Latency;
+use crate::tensorflow_grpc::TensorFlowServing;
 
 /// Calls that one connection may have open at the same time; more wait at the client.
 const CONNECTION_CALLS_MAX: u32 = 1024;
@@ -47,6 +50,8 @@ const PENDING_RESETS_MAX: usize = 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 /// ... and closed when it gives none within this time.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+const COMPRESSIONS: [CompressionEncoding; 3] =
+    [CompressionEncoding::Gzip, CompressionEncoding::Zstd, CompressionEncoding::Deflate];
 /// Pause after the system refused a connection, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -114,12 +119,20 @@ fn edge(
     let health = EngineHealth { engine: Arc::clone(&engine), stopping: stopping.clone() };
     let admin = Admin::new(Arc::clone(&engine), control.clone());
     let latency = Latency { engine: Arc::clone(&engine) };
+    let tensorflow =
+        TensorFlowServing { gateway: Arc::clone(&gateway), message_bytes_max: options.message_bytes_max };
+    let mut predictions = PredictionServiceServer::new(tensorflow.clone())
+        .max_decoding_message_size(options.message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    for encoding in COMPRESSIONS {
+        predictions = predictions.accept_compressed(encoding).send_compressed(encoding);
+    }
     let handler = Arc::new(Inference { gateway, engine, control, options, stopping: stopping.clone() });
     let mut inference = GrpcInferenceServiceServer::from_arc(Arc::clone(&handler))
         .max_decoding_message_size(options.message_bytes_max)
         // The handlers check their answers themselves, with a better text.
         .max_encoding_message_size(usize::MAX);
-    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd, CompressionEncoding::Deflate] {
+    for encoding in COMPRESSIONS {
         inference = inference.accept_compressed(encoding).send_compressed(encoding);
     }
     let reflection = || {
@@ -131,6 +144,8 @@ fn edge(
     let others = Routes::new(HealthServer::new(health))
         .add_service(AdminServer::new(admin))
         .add_service(LatencyServer::new(latency))
+        .add_service(predictions)
+        .add_service(ModelServiceServer::new(tensorflow))
         .add_service(reflection().build_v1().expect(bug))
         .add_service(reflection().build_v1alpha().expect(bug));
     Edge { handler, inference, others: others.prepare(), message_bytes_max: options.message_bytes_max }

@@ -17,7 +17,7 @@ pub enum Format {
 }
 
 /// The only signature that a model has here.
-pub(super) const SIGNATURE: &str = "serving_default";
+pub(crate) const SIGNATURE: &str = "serving_default";
 
 /// Decodes `{"instances": […]}` or `{"inputs": …}` for `model`.
 ///
@@ -86,10 +86,21 @@ fn examples(model: &ModelInfo, text: &str) -> Result<Features, JsonError> {
 
 fn check_signature(scanner: &mut Scanner<'_>) -> Result<(), JsonError> {
     match scanner.clone().scalar()? {
-        Scalar::Text(name) if name.is_empty() || name == SIGNATURE => scanner.skip(),
-        Scalar::Text(name) => Err(JsonError::Meaning(format!(
-            "signature '{name}' is not found: every model has one, called '{SIGNATURE}'"
-        ))),
+        Scalar::Text(name) => {
+            check_signature_name(&name).map_err(|error| JsonError::Meaning(error.to_string()))?;
+            scanner.skip()
+        }
         _ => Err(scanner.unexpected("'signature_name' must be a string")),
     }
+}
+
+/// # Errors
+/// `InvalidInput` for the name of a signature that is not there.
+pub(crate) fn check_signature_name(name: &str) -> Result<(), InferError> {
+    if name.is_empty() || name == SIGNATURE {
+        return Ok(());
+    }
+    Err(InferError::InvalidInput(format!(
+        "signature '{name}' is not found: every model has one, called '{SIGNATURE}'"
+    )))
 }

@@ -6,6 +6,7 @@ mod about;
 mod faults;
 mod server;
 mod streams;
+mod tensorflow;
 
 use std::sync::Arc;
 

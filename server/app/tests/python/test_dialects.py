@@ -5,13 +5,16 @@ that reads back as another float than the one that was computed would be found h
 """
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import reference
 import served
-from clients import Client, request
+from clients import SECONDS_MAX, Client, request
 
 ROWS = 7
 
@@ -58,6 +61,11 @@ def sagemaker_csv(server, model: str, version: str, inputs: reference.Tensors) -
     return whole(reply.json["predictions"])
 
 
+def tensorflow_grpc(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    [answer] = ask_tensorflow(server, [question(model, version, inputs)])
+    return answer
+
+
 def torchserve_rows(server, model: str, version: str, inputs: reference.Tensors) -> dict:
     if len(inputs) == 1:
         [body] = (value.tolist() for value in inputs.values())
@@ -81,7 +89,7 @@ def torchserve_one_by_one(server, model: str, version: str, inputs: reference.Te
     return by_column(rows, model, version)
 
 
-DIALECTS = [torchserve_rows, torchserve_one_by_one]
+DIALECTS = [tensorflow_grpc, torchserve_rows, torchserve_one_by_one]
 DIALECTS += [tensorflow_rows, tensorflow_columns, mlflow_split, mlflow_records, mlflow_inputs, sagemaker_csv]
 # Those without versions ask the default one.
 WITHOUT_VERSIONS = [mlflow_split, mlflow_records, mlflow_inputs, sagemaker_csv]
@@ -147,6 +155,27 @@ def test_tensorflow_describes_what_is_served(server):
     }
 
 
+def test_tensorflow_grpc_faults(server):
+    inputs = reference.rows("diabetes", "2", 1, seed=35)
+    short = {name: value[:, :3] for name, value in inputs.items()}
+    wrong = {name: value.astype(np.float64) for name, value in inputs.items()}
+    answers = ask_tensorflow(
+        server,
+        [
+            question("nothing", None, inputs),
+            question("diabetes", "9", inputs),
+            question("diabetes", None, short),
+            question("diabetes", None, wrong),
+            question("diabetes", None, inputs),
+        ],
+    )
+    codes = [answer["error"][0] if "error" in answer else None for answer in answers]
+    assert codes == ["NOT_FOUND", "NOT_FOUND", "INVALID_ARGUMENT", "INVALID_ARGUMENT", None]
+    assert "[1, 3]" in answers[2]["error"][1]
+    wanted = reference.expected("diabetes", "2", inputs)["progression"]
+    np.testing.assert_allclose(answers[4]["progression"], wanted, rtol=1e-5)
+
+
 def test_torchserve_as_curl_sends_it(server):
     """`curl -T` puts a file and does not say what is in it."""
     inputs = reference.rows("diabetes", "2", 1, seed=34)
@@ -210,6 +239,24 @@ def test_tensorflow_faults(server, path, body, status, words):
     reply = request(server.http, "POST", path, body)
     assert reply.status == status, reply.body
     assert all(word in reply.json["error"] for word in words), reply.json
+
+
+def question(model: str, version: str | None, inputs: reference.Tensors) -> dict:
+    """For `tensorflow_client.py`."""
+    return {
+        "model": model,
+        "version": None if version is None else int(version),
+        "inputs": {name: value.tolist() for name, value in inputs.items()},
+        "dtypes": {name: value.dtype.name for name, value in inputs.items()},
+    }
+
+
+def ask_tensorflow(server, questions: list[dict]) -> list[dict]:
+    lines = "".join(json.dumps(question) + "\n" for question in questions)
+    command = [sys.executable, "-s", str(pathlib.Path(__file__).with_name("tensorflow_client.py")), server.grpc]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=SECONDS_MAX)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def form(fields: dict[str, str]) -> tuple[bytes, dict[str, str]]:

@@ -141,7 +141,7 @@ fn wrong_count(name: &str, shape: &[usize], field: &str, length: usize) -> Infer
 }
 
 /// The vector as bytes, without a copy.
-fn view<T: NoUninit + Send>(values: Vec<T>) -> Bytes {
+pub(super) fn view<T: NoUninit + Send>(values: Vec<T>) -> Bytes {
     struct Owner<T>(Vec<T>);
 
     impl<T: NoUninit> AsRef<[u8]> for Owner<T> {
@@ -153,7 +153,7 @@ fn view<T: NoUninit + Send>(values: Vec<T>) -> Bytes {
     Bytes::from_owner(Owner(values))
 }
 
-fn narrow<W, N>(name: &str, dtype: DType, values: &[W]) -> Result<Bytes, InferError>
+pub(super) fn narrow<W, N>(name: &str, dtype: DType, values: &[W]) -> Result<Bytes, InferError>
 where
     W: Copy + Display,
     N: TryFrom<W> + NoUninit + Send,
@@ -171,7 +171,7 @@ where
     Ok(view(narrowed))
 }
 
-fn numbers<const WIDTH: usize, T>(data: &[u8], decode: impl Fn([u8; WIDTH]) -> T) -> Vec<T> {
+pub(super) fn numbers<const WIDTH: usize, T>(data: &[u8], decode: impl Fn([u8; WIDTH]) -> T) -> Vec<T> {
     let (chunks, rest) = data.as_chunks::<WIDTH>();
     debug_assert!(rest.is_empty(), "a tensor holds whole elements");
     chunks.iter().map(|bytes| decode(*bytes)).collect()
