@@ -14,7 +14,8 @@ impl Background {
     ///
     /// A worker that wakes on such a thread's core has it at once, which no nice value gives it. But the scheduler
     /// is fair: a thread that was preempted by another can have had its share, and then the one in the background
-    /// runs until the next tick, up to 4 ms. So it rests by itself: every 400 us, for 200.
+    /// runs until the next tick, up to 4 ms. So it rests by itself: every 400 us, for 200, unless it gets
+    /// less than a fifth of a core as it is: then the others want all of them, and it takes what it is given.
     pub(crate) fn enter() -> Background {
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         {
@@ -45,6 +46,7 @@ fn become_idle() {
 /// A timer whose signal makes one thread rest.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod timer {
+    use std::cell::Cell;
     use std::io;
     use std::sync::OnceLock;
 
@@ -59,7 +61,24 @@ mod timer {
     /// yield by it for the same reasons.
     const SIGNAL: libc::c_int = libc::SIGURG;
 
+    /// So often a thread looks at what it got ...
+    const WINDOW_NS: i64 = 100_000_000;
+    /// ... and does not rest in the next one if that was less than one part in so many.
+    const STARVED_BELOW: i64 = 5;
+
     pub(super) struct Timer(libc::timer_t);
+
+    /// What a thread got, in nanoseconds.
+    #[derive(Clone, Copy)]
+    struct Window {
+        began: i64,
+        ran_before: i64,
+        is_starved: bool,
+    }
+
+    thread_local! {
+        static WINDOW: Cell<Window> = const { Cell::new(Window { began: 0, ran_before: 0, is_starved: false }) };
+    }
 
     // === impl Timer ===
 
@@ -104,9 +123,13 @@ mod timer {
     #[expect(unsafe_code, reason = "the C library has no safe face")]
     fn install() -> io::Result<()> {
         extern "C" fn give_way(_signal: libc::c_int) {
-            // SAFETY: may be called by a handler, reads a constant, and reports errors by its value, so that errno
-            // stays as it is. Where it ends early, the thread rests for less.
-            unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, 0, &REST, std::ptr::null_mut()) };
+            let window = WINDOW.get().at(now(libc::CLOCK_MONOTONIC), now(libc::CLOCK_THREAD_CPUTIME_ID));
+            WINDOW.set(window);
+            if !window.is_starved {
+                // SAFETY: may be called by a handler, reads a constant, and reports errors by its value, so that
+                // errno stays as it is. Where it ends early, the thread rests for less.
+                unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, 0, &REST, std::ptr::null_mut()) };
+            }
         }
         // SAFETY: all of it are numbers and pointers, for which zero is a value.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -116,10 +139,53 @@ mod timer {
         check(unsafe { libc::sigaction(SIGNAL, &action, std::ptr::null_mut()) })
     }
 
+    /// May be called by a signal's handler.
+    #[expect(unsafe_code, reason = "the standard library has no clock of a thread's time")]
+    fn now(clock: libc::clockid_t) -> i64 {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the time lives through the call, which fails for no clock that every Linux has.
+        unsafe { libc::clock_gettime(clock, &mut time) };
+        time.tv_sec * 1_000_000_000 + time.tv_nsec
+    }
+
     fn check(result: libc::c_int) -> io::Result<()> {
         match result {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    // === impl Window ===
+
+    impl Window {
+        /// At `now`, when the thread has run for `ran` in all.
+        fn at(self, now: i64, ran: i64) -> Window {
+            match now - self.began {
+                ..WINDOW_NS => self,
+                passed => Window {
+                    began: now,
+                    ran_before: ran,
+                    is_starved: self.began > 0 && (ran - self.ran_before) * STARVED_BELOW < passed,
+                },
+            }
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_thread_that_gets_less_than_a_fifth_of_a_core_does_not_rest() {
+            let fresh = Window { began: 0, ran_before: 0, is_starved: false };
+            let first = fresh.at(5 * WINDOW_NS, 7);
+            assert!(!first.is_starved, "nothing is known yet");
+            let half = first.at(6 * WINDOW_NS, 7 + WINDOW_NS / 2);
+            assert!(!half.is_starved);
+            let little = half.at(7 * WINDOW_NS, 7 + WINDOW_NS / 2 + WINDOW_NS / 6);
+            assert!(little.is_starved);
+            assert!(little.at(7 * WINDOW_NS + 1, little.ran_before + 1).is_starved, "until the next window");
+            assert!(!little.at(8 * WINDOW_NS, little.ran_before + WINDOW_NS / 4).is_starved);
         }
     }
 }
