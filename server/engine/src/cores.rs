@@ -200,8 +200,7 @@ impl Cores {
 
 impl State {
     fn add_device(&mut self, device: Device, slots: usize, visits: Visits) {
-        if self.ledger.devices().all(|(known, ..)| known != device) {
-            self.ledger.add_device(device, slots, visits);
+        if self.ledger.add_device(device, slots, visits) {
             self.gauges.push((device, SlotGauges::new(device)));
         }
     }

@@ -71,13 +71,13 @@ pub trait Scheduler {
     /// Admits all parts of one request, or none.
     fn arrive(&mut self, now_ns: u64, parts: &[Part]) -> bool;
     /// The caller of a request does not wait any longer.
-    fn leave(&mut self, request: usize);
+    fn leave(&mut self, _request: usize) {}
     fn poll(&self, now_ns: u64) -> Next;
     /// Moves a batch for `worker`, after a poll that said `Run`, into `batch`; what it does not want to run into
     /// `dropped`.
     fn take(&mut self, now_ns: u64, worker: usize, batch: &mut Vec<Part>, dropped: &mut Vec<Part>);
     /// The batch of `rows` rows that `worker` took has run.
-    fn finish(&mut self, worker: usize, rows: usize, took: Duration);
+    fn finish(&mut self, _worker: usize, _rows: usize, _took: Duration) {}
 }
 
 /// In the order in which they count when they happen at the same moment.

@@ -153,11 +153,13 @@ impl Ledger {
         Ledger { devices, accounts, holders, waiters, tickets: 0 }
     }
 
-    /// Adds a device of so many slots if it is not there yet.
-    pub(crate) fn add_device(&mut self, device: Device, capacity: usize, visits: Visits) {
-        if !self.devices.iter().any(|known| known.device == device) {
+    /// Adds a device of so many slots; false if it is there already.
+    pub(crate) fn add_device(&mut self, device: Device, capacity: usize, visits: Visits) -> bool {
+        let is_new = self.devices.iter().all(|known| known.device != device);
+        if is_new {
             self.devices.push(DeviceSlots::new(device, capacity, visits));
         }
+        is_new
     }
 
     /// A new account. Twice the weight, twice the time beside others that want all they can get.

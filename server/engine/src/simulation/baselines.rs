@@ -74,18 +74,14 @@ impl Scheduler for EagerFifo {
         self.queue.add(parts)
     }
 
-    fn leave(&mut self, _request: usize) {}
-
     fn poll(&self, _now_ns: u64) -> Next {
-        if self.queue.parts.is_empty() { Next::Idle } else { Next::Run }
+        self.queue.at_once()
     }
 
     fn take(&mut self, now_ns: u64, _worker: usize, batch: &mut Vec<Part>, dropped: &mut Vec<Part>) {
         let now_ns = if self.expires { now_ns } else { 0 };
         self.queue.take(self.queue.rows_max, now_ns, batch, dropped);
     }
-
-    fn finish(&mut self, _worker: usize, _rows: usize, _took: Duration) {}
 }
 
 // === impl FixedDelay ===
@@ -105,8 +101,6 @@ impl Scheduler for FixedDelay {
         self.queue.add(parts)
     }
 
-    fn leave(&mut self, _request: usize) {}
-
     fn poll(&self, now_ns: u64) -> Next {
         match self.queue.parts.front() {
             None => Next::Idle,
@@ -119,8 +113,6 @@ impl Scheduler for FixedDelay {
     fn take(&mut self, now_ns: u64, _worker: usize, batch: &mut Vec<Part>, dropped: &mut Vec<Part>) {
         self.queue.take(self.queue.rows_max, now_ns, batch, dropped);
     }
-
-    fn finish(&mut self, _worker: usize, _rows: usize, _took: Duration) {}
 }
 
 // === impl AdditiveIncrease ===
@@ -141,10 +133,8 @@ impl Scheduler for AdditiveIncrease {
         self.queue.add(parts)
     }
 
-    fn leave(&mut self, _request: usize) {}
-
     fn poll(&self, _now_ns: u64) -> Next {
-        if self.queue.parts.is_empty() { Next::Idle } else { Next::Run }
+        self.queue.at_once()
     }
 
     fn take(&mut self, now_ns: u64, _worker: usize, batch: &mut Vec<Part>, dropped: &mut Vec<Part>) {
@@ -177,10 +167,8 @@ impl Scheduler for LinearFit {
         self.queue.add(parts)
     }
 
-    fn leave(&mut self, _request: usize) {}
-
     fn poll(&self, _now_ns: u64) -> Next {
-        if self.queue.parts.is_empty() { Next::Idle } else { Next::Run }
+        self.queue.at_once()
     }
 
     fn take(&mut self, now_ns: u64, _worker: usize, batch: &mut Vec<Part>, dropped: &mut Vec<Part>) {
@@ -218,6 +206,11 @@ impl Fifo {
         let part = self.parts.pop_front()?;
         self.rows -= part.rows;
         Some(part)
+    }
+
+    /// Without a delay.
+    fn at_once(&self) -> Next {
+        if self.parts.is_empty() { Next::Idle } else { Next::Run }
     }
 
     /// At most `rows` rows, but one part at least; what was due before `now_ns` is dropped.
