@@ -47,6 +47,14 @@ pub(crate) enum Step {
     Forget { version: u64 },
 }
 
+// === impl Wanted ===
+
+impl Wanted {
+    pub(crate) fn includes(&self, version: u64) -> bool {
+        matches!(self, Wanted::Versions(versions) if versions.contains_key(&version))
+    }
+}
+
 /// The steps from `held` towards `wanted`; none when nothing can be done now.
 ///
 /// Whoever applies them keeps two promises: from any mix of states, repeated plans reach a state in which

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 REPOSITORY = ROOT / "models"
@@ -47,7 +48,7 @@ def binary() -> str:
 
 @contextlib.contextmanager
 def serve(backend: str, *flags: str, repository: pathlib.Path = REPOSITORY, **variables: str):
-    """Yields a ready `Server` and expects it to exit with 0 when it is told to stop.
+    """Yields a ready `Server` that has tried every version, and expects it to exit with 0 when it is told to stop.
 
     `variables` are added to its environment.
     """
@@ -65,6 +66,7 @@ def serve(backend: str, *flags: str, repository: pathlib.Path = REPOSITORY, **va
             )
         try:
             addresses = wait_until_ready(process, ready_file, log_file)
+            eventually(lambda: not is_loading(addresses["http"]))
             yield Server(backend, process.pid, log_file=log_file, **addresses)
             if process.poll() is not None:
                 raise AssertionError(f"the server ended by itself with {process.returncode}:\n{log_file.read_text()}")
@@ -74,6 +76,13 @@ def serve(backend: str, *flags: str, repository: pathlib.Path = REPOSITORY, **va
         finally:
             process.kill()
             process.wait()
+
+
+def is_loading(http: str) -> bool:
+    """A server is ready when each model has one version; others may still be on their way."""
+    index = urllib.request.Request(f"http://{http}/v2/repository/index", data=b"{}", method="POST")
+    with urllib.request.urlopen(index) as reply:
+        return any(entry["state"] == "LOADING" for entry in json.load(reply))
 
 
 def eventually(condition, seconds_max: float = 30):

@@ -65,19 +65,23 @@ impl Managed {
         let mut versions: BTreeMap<u64, (VersionState, String)> = BTreeMap::new();
         let unavailable = |reason: String| (VersionState::Unavailable, reason);
         if let Source::Sound { versions: sources, settings } = &self.source {
+            let wanted = self.wanted();
             for (&version, source) in sources {
-                let reason = match &source.state {
-                    SourceState::Refused(reason) => reason.clone(),
-                    SourceState::Changing => "its files are still being written".into(),
+                let entry = match &source.state {
+                    SourceState::Refused(reason) => unavailable(reason.clone()),
+                    SourceState::Changing => unavailable("its files are still being written".into()),
                     SourceState::Complete if !self.is_asked_for => {
-                        "it is not loaded: load it to serve it".into()
+                        unavailable("it is not loaded: load it to serve it".into())
                     }
-                    SourceState::Complete => format!(
+                    SourceState::Complete if wanted.includes(version) => {
+                        (VersionState::Loading, "it waits until other versions are loaded".into())
+                    }
+                    SourceState::Complete => unavailable(format!(
                         "it is not among the versions that the policy serves ({})",
                         settings.lifecycle.policy
-                    ),
+                    )),
                 };
-                versions.insert(version, unavailable(reason));
+                versions.insert(version, entry);
             }
         }
         for (&version, slot) in &self.slots {

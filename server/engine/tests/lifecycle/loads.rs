@@ -7,7 +7,7 @@ use expect_test::expect;
 use gristmill_engine::reconcile::Options;
 use gristmill_engine::testing::Gate;
 
-use crate::world::{Contents, World, latest, latest_and_previous};
+use crate::world::{Contents, World, all, latest, latest_and_previous};
 
 #[tokio::test]
 async fn a_loader_that_crashes_takes_nothing_with_it() {
@@ -81,5 +81,26 @@ async fn a_version_that_is_removed_while_it_is_loaded_does_not_serve() {
         tokio::task::yield_now().await;
     }
     world.infer("2").await.unwrap_err();
+    world.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_its_turn_is_said_to_be_loading() {
+    let gate = Arc::new(Gate::default());
+    let options = Options { loads_max: 1, ..Options::default() };
+    let world = World::start(all(), options, [(1, Contents::Adds(1))]).await;
+    gate.close();
+    world.put(2, Contents::Waits(Arc::clone(&gate), 2));
+    world.until_reason(2, "being loaded").await;
+    world.put(3, Contents::Adds(3));
+    world.until_reason(3, "waits").await;
+    expect![[r#"
+        1 READY 
+        2 LOADING it is being loaded
+        3 LOADING it waits until other versions are loaded
+    "#]]
+    .assert_eq(&world.say());
+    gate.open();
+    world.until_default(3).await;
     world.shut_down().await;
 }
