@@ -19,6 +19,7 @@ use gristmill_benches::example::{EXAMPLES, Example};
 use gristmill_benches::load::Load;
 use gristmill_benches::model;
 use gristmill_benches::server::{self, Server};
+use gristmill_benches::stolen::{self, StolenPercent};
 use gristmill_benches::summary::{Bound, Target, median};
 use gristmill_benches::transformer::{MINI_LM, Transformer};
 use gristmill_proto::inference::ModelInferRequest;
@@ -131,6 +132,7 @@ struct Outcome {
 struct Results {
     cores: Vec<usize>,
     target: Target,
+    stolen_percent: StolenPercent,
     outcomes: Vec<Outcome>,
 }
 
@@ -145,6 +147,7 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("a measurement: run it with `cargo bench --bench defaults`");
         return Ok(ExitCode::SUCCESS);
     }
+    let watch = stolen::Watch::start()?;
     if args.quick {
         (args.rows_max, args.delay_us) = (vec![1, 16], vec![0]);
         (args.search_turn_ms, args.calls_min, args.turn_ms) = (50, 20, 100);
@@ -168,8 +171,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let worst = outcomes.iter().map(Outcome::share).fold(f64::INFINITY, f64::min);
     let name = "throughput without settings / with the best, at the same p99, of the worst model";
     let target = Target::new(name, worst, Bound::AtLeast(0.95));
-    let results = Results { cores: bench.cores, target, outcomes };
-    println!("\n{}\n\n{}", results.target, serde_json::to_string(&results)?);
+    let stolen_percent = watch.stop()?;
+    let results = Results { cores: bench.cores, target, stolen_percent, outcomes };
+    println!("\n{}\n{}\n\n{}", results.target, results.stolen_percent, serde_json::to_string(&results)?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -14,6 +14,7 @@ use gristmill_benches::large::{LARGE, Versions};
 use gristmill_benches::model::{self, MLP};
 use gristmill_benches::paced::{Paced, percentile};
 use gristmill_benches::server::{self, Server, pause};
+use gristmill_benches::stolen::{self, StolenPercent};
 use gristmill_benches::summary::{Bound, Target, median};
 use serde::Serialize;
 
@@ -23,10 +24,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Calls a small model at a steady rate, in turns with and without a large one being replaced.
 #[derive(Debug, Parser)]
 struct Args {
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How often each side has its turn in a round. A turn takes as long as a load does.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 4)]
     turns: usize,
     /// One turn each: shows that it works, and no more.
     #[arg(long)]
@@ -65,6 +66,7 @@ struct Round {
 struct Results {
     cores: Vec<usize>,
     target: Target,
+    stolen_percent: StolenPercent,
     rounds: Vec<Round>,
 }
 
@@ -84,6 +86,7 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("a measurement: run it with `cargo bench --bench neighbour`");
         return Ok(ExitCode::SUCCESS);
     }
+    let watch = stolen::Watch::start()?;
     let library = model::onnx_runtime_library()?;
     let cores = match args.cores {
         Some(cores) => cores,
@@ -119,9 +122,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let rounds = measured;
     let ratio = median(rounds.iter().map(|round| round.loading.p99_us / round.quiet.p99_us));
     let target = Target::new("p99 of a neighbour, while a model loads / else", ratio, Bound::AtMost(1.25));
-    let results = Results { cores, target, rounds };
+    let stolen_percent = watch.stop()?;
+    let results = Results { cores, target, stolen_percent, rounds };
     print_table(&results, args.rate);
-    println!("\n{}", serde_json::to_string(&results)?);
+    println!("{}\n\n{}", results.stolen_percent, serde_json::to_string(&results)?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,6 +13,7 @@ use gristmill_benches::alone::{self, Setting};
 use gristmill_benches::load::Load;
 use gristmill_benches::model::{self, IDENTITY, MLP, Model};
 use gristmill_benches::server::{self, Server};
+use gristmill_benches::stolen::{self, StolenPercent};
 use gristmill_benches::summary::{Bound, Target, median};
 use gristmill_benches::{affinity, cpu_time};
 use gristmill_proto::inference::ModelInferResponse;
@@ -81,6 +82,7 @@ struct Results {
     in_flight: usize,
     connections: usize,
     targets: Vec<Target>,
+    stolen_percent: StolenPercent,
     rounds: Vec<Round>,
 }
 
@@ -98,6 +100,7 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("a measurement: run it with `cargo bench --bench overhead`");
         return Ok(ExitCode::SUCCESS);
     }
+    let watch = stolen::Watch::start()?;
     let library = model::onnx_runtime_library()?;
     let cores = affinity::cores()?;
     for core in [args.server_core, args.client_core] {
@@ -132,10 +135,16 @@ fn main() -> anyhow::Result<ExitCode> {
         });
     }
     let targets = targets(&measured);
-    let results =
-        Results { in_flight: args.in_flight, connections: args.connections, targets, rounds: measured };
+    let stolen_percent = watch.stop()?;
+    let results = Results {
+        in_flight: args.in_flight,
+        connections: args.connections,
+        targets,
+        stolen_percent,
+        rounds: measured,
+    };
     print_table(&results);
-    println!("\n{}", serde_json::to_string(&results)?);
+    println!("{}\n\n{}", results.stolen_percent, serde_json::to_string(&results)?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -15,6 +15,7 @@ use gristmill_benches::load::Load;
 use gristmill_benches::model::{self, CONVOLUTIONS};
 use gristmill_benches::paced::{Paced, percentile};
 use gristmill_benches::server::{self, Server};
+use gristmill_benches::stolen::{self, StolenPercent};
 use gristmill_benches::summary::{Bound, Target, median};
 use serde::Serialize;
 
@@ -84,6 +85,7 @@ struct Round {
 struct Results {
     cores: Vec<usize>,
     target: Target,
+    stolen_percent: StolenPercent,
     rounds: Vec<Round>,
 }
 
@@ -101,6 +103,7 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("a measurement: run it with `cargo bench --bench sharing`");
         return Ok(ExitCode::SUCCESS);
     }
+    let watch = stolen::Watch::start()?;
     let library = model::onnx_runtime_library()?;
     let cores = match &args.cores {
         Some(cores) => cores.clone(),
@@ -122,9 +125,10 @@ fn main() -> anyhow::Result<ExitCode> {
         median(rounds.iter().map(|round| round.ratio(&round.budget))),
         Bound::AtMost(1.0),
     );
-    let results = Results { cores, target, rounds };
+    let stolen_percent = watch.stop()?;
+    let results = Results { cores, target, stolen_percent, rounds };
     print_table(&results, &args);
-    println!("\n{}", serde_json::to_string(&results)?);
+    println!("{}\n\n{}", results.stolen_percent, serde_json::to_string(&results)?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -14,6 +14,7 @@ use gristmill_benches::deep;
 use gristmill_benches::http::get;
 use gristmill_benches::model::{self, Model};
 use gristmill_benches::server::{self, Server, pause};
+use gristmill_benches::stolen::{self, StolenPercent};
 use gristmill_benches::summary::{Bound, Target, median};
 use gristmill_proto::inference::infer_parameter::ParameterChoice;
 use gristmill_proto::inference::{InferParameter, ModelInferRequest};
@@ -62,6 +63,7 @@ struct Results {
     /// A call of one row, which is what the next caller sends.
     one_row_ms: f64,
     target: Target,
+    stolen_percent: StolenPercent,
     trials: Vec<Trials>,
 }
 
@@ -89,6 +91,7 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("a measurement: run it with `cargo bench --bench stopping`");
         return Ok(ExitCode::SUCCESS);
     }
+    let watch = stolen::Watch::start()?;
     let library = model::onnx_runtime_library()?;
     let cores = affinity::cores()?;
     let directory = tempfile::tempdir()?;
@@ -125,9 +128,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let worst = trials.iter().flat_map(|trials| &trials.stopped_ms).copied().fold(0.0, f64::max);
     let target =
         Target::new("the latest stop after the last caller's leaving, ms", worst, Bound::AtMost(50.0));
-    let results = Results { whole_run_s, one_row_ms, target, trials };
+    let stolen_percent = watch.stop()?;
+    let results = Results { whole_run_s, one_row_ms, target, stolen_percent, trials };
     print_table(&results);
-    println!("\n{}", serde_json::to_string(&results)?);
+    println!("{}\n\n{}", results.stolen_percent, serde_json::to_string(&results)?);
     let metrics = get(server.http_address()?, "/metrics")?.1;
     let counter = "gristmill_runs_stopped_total{";
     let abandoned = |line: &&str| line.starts_with(counter) && line.contains("reason=\"abandoned\"");

@@ -14,6 +14,7 @@ use gristmill_benches::alone::{self, Setting};
 use gristmill_benches::load::Load;
 use gristmill_benches::model::{self, CONVOLUTIONS};
 use gristmill_benches::server::{self, Server};
+use gristmill_benches::stolen::{self, StolenPercent};
 use gristmill_benches::summary::{Bound, Target, median};
 use gristmill_benches::{affinity, cpu_time};
 use gristmill_proto::inference::ModelInferResponse;
@@ -64,6 +65,7 @@ struct Results {
     sweep: Vec<(Setting, f64)>,
     best: Setting,
     target: Target,
+    stolen_percent: StolenPercent,
     rounds: Vec<Round>,
 }
 
@@ -79,6 +81,7 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("a measurement: run it with `cargo bench --bench throughput`");
         return Ok(ExitCode::SUCCESS);
     }
+    let watch = stolen::Watch::start()?;
     let library = model::onnx_runtime_library()?;
     let all = affinity::cores()?;
     let client_core = args.client_core.or(all.last().copied()).context("there is a core")?;
@@ -124,10 +127,11 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let ratio = median(rounds.iter().map(|round| round.served_rows_per_s / round.alone_rows_per_s));
     let target = Target::new("throughput, served / alone", ratio, Bound::AtLeast(0.97));
-    let results = Results { cores, sweep, best, target, rounds };
+    let stolen_percent = watch.stop()?;
+    let results = Results { cores, sweep, best, target, stolen_percent, rounds };
     println!("\nServed as (model, version, backend, batch rows, workers):\n\n{served_as}");
     print_table(&results);
-    println!("\n{}", serde_json::to_string(&results)?);
+    println!("{}\n\n{}", results.stolen_percent, serde_json::to_string(&results)?);
     Ok(ExitCode::SUCCESS)
 }
 
