@@ -9,12 +9,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=inference");
     println!("cargo:rerun-if-changed=gristmill");
     println!("cargo:rerun-if-changed=tensorflow");
+    println!("cargo:rerun-if-changed=torchserve");
+    println!("cargo:rerun-if-changed=google");
     let files = protox::compile(
         [
             "inference/grpc_service.proto",
             "gristmill/admin.proto",
             "gristmill/latency.proto",
             "tensorflow/serving.proto",
+            "torchserve/inference.proto",
         ],
         ["."],
     )?;
@@ -28,6 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(path, descriptors.encode_to_vec())?;
 
     // Tensors become slices of the buffer that their message came in, not copies.
-    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        // Where the crate has it, however deep the package is that names it.
+        .extern_path(".google.rpc.Status", "crate::rpc::Status")
+        .compile_fds(files)?;
     Ok(())
 }

@@ -36,5 +36,29 @@ pub mod tensorflow {
     }
 }
 
+/// TorchServe's services: packages below `org.pytorch.serve.grpc`.
+pub mod torchserve {
+    /// Package `org.pytorch.serve.grpc.inference`.
+    #[expect(clippy::allow_attributes, reason = "generated code: its generator answers for its style")]
+    pub mod inference {
+        tonic::include_proto!("org.pytorch.serve.grpc.inference");
+    }
+}
+
+/// What errors carry: package `google.rpc`.
+pub mod rpc {
+    /// `google.rpc.Status`, in `grpc-status-details-bin` and in messages of streams.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Status {
+        /// A code of gRPC.
+        #[prost(int32, tag = "1")]
+        pub code: i32,
+        #[prost(string, tag = "2")]
+        pub message: String,
+        #[prost(message, repeated, tag = "3")]
+        pub details: Vec<prost_types::Any>,
+    }
+}
+
 /// The encoded `FileDescriptorSet` of every service in this crate, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("services");

@@ -1,24 +1,37 @@
-//! Holds names, numbers and types to those that Triton's Python client 2.73 was generated with.
+//! Holds names, numbers and types to those that other servers' clients were generated with.
 //!
-//! `wire_facts.txt` lists them, read from the descriptors in that client's package: one line for
-//! each field, enum value and RPC of what the server implements. Messages of RPCs that it does not
-//! implement are left out of both.
+//! `wire_facts.txt` has those of Triton's Python client 2.73, read from the descriptors in its package, and
+//! `torchserve_facts.txt` those of the interface that TorchServe published: one line for each field, enum value and
+//! RPC of what the server implements. Messages of RPCs that it does not implement are left out of both.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gristmill_proto::FILE_DESCRIPTOR_SET;
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
-const FACTS: &str = include_str!("wire_facts.txt");
+const TRITON: &str = include_str!("wire_facts.txt");
+const TORCHSERVE: &str = include_str!("torchserve_facts.txt");
 
 /// Of the Open Inference Protocol, which Triton's clients skip.
 const BEYOND_TRITON: [&str; 1] = ["inference.ModelMetadataResponse.properties = 6: map<string, string>"];
 
 #[test]
 fn wire_format_is_tritons() {
+    check("inference", TRITON, &BEYOND_TRITON);
+    assert!(TRITON.lines().count() > 300, "the list is cut short");
+}
+
+#[test]
+fn wire_format_is_torchserves() {
+    check("org.pytorch.serve.grpc", TORCHSERVE, &[]);
+}
+
+/// Compares packages that begin with `packages` with `facts`; `beyond` may be there besides.
+fn check(packages: &str, facts: &str, beyond: &[&str]) {
     let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
     let mut ours = Vec::new();
-    for file in files.file.iter().filter(|file| file.package() == "inference") {
+    for file in files.file.iter().filter(|file| file.package().starts_with(packages)) {
         assert_eq!(file.syntax(), "proto3", "{} decides how numbers are packed", file.name());
         let package = file.package();
         file.enum_type.iter().for_each(|item| list_enum(&mut ours, package, item));
@@ -37,18 +50,16 @@ fn wire_format_is_tritons() {
             }
         }
     }
-    ours.sort();
-    let facts: Vec<&str> = FACTS.lines().collect();
+    let facts: Vec<&str> = facts.lines().collect();
     let missing: Vec<_> = facts.iter().filter(|fact| !ours.iter().any(|line| line == *fact)).collect();
     let surplus: Vec<_> = ours
         .iter()
-        .filter(|line| !facts.contains(&line.as_str()) && !BEYOND_TRITON.contains(&line.as_str()))
+        .filter(|line| !facts.contains(&line.as_str()) && !beyond.contains(&line.as_str()))
         .collect();
     assert!(
         missing.is_empty() && surplus.is_empty(),
-        "only in Triton: {missing:#?}\nonly here: {surplus:#?}"
+        "only in the facts: {missing:#?}\nonly here: {surplus:#?}"
     );
-    assert!(facts.len() > 300, "{} facts: the list is cut short", facts.len());
 }
 
 fn list_message(lines: &mut Vec<String>, scope: &str, message: &DescriptorProto) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use gristmill_engine::engine::Engine;
 use gristmill_engine::error::InferError;
-use gristmill_engine::request::{Query, Response, Timing};
+use gristmill_engine::request::{ModelInfo, NamedTensor, Query, Response, Timing, VersionSelector};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::limits::{Limits, Permit};
@@ -19,6 +19,13 @@ pub struct Gateway {
     limits: Option<Limits>,
     exemplars: Option<Exemplars>,
     traces: Option<Traces>,
+}
+
+/// The model, and perhaps the version, that a request names.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) model: String,
+    pub(crate) version: VersionSelector,
 }
 
 /// One request on its way.
@@ -119,6 +126,39 @@ impl Call<'_> {
             exemplars.keep(trace_id, &response);
         }
         Ok(response)
+    }
+
+    /// Asks for a prediction with the inputs that `read` makes for the version that serves now, and again if another
+    /// takes over meanwhile.
+    ///
+    /// # Errors
+    /// Those of `read`, and as [`Engine::infer`].
+    pub(crate) async fn ask<T>(
+        &mut self,
+        target: &Target,
+        deadline: Option<Instant>,
+        mut read: impl FnMut(&ModelInfo) -> Result<(Vec<NamedTensor>, T), InferError>,
+    ) -> Result<(Response, T), InferError> {
+        let gateway = self.gateway;
+        let serving = || gateway.engine.model(&target.model, &target.version);
+        loop {
+            let model = serving()?;
+            let (inputs, rest) = read(&model)?;
+            let query = Query {
+                model: target.model.clone(),
+                // The version whose signature the inputs were read for, even if another one takes over now.
+                version: VersionSelector::Number(model.version),
+                inputs,
+                deadline,
+                ..Query::default()
+            };
+            match self.infer(query).await {
+                // It was retired meanwhile, after its successor began to serve.
+                Err(InferError::NotFound(_) | InferError::Unavailable(_))
+                    if serving().is_ok_and(|now| now.version != model.version) => {}
+                result => return Ok((result?, rest)),
+            }
+        }
     }
 
     /// The trace in which somebody can look at this request.

@@ -27,6 +27,7 @@ pub mod status;
 pub mod telemetry;
 pub(crate) mod tensorflow_grpc;
 pub mod tensorflow_http;
+pub(crate) mod torchserve_grpc;
 pub mod torchserve_http;
 mod trace_context;
 pub mod traces;

@@ -31,6 +31,7 @@ use crate::traces::{Failure, Protocol};
 
 pub(crate) use self::edge::deadline;
 pub use self::serve::serve;
+pub(crate) use self::stream::in_order;
 
 /// What an operator may set about the gRPC door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

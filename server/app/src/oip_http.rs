@@ -19,11 +19,12 @@ use axum::routing::{get, post};
 use gristmill_engine::control::Control;
 use gristmill_engine::engine::Engine;
 use gristmill_engine::error::InferError;
-use gristmill_engine::request::{ModelInfo, NamedTensor, Query, Response as Answer, VersionSelector};
+use gristmill_engine::request::{ModelInfo, NamedTensor, Response as Answer, VersionSelector};
 use serde::Deserialize;
 
 pub use self::connection::serve;
 use self::reply::Refusal;
+pub(crate) use crate::gateway::Target;
 use crate::gateway::{Call, Gateway};
 use crate::{predict_http, scoring_http, tensorflow_http, torchserve_http, vertex_http};
 
@@ -45,46 +46,18 @@ pub(crate) struct Door {
     pub(crate) options: HttpOptions,
 }
 
-/// The model, and perhaps the version, that a path names.
-#[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) model: String,
-    pub(crate) version: VersionSelector,
-}
-
 // === impl Door ===
 
 impl Door {
-    /// Asks for a prediction with the inputs that `read` makes for the version that serves now, and again if another
-    /// takes over meanwhile.
-    ///
-    /// # Errors
-    /// Those of `read`, and as [`Engine::infer`].
+    /// See [`Call::ask`].
     pub(crate) async fn ask<T>(
         &self,
         target: &Target,
         call: &mut Call<'_>,
         deadline: Option<Instant>,
-        mut read: impl FnMut(&ModelInfo) -> Result<(Vec<NamedTensor>, T), InferError>,
+        read: impl FnMut(&ModelInfo) -> Result<(Vec<NamedTensor>, T), InferError>,
     ) -> Result<(Answer, T), InferError> {
-        loop {
-            let model = self.engine.model(&target.model, &target.version)?;
-            let (inputs, rest) = read(&model)?;
-            let query = Query {
-                model: target.model.clone(),
-                // The version whose signature the inputs were read for, even if another one takes over now.
-                version: VersionSelector::Number(model.version),
-                inputs,
-                deadline,
-                ..Query::default()
-            };
-            match call.infer(query).await {
-                // It was retired meanwhile, after its successor began to serve.
-                Err(InferError::NotFound(_) | InferError::Unavailable(_))
-                    if self.has_changed(target, &model) => {}
-                result => return Ok((result?, rest)),
-            }
-        }
+        call.ask(target, deadline, read).await
     }
 
     /// The model to ask where the request names none.
@@ -105,12 +78,6 @@ impl Door {
                 names.join(", ")
             ))),
         }
-    }
-
-    /// Whether `target` is served by another version now than `model`.
-    fn has_changed(&self, target: &Target, model: &ModelInfo) -> bool {
-        let now = self.engine.model(&target.model, &target.version);
-        now.is_ok_and(|now| now.version != model.version)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gristmill_engine::error::InferError;
+use gristmill_proto::rpc;
 use http::StatusCode;
 use prost::Message;
 use tonic::metadata::MetadataValue;
@@ -20,17 +21,6 @@ pub fn http_status(error: &InferError) -> StatusCode {
 /// The gRPC code for `error`.
 pub fn grpc_code(error: &InferError) -> Code {
     codes(error).0
-}
-
-/// `google.rpc.Status`, which `grpc-status-details-bin` carries.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<prost_types::Any>,
 }
 
 /// `google.rpc.RetryInfo`.
@@ -67,7 +57,7 @@ fn retry_details(status: &Status, delay: Duration) -> Vec<u8> {
         value: info.encode_to_vec(),
     };
     let code = i32::from(status.code());
-    RpcStatus { code, message: status.message().to_owned(), details: vec![any] }.encode_to_vec()
+    rpc::Status { code, message: status.message().to_owned(), details: vec![any] }.encode_to_vec()
 }
 
 /// A status whose text fits into a header, also when it quotes a name that a client made up.
@@ -157,7 +147,7 @@ mod tests {
             message: "queue is full".into(),
             retry_after: Duration::from_millis(1250),
         };
-        let details = RpcStatus::decode(grpc_status(error).details()).unwrap();
+        let details = rpc::Status::decode(grpc_status(error).details()).unwrap();
         assert_eq!((details.code, details.message.as_str()), (8, "queue is full"));
         assert_eq!(details.details[0].type_url, "type.googleapis.com/google.rpc.RetryInfo");
         let info = RetryInfo::decode(details.details[0].value.as_slice()).unwrap();

@@ -13,10 +13,12 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{options, post};
-use gristmill_engine::request::VersionSelector;
+use gristmill_engine::error::InferError;
+use gristmill_engine::request::{Response as Answer, VersionSelector};
 use serde_json::{Value, json};
 use smallvec::smallvec;
 
+pub(crate) use self::request::decode_fields;
 pub use self::request::{Form, decode_prediction};
 use crate::codec::json::Encoded;
 use crate::codec::json::nested::Texts;
@@ -61,8 +63,17 @@ async fn answer(
     let body = body::read(&parts.headers, body, &door.options).await?;
     let read = |model: &_| decode_prediction(model, content_type, body.clone());
     let (response, form) = door.ask(target, call, deadline, read).await?;
-    let mut json = Vec::with_capacity(Outputs::estimate(&response));
-    let outputs = Outputs::new(&response, |_| Texts::Strings);
+    let json = write_prediction(&response, form)?;
+    Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
+}
+
+/// The outputs as JSON, in the form of what came.
+///
+/// # Errors
+/// `InvalidInput` for strings that are not UTF-8, and for outputs that have no rows where rows came.
+pub(crate) fn write_prediction(response: &Answer, form: Form) -> Result<Vec<u8>, InferError> {
+    let mut json = Vec::with_capacity(Outputs::estimate(response));
+    let outputs = Outputs::new(response, |_| Texts::Strings);
     match form {
         Form::One if response.model.signature.is_batched() => outputs.first_row(&mut json)?,
         Form::One => outputs.whole(&mut json)?,
@@ -73,7 +84,7 @@ async fn answer(
             json.push(b'}');
         }
     }
-    Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
+    Ok(json)
 }
 
 async fn explain(State(door): State<Arc<Door>>, target: Target) -> Response {

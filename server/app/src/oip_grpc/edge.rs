@@ -9,7 +9,7 @@ use gristmill_proto::inference::grpc_inference_service_server::{
     GrpcInferenceService, GrpcInferenceServiceServer, SERVICE_NAME,
 };
 use http::header::HeaderMap;
-use http::{Extensions, HeaderName, Request, Response};
+use http::{Extensions, HeaderName, Request, Response, Uri};
 use http_body::Body as HttpBody;
 use tonic::body::Body;
 use tonic::codegen::{Service, StdError};
@@ -42,6 +42,8 @@ pub(crate) fn deadline(extensions: &Extensions) -> Option<Instant> {
 }
 
 const MODEL_INFER: &str = "ModelInfer";
+/// TorchServe's name for the same service; its messages have the same numbers.
+const TORCHSERVE_NAME: &str = "org.pytorch.serve.grpc.openinference.GRPCInferenceService";
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 pub(super) const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
@@ -69,7 +71,11 @@ impl Edge {
             Err(status) => return Ok(status.into_http()),
         }
         mirror_encoding(request.headers_mut());
-        let response = match method(request.uri().path()) {
+        if let Some(method) = method_of(TORCHSERVE_NAME, request.uri().path()) {
+            let path = format!("/{SERVICE_NAME}/{method}");
+            *request.uri_mut() = Uri::try_from(path).expect("it was a path of a URI before; this is a bug");
+        }
+        let response = match method_of(SERVICE_NAME, request.uri().path()) {
             Some(MODEL_INFER) => self.infer(request).await?,
             Some(_) => self.inference.clone().call(request).await?,
             None => self.others.clone().call(request.map(Body::new)).await?,
@@ -95,9 +101,9 @@ impl Edge {
     }
 }
 
-/// The method of the inference service that is called, if one is.
-fn method(path: &str) -> Option<&str> {
-    path.strip_prefix('/')?.strip_prefix(SERVICE_NAME)?.strip_prefix('/')
+/// The method of the service that is called, if one is.
+fn method_of<'a>(service: &str, path: &'a str) -> Option<&'a str> {
+    path.strip_prefix('/')?.strip_prefix(service)?.strip_prefix('/')
 }
 
 /// The duration in `grpc-timeout`: at most eight digits and a unit.
@@ -233,6 +239,7 @@ mod tests {
 
     #[test]
     fn only_the_inference_service_takes_the_short_way() {
+        let method = |path| method_of(SERVICE_NAME, path);
         assert_eq!(method("/inference.GRPCInferenceService/ModelInfer"), Some(MODEL_INFER));
         assert_eq!(method("/inference.GRPCInferenceService"), None);
         assert_eq!(method("/inference.GRPCInferenceServiceToo/ModelInfer"), None);

@@ -12,6 +12,7 @@ use gristmill_proto::admin::latency_server::LatencyServer;
 use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use gristmill_proto::tensorflow::serving::model_service_server::ModelServiceServer;
 use gristmill_proto::tensorflow::serving::prediction_service_server::PredictionServiceServer;
+use gristmill_proto::torchserve::inference::inference_ap_is_service_server::InferenceApIsServiceServer;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -31,6 +32,7 @@ use crate::admin::Admin;
 use crate::gateway::Gateway;
 use crate::latency::Latency;
 use crate::tensorflow_grpc::TensorFlowServing;
+use crate::torchserve_grpc::TorchServe;
 
 /// Calls that one connection may have open at the same time; more wait at the client.
 const CONNECTION_CALLS_MAX: u32 = 1024;
@@ -121,6 +123,17 @@ fn edge(
     let latency = Latency { engine: Arc::clone(&engine) };
     let tensorflow =
         TensorFlowServing { gateway: Arc::clone(&gateway), message_bytes_max: options.message_bytes_max };
+    let torchserve = TorchServe {
+        gateway: Arc::clone(&gateway),
+        message_bytes_max: options.message_bytes_max,
+        stopping: stopping.clone(),
+    };
+    let mut torchserve = InferenceApIsServiceServer::new(torchserve)
+        .max_decoding_message_size(options.message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    for encoding in COMPRESSIONS {
+        torchserve = torchserve.accept_compressed(encoding).send_compressed(encoding);
+    }
     let mut predictions = PredictionServiceServer::new(tensorflow.clone())
         .max_decoding_message_size(options.message_bytes_max)
         .max_encoding_message_size(usize::MAX);
@@ -146,6 +159,7 @@ fn edge(
         .add_service(LatencyServer::new(latency))
         .add_service(predictions)
         .add_service(ModelServiceServer::new(tensorflow))
+        .add_service(torchserve)
         .add_service(reflection().build_v1().expect(bug))
         .add_service(reflection().build_v1alpha().expect(bug));
     Edge { handler, inference, others: others.prepare(), message_bytes_max: options.message_bytes_max }

@@ -10,6 +10,7 @@ use gristmill_proto::inference::{
     InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
 };
 use http::HeaderMap;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::{Inference, edge, end};
@@ -33,14 +34,32 @@ pub(super) fn answers(
     let message_bytes_max = service.options.message_bytes_max;
     let stopping = service.stopping.clone();
     let headers = Arc::new(headers);
+    in_order(requests, stopping, message_bytes_max, move |request| {
+        let (service, headers) = (service.clone(), Arc::clone(&headers));
+        async move { service.answer_in_stream(request, &headers, deadline).await }
+    })
+}
+
+/// What `answer` makes of each request, worked on side by side and answered in their order. Only a message that
+/// cannot be read, or the server's end, ends the stream.
+pub(crate) fn in_order<M, A, F>(
+    requests: Streaming<M>,
+    stopping: CancellationToken,
+    message_bytes_max: usize,
+    answer: impl Fn(M) -> F + Send + 'static,
+) -> BoxStream<'static, Result<A, Status>>
+where
+    M: Send + 'static,
+    A: Send + 'static,
+    F: Future<Output = A> + Send + 'static,
+{
     requests
         .take_until(stopping.clone().cancelled_owned())
         .map(move |request| {
-            let service = service.clone();
-            let headers = Arc::clone(&headers);
+            let answer = request.map(&answer);
             async move {
-                match request {
-                    Ok(request) => Ok(service.answer_in_stream(request, &headers, deadline).await),
+                match answer {
+                    Ok(answer) => Ok(answer.await),
                     Err(status) => Err(edge::reword(&status, message_bytes_max).unwrap_or(status)),
                 }
             }

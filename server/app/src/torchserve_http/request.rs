@@ -8,7 +8,7 @@ use crate::codec::binary::raw_input;
 use crate::codec::json::scan::{JsonError, Scanner};
 use crate::codec::json::values::{BASE64_KEY, Values};
 use crate::codec::json::write::write_string;
-use crate::codec::multipart;
+use crate::codec::multipart::{self, Field};
 use crate::features::{Features, Reader, names};
 
 /// What came, and so what goes.
@@ -36,7 +36,7 @@ pub fn decode_prediction(
     body: Bytes,
 ) -> Result<(Vec<NamedTensor>, Form), InferError> {
     if let Some(boundary) = content_type.and_then(multipart::boundary) {
-        return decode_form(model, &body, boundary);
+        return decode_fields(model, &multipart::fields(&body, boundary)?);
     }
     let media_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
     let is_json = match media_type {
@@ -63,15 +63,16 @@ pub fn decode_prediction(
     Ok((features.inputs, form))
 }
 
-/// A form has one field with everything, or one for each input with its value for one row, in JSON.
-fn decode_form(
+/// Decodes a form, which has one field with everything, or one for each input with its value for one row, in JSON.
+///
+/// # Errors
+/// As [`decode_prediction`].
+pub(crate) fn decode_fields(
     model: &ModelInfo,
-    body: &Bytes,
-    boundary: &str,
+    fields: &[Field],
 ) -> Result<(Vec<NamedTensor>, Form), InferError> {
-    let fields = multipart::fields(body, boundary)?;
     let is_input = |name: &str| model.signature.inputs.iter().any(|spec| spec.name == name);
-    match fields.as_slice() {
+    match fields {
         [] => Err(InferError::InvalidInput("the form has no fields: expected one called 'data'".into())),
         [field] if !is_input(&field.name) => {
             let content_type =

@@ -9,11 +9,14 @@ import pathlib
 import subprocess
 import sys
 
+import grpc
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2
 
 import reference
 import served
+import torchserve_client
 from clients import SECONDS_MAX, Client, request
 
 ROWS = 7
@@ -67,11 +70,7 @@ def tensorflow_grpc(server, model: str, version: str, inputs: reference.Tensors)
 
 
 def torchserve_rows(server, model: str, version: str, inputs: reference.Tensors) -> dict:
-    if len(inputs) == 1:
-        [body] = (value.tolist() for value in inputs.values())
-    else:
-        body = [{name: float(value[row, 0]) for name, value in inputs.items()} for row in range(ROWS)]
-    return by_column(post(server, f"/predictions/{model}/{version}", body), model, version)
+    return by_column(post(server, f"/predictions/{model}/{version}", listed(inputs)), model, version)
 
 
 def torchserve_one_by_one(server, model: str, version: str, inputs: reference.Tensors) -> dict:
@@ -89,7 +88,41 @@ def torchserve_one_by_one(server, model: str, version: str, inputs: reference.Te
     return by_column(rows, model, version)
 
 
+def torchserve_grpc(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    with torchserve_client.inference(server.grpc) as stub:
+        answer = stub.Predictions(torchserve_client.request(model, body_of(inputs), version), timeout=SECONDS_MAX)
+    return by_column(json.loads(answer.prediction), model, version)
+
+
+def torchserve_stream(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    with torchserve_client.inference(server.grpc) as stub:
+        question = torchserve_client.request(model, body_of(inputs), version, sequence_id="one")
+        [answer] = stub.StreamPredictions2(iter([question]), timeout=SECONDS_MAX)
+    return by_column(json.loads(answer.prediction), model, version)
+
+
+def torchserve_open_inference(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    """The Open Inference Protocol by the name that its service has in TorchServe; the messages are the same."""
+    question = service_pb2.ModelInferRequest(model_name=model, model_version=version)
+    for name, value in inputs.items():
+        tensor = question.inputs.add(name=name, datatype="FP32", shape=value.shape)
+        tensor.contents.fp32_contents.extend(value.ravel().tolist())
+    with grpc.insecure_channel(server.grpc) as channel:
+        method = "/org.pytorch.serve.grpc.openinference.GRPCInferenceService/ModelInfer"
+        ask = channel.unary_unary(
+            method, service_pb2.ModelInferRequest.SerializeToString, service_pb2.ModelInferResponse.FromString
+        )
+        answer = ask(question, timeout=SECONDS_MAX)
+    outputs = {}
+    for output in answer.outputs:
+        [contents] = [values for _, values in output.contents.ListFields()]
+        values = [value.decode() if isinstance(value, bytes) else value for value in contents]
+        outputs[output.name] = np.array(values).reshape(output.shape).tolist()
+    return outputs
+
+
 DIALECTS = [tensorflow_grpc, torchserve_rows, torchserve_one_by_one]
+DIALECTS += [torchserve_grpc, torchserve_stream, torchserve_open_inference]
 DIALECTS += [tensorflow_rows, tensorflow_columns, mlflow_split, mlflow_records, mlflow_inputs, sagemaker_csv]
 # Those without versions ask the default one.
 WITHOUT_VERSIONS = [mlflow_split, mlflow_records, mlflow_inputs, sagemaker_csv]
@@ -257,6 +290,19 @@ def ask_tensorflow(server, questions: list[dict]) -> list[dict]:
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=SECONDS_MAX)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def listed(inputs: reference.Tensors) -> list:
+    """A list of rows; the only input stands without its name."""
+    if len(inputs) == 1:
+        [rows] = (value.tolist() for value in inputs.values())
+        return rows
+    return [{name: float(value[row, 0]) for name, value in inputs.items()} for row in range(ROWS)]
+
+
+def body_of(inputs: reference.Tensors) -> dict[str, bytes]:
+    """The same as the only field of a form."""
+    return {"data": json.dumps(listed(inputs)).encode()}
 
 
 def form(fields: dict[str, str]) -> tuple[bytes, dict[str, str]]:
