@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "gristmill/latency.proto",
             "tensorflow/serving.proto",
             "torchserve/inference.proto",
+            "torchserve/management.proto",
         ],
         ["."],
     )?;

@@ -43,6 +43,12 @@ pub mod torchserve {
     pub mod inference {
         tonic::include_proto!("org.pytorch.serve.grpc.inference");
     }
+
+    /// Package `org.pytorch.serve.grpc.management`.
+    #[expect(clippy::allow_attributes, reason = "generated code: its generator answers for its style")]
+    pub mod management {
+        tonic::include_proto!("org.pytorch.serve.grpc.management");
+    }
 }
 
 /// What errors carry: package `google.rpc`.

@@ -59,6 +59,15 @@ pub struct ServeArgs {
     /// Address of Prometheus' /metrics, which the HTTP address answers too.
     #[arg(long, env = "GRISTMILL_METRICS", default_value = "127.0.0.1:8002", value_name = "ADDRESS")]
     pub metrics: SocketAddr,
+    /// Further addresses of the HTTP gateway, comma-separated, such as TorchServe's: 0.0.0.0:8080,0.0.0.0:8081.
+    #[arg(long, env = "GRISTMILL_HTTP_ALSO", value_delimiter = ',', value_name = "ADDRESSES")]
+    pub http_also: Vec<SocketAddr>,
+    /// Further addresses of the gRPC service, comma-separated, such as TorchServe's: 0.0.0.0:7070,0.0.0.0:7071.
+    #[arg(long, env = "GRISTMILL_GRPC_ALSO", value_delimiter = ',', value_name = "ADDRESSES")]
+    pub grpc_also: Vec<SocketAddr>,
+    /// Further addresses of /metrics, comma-separated, such as TorchServe's: 0.0.0.0:8082.
+    #[arg(long, env = "GRISTMILL_METRICS_ALSO", value_delimiter = ',', value_name = "ADDRESSES")]
+    pub metrics_also: Vec<SocketAddr>,
     /// Largest gRPC message in either direction, in bytes.
     #[arg(long, env = "GRISTMILL_GRPC_MESSAGE_BYTES_MAX", default_value_t = 64 << 20, value_name = "BYTES")]
     pub grpc_message_bytes_max: usize,
@@ -69,6 +78,10 @@ pub struct ServeArgs {
     /// that one.
     #[arg(long, env = "GRISTMILL_DEFAULT_MODEL", value_name = "NAME")]
     pub default_model: Option<String>,
+    /// Directory from which TorchServe's management API may register models, beside those of the repository. Without
+    /// it there are only those.
+    #[arg(long, env = "GRISTMILL_MODEL_STORE", value_name = "DIRECTORY")]
+    pub model_store: Option<PathBuf>,
     /// Threads that read and write sockets; 0 takes one for each granted core, four at most.
     /// Models run on threads of their own.
     #[arg(long, env = "GRISTMILL_IO_THREADS", default_value_t = 0, value_name = "COUNT")]

@@ -9,6 +9,7 @@ mod serve;
 mod stream;
 mod unary;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,15 +35,17 @@ pub use self::serve::serve;
 pub(crate) use self::stream::in_order;
 
 /// What an operator may set about the gRPC door.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrpcOptions {
     /// Longest message in either direction, uncompressed, without its five-byte frame header.
     pub message_bytes_max: usize,
+    /// From where TorchServe's management API may register models, beside the repository.
+    pub model_store: Option<PathBuf>,
 }
 
 impl Default for GrpcOptions {
     fn default() -> GrpcOptions {
-        GrpcOptions { message_bytes_max: 64 << 20 }
+        GrpcOptions { message_bytes_max: 64 << 20, model_store: None }
     }
 }
 

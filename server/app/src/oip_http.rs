@@ -8,6 +8,7 @@ pub(crate) mod reply;
 mod repository;
 pub(crate) mod v2;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,7 +27,9 @@ pub use self::connection::serve;
 use self::reply::Refusal;
 pub(crate) use crate::gateway::Target;
 use crate::gateway::{Call, Gateway};
-use crate::{predict_http, scoring_http, tensorflow_http, torchserve_http, vertex_http};
+use crate::{
+    predict_http, scoring_http, tensorflow_http, torchserve_http, torchserve_management, vertex_http,
+};
 
 /// What an operator sets for HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub struct HttpOptions {
     pub body_bytes_max: usize,
     /// The model that routes without a model's name ask; else the only one that serves.
     pub default_model: Option<String>,
+    /// From where TorchServe's management API may register models, beside the repository.
+    pub model_store: Option<PathBuf>,
 }
 
 /// What every handler needs.
@@ -85,7 +90,7 @@ impl Door {
 
 impl Default for HttpOptions {
     fn default() -> HttpOptions {
-        HttpOptions { body_bytes_max: 64 * 1024 * 1024, default_model: None }
+        HttpOptions { body_bytes_max: 64 * 1024 * 1024, default_model: None, model_store: None }
     }
 }
 
@@ -122,6 +127,7 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/health", get(predict_http::health))
         .merge(tensorflow_http::routes())
         .merge(torchserve_http::routes())
+        .merge(torchserve_management::routes())
         .merge(scoring_http::routes())
         .merge(vertex_http::routes())
         .fallback(unknown_path)

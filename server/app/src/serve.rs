@@ -80,6 +80,9 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
         }
         None => None,
     };
+    let http_also = bind_all("--http-also", &args.http_also).await?;
+    let grpc_also = bind_all("--grpc-also", &args.grpc_also).await?;
+    let metrics_also = bind_all("--metrics-also", &args.metrics_also).await?;
     let addresses =
         Addresses { http: http.local_addr()?, grpc: grpc.local_addr()?, metrics: metrics.local_addr()? };
 
@@ -116,8 +119,11 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     let stop = CancellationToken::new();
     let doors = TaskTracker::new();
     let metrics_router = telemetry.router(Arc::clone(&engine));
-    let http_options =
-        HttpOptions { body_bytes_max: args.http_body_bytes_max, default_model: args.default_model.clone() };
+    let http_options = HttpOptions {
+        body_bytes_max: args.http_body_bytes_max,
+        default_model: args.default_model.clone(),
+        model_store: args.model_store.clone(),
+    };
     let gateway = Gateway::new(Arc::clone(&engine)).with_exemplars(telemetry.exemplars());
     let gateway = match limits {
         Some(limits) => gateway.with_limits(limits),
@@ -130,19 +136,28 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     });
     let http_router = oip_http::router(Arc::clone(&gateway), Some(control.clone()), http_options)
         .merge(metrics_router.clone());
-    let grpc_options = GrpcOptions { message_bytes_max: args.grpc_message_bytes_max };
+    let grpc_options =
+        GrpcOptions { message_bytes_max: args.grpc_message_bytes_max, model_store: args.model_store.clone() };
     if let Some((listener, vertex)) = vertex {
         tracing::info!(address = %listener.local_addr()?, "listening for Vertex AI besides, as AIP_HTTP_PORT says");
         let router = vertex.extend(http_router.clone());
         open_door(&doors, "vertex", oip_http::serve(listener, router, stop.clone().cancelled_owned()));
     }
+    for listener in http_also {
+        let router = http_router.clone();
+        open_door(&doors, "http", oip_http::serve(listener, router, stop.clone().cancelled_owned()));
+    }
+    for listener in metrics_also {
+        let router = metrics_router.clone();
+        open_door(&doors, "metrics", oip_http::serve(listener, router, stop.clone().cancelled_owned()));
+    }
     open_door(&doors, "http", oip_http::serve(http, http_router, stop.clone().cancelled_owned()));
     open_door(&doors, "metrics", oip_http::serve(metrics, metrics_router, stop.clone().cancelled_owned()));
-    open_door(
-        &doors,
-        "grpc",
-        oip_grpc::serve(grpc, gateway, Some(control.clone()), grpc_options, stop.clone().cancelled_owned()),
-    );
+    for listener in grpc_also.into_iter().chain([grpc]) {
+        let (gateway, control, options) = (Arc::clone(&gateway), control.clone(), grpc_options.clone());
+        let shutdown = stop.clone().cancelled_owned();
+        open_door(&doors, "grpc", oip_grpc::serve(listener, gateway, Some(control), options, shutdown));
+    }
     doors.close();
     tokio::spawn(telemetry.keep_up());
 
@@ -213,6 +228,17 @@ async fn end_in_order(
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{flag}: cannot listen on {address}"))
+}
+
+/// Beside the one address that each has.
+async fn bind_all(flag: &str, addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for &address in addresses {
+        let listener = bind(flag, address).await?;
+        tracing::info!(address = %listener.local_addr()?, "listening besides, as {flag} says");
+        listeners.push(listener);
+    }
+    Ok(listeners)
 }
 
 fn open_door<E>(

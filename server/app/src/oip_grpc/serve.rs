@@ -13,6 +13,7 @@ use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceServ
 use gristmill_proto::tensorflow::serving::model_service_server::ModelServiceServer;
 use gristmill_proto::tensorflow::serving::prediction_service_server::PredictionServiceServer;
 use gristmill_proto::torchserve::inference::inference_ap_is_service_server::InferenceApIsServiceServer;
+use gristmill_proto::torchserve::management::management_ap_is_service_server::ManagementApIsServiceServer;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -33,6 +34,7 @@ use crate::gateway::Gateway;
 use crate::latency::Latency;
 use crate::tensorflow_grpc::TensorFlowServing;
 use crate::torchserve_grpc::TorchServe;
+use crate::torchserve_management::Management;
 
 /// Calls that one connection may have open at the same time; more wait at the client.
 const CONNECTION_CALLS_MAX: u32 = 1024;
@@ -134,15 +136,17 @@ fn edge(
     for encoding in COMPRESSIONS {
         torchserve = torchserve.accept_compressed(encoding).send_compressed(encoding);
     }
+    let management = Management::new(Arc::clone(&engine), control.clone(), options.model_store.clone());
     let mut predictions = PredictionServiceServer::new(tensorflow.clone())
         .max_decoding_message_size(options.message_bytes_max)
         .max_encoding_message_size(usize::MAX);
     for encoding in COMPRESSIONS {
         predictions = predictions.accept_compressed(encoding).send_compressed(encoding);
     }
+    let message_bytes_max = options.message_bytes_max;
     let handler = Arc::new(Inference { gateway, engine, control, options, stopping: stopping.clone() });
     let mut inference = GrpcInferenceServiceServer::from_arc(Arc::clone(&handler))
-        .max_decoding_message_size(options.message_bytes_max)
+        .max_decoding_message_size(message_bytes_max)
         // The handlers check their answers themselves, with a better text.
         .max_encoding_message_size(usize::MAX);
     for encoding in COMPRESSIONS {
@@ -160,9 +164,10 @@ fn edge(
         .add_service(predictions)
         .add_service(ModelServiceServer::new(tensorflow))
         .add_service(torchserve)
+        .add_service(ManagementApIsServiceServer::new(management))
         .add_service(reflection().build_v1().expect(bug))
         .add_service(reflection().build_v1alpha().expect(bug));
-    Edge { handler, inference, others: others.prepare(), message_bytes_max: options.message_bytes_max }
+    Edge { handler, inference, others: others.prepare(), message_bytes_max }
 }
 
 fn http2_settings() -> http2::Builder<TokioExecutor> {

@@ -89,7 +89,7 @@ async fn faults_have_codes_and_say_what_came() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn long_messages_name_the_limit_and_the_flag() {
-    let options = GrpcOptions { message_bytes_max: 2000 };
+    let options = GrpcOptions { message_bytes_max: 2000, ..GrpcOptions::default() };
     let server = Server::start_with([("echo", echo()), ("inflate", inflate())], options).await;
     let mut client = server.client().await;
     check_fault(&mut client, raw("echo", &[[0.0; 2]; 300]), expect!["ResourceExhausted: the request message has 2425 bytes, the limit is 2000: send fewer rows in a request, or raise --grpc-message-bytes-max"]).await;

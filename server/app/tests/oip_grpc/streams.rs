@@ -44,7 +44,11 @@ async fn streams_answer_in_order_and_outlive_faults() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_over_long_message_ends_its_stream_with_the_limits_text() {
-    let server = Server::start_with([("echo", echo())], GrpcOptions { message_bytes_max: 1000 }).await;
+    let server = Server::start_with(
+        [("echo", echo())],
+        GrpcOptions { message_bytes_max: 1000, ..GrpcOptions::default() },
+    )
+    .await;
     let requests = [raw("echo", &[[1.0, 2.0]]), raw("echo", &[[0.0; 2]; 300])];
     let mut answers =
         server.client().await.model_stream_infer(tokio_stream::iter(requests)).await.unwrap().into_inner();

@@ -63,8 +63,11 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let gateway = Arc::new(Gateway::new(Arc::clone(&engine)));
-        let options =
-            HttpOptions { body_bytes_max: BODY_BYTES_MAX, default_model: default_model.map(str::to_owned) };
+        let options = HttpOptions {
+            body_bytes_max: BODY_BYTES_MAX,
+            default_model: default_model.map(str::to_owned),
+            ..HttpOptions::default()
+        };
         let router = extend(router(gateway, None, options));
         let served = tokio::spawn(serve(listener, router, stop.clone().cancelled_owned()));
         Server { address, engine, stop, served, _reconciler: reconciler }

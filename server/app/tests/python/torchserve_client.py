@@ -17,7 +17,7 @@ from grpc_tools import protoc
 import served
 
 INTERFACE = served.ROOT / "proto"
-FILES = ["google/rpc/status.proto", "torchserve/inference.proto"]
+FILES = ["google/rpc/status.proto", "torchserve/inference.proto", "torchserve/management.proto"]
 
 
 @functools.cache
@@ -30,7 +30,7 @@ def generated() -> dict:
         assert code == 0, f"grpc_tools cannot compile {FILES}"
         sys.path.insert(0, directory)
         try:
-            names = ["inference_pb2", "inference_pb2_grpc"]
+            names = [f"{part}{suffix}" for part in ("inference", "management") for suffix in ("_pb2", "_pb2_grpc")]
             return {name: importlib.import_module(f"torchserve.{name}") for name in names}
         finally:
             sys.path.remove(directory)
@@ -45,3 +45,10 @@ def inference(address: str):
     """A stub of the inference service."""
     with grpc.insecure_channel(address) as channel:
         yield generated()["inference_pb2_grpc"].InferenceAPIsServiceStub(channel)
+
+
+@contextlib.contextmanager
+def management(address: str):
+    """The messages of the management service, and a stub of it."""
+    with grpc.insecure_channel(address) as channel:
+        yield generated()["management_pb2"], generated()["management_pb2_grpc"].ManagementAPIsServiceStub(channel)

@@ -1,0 +1,128 @@
+//! The model store: the directory outside of the repository from which an operator lets models be registered.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::Registration;
+use super::fault::{Fault, Kind};
+use crate::repository_orders::LoadOrder;
+
+#[derive(Clone)]
+pub(super) struct Store(pub(super) PathBuf);
+
+/// A model as it was found there.
+pub(super) struct Stored {
+    name: String,
+    /// By `<version>/<name>`.
+    files: BTreeMap<String, Bytes>,
+}
+
+/// The file of a version that is the model.
+const MODEL_FILE: &str = "model.onnx";
+/// The version of what does not say one.
+const VERSION: &str = "1";
+
+// === impl Store ===
+
+impl Store {
+    /// What is at `url`, a path in the store, in `file://` or without; nothing where nothing is.
+    ///
+    /// # Errors
+    /// The path leads out of the store, what is there is no model, or it cannot be read.
+    pub(super) async fn find(&self, url: &str) -> Result<Option<Stored>, Fault> {
+        let (root, url) = (self.0.clone(), url.strip_prefix("file://").unwrap_or(url).to_owned());
+        let (answer, found) = oneshot::channel();
+        let read = move || {
+            // Nobody waits any more where the client has left.
+            let _gone = answer.send(read(&root, &url));
+        };
+        let started = std::thread::Builder::new().name("model-store".into()).spawn(read);
+        started
+            .map_err(|error| Fault::new(Kind::Internal, format!("cannot read the model store: {error}")))?;
+        found.await.unwrap_or_else(|_| Err(Fault::new(Kind::Internal, "reading the model store panicked")))
+    }
+}
+
+// === impl Stored ===
+
+impl Stored {
+    /// The name to serve it under, and what to load.
+    pub(super) fn order(self, registration: &Registration) -> (String, LoadOrder) {
+        let mut config = json!({});
+        let said = |number: Option<u32>| number.filter(|&number| number > 0);
+        if let Some(count) = said(registration.initial_workers) {
+            config["instance_group"] = json!([{"count": count}]);
+        }
+        if let Some(rows) = said(registration.batch_size) {
+            config["max_batch_size"] = rows.into();
+        }
+        if let Some(delay) = said(registration.max_batch_delay_ms) {
+            let microseconds = u64::from(delay) * 1000;
+            config["dynamic_batching"] = json!({"max_queue_delay_microseconds": microseconds});
+        }
+        let name = registration.model_name.clone().unwrap_or(self.name);
+        (name, LoadOrder { config: Some(config.to_string()), files: self.files })
+    }
+}
+
+fn read(root: &Path, url: &str) -> Result<Option<Stored>, Fault> {
+    let cannot_read = |error: io::Error| {
+        Fault::new(Kind::Internal, format!("cannot read '{url}' in the model store: {error}"))
+    };
+    let root = root.canonicalize().map_err(cannot_read)?;
+    let path = match root.join(url).canonicalize() {
+        Ok(path) => path,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(cannot_read(error)),
+    };
+    if !path.starts_with(&root) || path == root {
+        let text = format!("'{url}' is not in the model store: expected a path below it");
+        return Err(Fault::new(Kind::BadRequest, text));
+    }
+    let is_model = |path: &Path| path.extension().is_some_and(|extension| extension == "onnx");
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    let name = name.unwrap_or_default().to_string_lossy().into_owned();
+    let mut files = BTreeMap::new();
+    if !path.is_dir() {
+        if !is_model(&path) {
+            let text =
+                format!("'{url}' is not a model: expected a file that ends with .onnx, or a directory");
+            return Err(Fault::new(Kind::BadRequest, text));
+        }
+        files.insert(format!("{VERSION}/{MODEL_FILE}"), fs::read(&path).map_err(cannot_read)?.into());
+    } else if path.join(MODEL_FILE).is_file() {
+        read_version(&path, VERSION, &mut files).map_err(cannot_read)?;
+    } else {
+        for entry in fs::read_dir(&path).map_err(cannot_read)? {
+            let entry = entry.map_err(cannot_read)?;
+            let version = entry.file_name().to_string_lossy().into_owned();
+            if entry.path().is_dir() && version.bytes().all(|byte| byte.is_ascii_digit()) {
+                read_version(&entry.path(), &version, &mut files).map_err(cannot_read)?;
+            }
+        }
+    }
+    if files.is_empty() {
+        let text =
+            format!("'{url}' has no model: expected {MODEL_FILE} in it, or in a directory for each version");
+        return Err(Fault::new(Kind::BadRequest, text));
+    }
+    Ok(Some(Stored { name, files }))
+}
+
+/// Adds the files of a version: the model, and what it keeps beside it.
+fn read_version(directory: &Path, version: &str, files: &mut BTreeMap<String, Bytes>) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.insert(format!("{version}/{name}"), fs::read(entry.path())?.into());
+        }
+    }
+    Ok(())
+}

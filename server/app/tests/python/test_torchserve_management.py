@@ -1,0 +1,187 @@
+"""TorchServe's management API, over REST as its users' scripts send it and over gRPC through generated stubs."""
+
+import json
+import re
+import shutil
+
+import grpc
+import numpy as np
+import pytest
+
+import reference
+import served
+import torchserve_client
+from clients import SECONDS_MAX, request
+
+ROW = [59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87]
+BACKENDS = ["onnxruntime", "tract"]
+
+
+@pytest.fixture(params=BACKENDS)
+def managed(request, tmp_path):
+    """A server whose models change, and the directory from which it may register more."""
+    repository, store = tmp_path / "models", tmp_path / "store"
+    shutil.copytree(served.REPOSITORY, repository)
+    store.mkdir()
+    shutil.copy(served.REPOSITORY / "diabetes" / "1" / "model.onnx", store / "sugar.onnx")
+    shutil.copytree(served.REPOSITORY / "digits", store / "numbers")
+    (store / "notes.txt").write_text("no model")
+    with served.serve(request.param, "--model-store", str(store), repository=repository) as running:
+        yield running
+
+
+def rest(server, method: str, path: str, body=None, headers=None):
+    reply = request(server.http, method, path, body, headers)
+    assert reply.status == 200, reply.body
+    return reply.json
+
+
+def fault(server, method: str, path: str, body=None, headers=None) -> tuple[int, str]:
+    reply = request(server.http, method, path, body, headers)
+    assert reply.json["code"] == reply.status and reply.json["message"], reply.body
+    return reply.status, reply.json["type"]
+
+
+def predicts(server, model: str) -> np.ndarray:
+    return rest(server, "POST", f"/predictions/{model}", ROW)
+
+
+def wanted(version: str) -> np.ndarray:
+    return reference.expected("diabetes", version, {"measurements": np.array([ROW], dtype=np.float32)})["progression"][0]
+
+
+def test_lists_and_describes(server):
+    models = [{"modelName": name, "modelUrl": name} for name in ("breast_cancer", "diabetes", "digits")]
+    assert rest(server, "GET", "/models") == {"models": models}
+    assert rest(server, "GET", "/models?limit=2") == {"nextPageToken": "2", "models": models[:2]}
+    assert rest(server, "GET", "/models?limit=2&next_page_token=2") == {"models": models[2:]}
+    [default] = rest(server, "GET", "/models/diabetes")
+    assert (default["modelName"], default["modelVersion"]) == ("diabetes", "2")
+    assert default["minWorkers"] == default["maxWorkers"] == len(default["workers"]) > 0
+    assert {worker["status"] for worker in default["workers"]} == {"READY"}
+    assert default["workers"][0]["startTime"].endswith("Z")
+    assert default["batchSize"] > 1
+    [first] = rest(server, "GET", "/models/diabetes/1")
+    assert first["modelVersion"] == "1"
+    versions = rest(server, "GET", "/models/diabetes/all")
+    assert [version["modelVersion"] for version in versions] == ["1", "2"]
+
+
+def test_describes_over_grpc(server):
+    with torchserve_client.management(server.grpc) as (messages, stub):
+        listed = json.loads(stub.ListModels(messages.ListModelsRequest(), timeout=SECONDS_MAX).msg)
+        described = stub.DescribeModel(messages.DescribeModelRequest(model_name="diabetes"), timeout=SECONDS_MAX).msg
+    assert listed == rest(server, "GET", "/models")
+    assert json.loads(described) == rest(server, "GET", "/models/diabetes")
+
+
+@pytest.mark.parametrize(
+    "method, path, status, kind",
+    [
+        ("GET", "/models/nothing", 404, "ModelNotFoundException"),
+        ("GET", "/models/diabetes/9", 404, "ModelVersionNotFoundException"),
+        ("GET", "/models?limit=many", 400, "BadRequestException"),
+        ("PUT", "/models/nothing?min_worker=1", 404, "ModelNotFoundException"),
+        ("PUT", "/models/diabetes?min_worker=3&max_worker=2", 400, "BadRequestException"),
+        ("PUT", "/models/diabetes/9/set-default", 404, "ModelVersionNotFoundException"),
+        ("DELETE", "/models/nothing", 404, "ModelNotFoundException"),
+        ("DELETE", "/models/diabetes/2", 403, "InvalidModelVersionException"),
+        ("POST", "/models", 400, "BadRequestException"),
+        ("POST", "/models?url=diabetes", 409, "ConflictStatusException"),
+        ("POST", "/models?url=nothing", 404, "ModelNotFoundException"),
+        ("POST", "/models?url=digits&model_name=other", 400, "BadRequestException"),
+        ("PATCH", "/models", 405, "MethodNotAllowedException"),
+    ],
+)
+def test_faults(server, method, path, status, kind):
+    assert fault(server, method, path) == (status, kind)
+
+
+def test_faults_over_grpc(server):
+    with torchserve_client.management(server.grpc) as (messages, stub):
+        calls = [
+            (stub.DescribeModel, messages.DescribeModelRequest(model_name="nothing"), "NOT_FOUND ModelNotFoundException"),
+            (
+                stub.SetDefault,
+                messages.SetDefaultRequest(model_name="diabetes", model_version="9"),
+                "NOT_FOUND ModelVersionNotFoundException",
+            ),
+            (stub.RegisterModel, messages.RegisterModelRequest(), "INVALID_ARGUMENT BadRequestException"),
+            (
+                stub.RegisterModel,
+                messages.RegisterModelRequest(url="digits"),
+                "INVALID_ARGUMENT ConflictStatusException",
+            ),
+            (stub.UnregisterModel, messages.UnregisterModelRequest(model_name="nothing"), "NOT_FOUND ModelNotFoundException"),
+        ]
+        for call, message, expected in calls:
+            with pytest.raises(grpc.RpcError) as raised:
+                call(message, timeout=SECONDS_MAX)
+            assert f"{raised.value.code().name} {raised.value.details().split('.')[-1]}" == expected
+
+
+def test_the_default_version(managed):
+    np.testing.assert_allclose(predicts(managed, "diabetes"), wanted("2"), rtol=1e-5)
+    rest(managed, "PUT", "/models/diabetes/1/set-default")
+    np.testing.assert_allclose(predicts(managed, "diabetes"), wanted("1"), rtol=1e-5)
+    assert rest(managed, "GET", "/models/diabetes")[0]["modelVersion"] == "1"
+    with torchserve_client.management(managed.grpc) as (messages, stub):
+        stub.SetDefault(messages.SetDefaultRequest(model_name="diabetes", model_version="2"), timeout=SECONDS_MAX)
+    np.testing.assert_allclose(predicts(managed, "diabetes"), wanted("2"), rtol=1e-5)
+
+
+def test_out_of_service_and_back(managed):
+    rest(managed, "DELETE", "/models/digits/1")
+    assert fault(managed, "POST", "/predictions/digits", [0])[0] == 503
+    assert [model["modelName"] for model in rest(managed, "GET", "/models")["models"]] == ["breast_cancer", "diabetes"]
+    text = rest(managed, "POST", "/models?url=digits&initial_workers=1&synchronous=true")["status"]
+    assert 'Model "digits" Version: 1 registered' in text
+    rest(managed, "PUT", "/models/diabetes?min_worker=0&max_worker=0")
+    assert fault(managed, "POST", "/predictions/diabetes", ROW)[0] == 503
+    assert "workers" in rest(managed, "PUT", "/models/diabetes?min_worker=100&synchronous=true")["status"].lower()
+    np.testing.assert_allclose(predicts(managed, "diabetes"), wanted("2"), rtol=1e-5)
+    with torchserve_client.management(managed.grpc) as (messages, stub):
+        stub.UnregisterModel(messages.UnregisterModelRequest(model_name="diabetes"), timeout=SECONDS_MAX)
+        assert fault(managed, "POST", "/predictions/diabetes", ROW)[0] == 503
+        stub.ScaleWorker(messages.ScaleWorkerRequest(model_name="diabetes", min_worker=1), timeout=SECONDS_MAX)
+    np.testing.assert_allclose(predicts(managed, "diabetes"), wanted("2"), rtol=1e-5)
+
+
+def test_from_the_model_store(managed):
+    rest(managed, "POST", "/models?url=sugar.onnx&initial_workers=1&batch_size=4&max_batch_delay=5")
+    np.testing.assert_allclose(predicts(managed, "sugar"), wanted("1"), rtol=1e-5)
+    [sugar] = rest(managed, "GET", "/models/sugar")
+    assert (sugar["minWorkers"], sugar["batchSize"], sugar["maxBatchDelay"]) == (1, 4, 5)
+    as_sagemaker = {"model_name": "second", "url": "numbers"}
+    rest(managed, "POST", "/models", as_sagemaker, {"Content-Type": "application/json"})
+    assert fault(managed, "POST", "/models", as_sagemaker, {"Content-Type": "application/json"})[0] == 409
+    assert rest(managed, "GET", "/models/second")[0]["modelVersion"] == "1"
+    with torchserve_client.management(managed.grpc) as (messages, stub):
+        third = messages.RegisterModelRequest(url="sugar.onnx", model_name="third", initial_workers=1)
+        assert "third" in stub.RegisterModel(third, timeout=SECONDS_MAX).msg
+    np.testing.assert_allclose(predicts(managed, "third"), wanted("1"), rtol=1e-5)
+    rest(managed, "DELETE", "/models/sugar")
+    assert fault(managed, "GET", "/models/sugar")[0] in (404, 503)
+    for url in ("../models/digits", "/etc", "notes.txt", "file:///etc/hostname"):
+        assert fault(managed, "POST", f"/models?url={url}&model_name=x") == (400, "BadRequestException"), url
+
+
+def test_further_addresses():
+    """TorchServe's ports, or any others, beside the server's own."""
+    flags = ["--http-also", "127.0.0.1:0,127.0.0.1:0", "--grpc-also", "127.0.0.1:0", "--metrics-also", "127.0.0.1:0"]
+    with served.serve("tract", *flags) as server:
+        also = {flag: addresses_in_log(server, flag) for flag in ("--http-also", "--grpc-also", "--metrics-also")}
+        inference, management = also["--http-also"]
+        assert request(inference, "GET", "/ping").json == {"status": "Healthy"}
+        assert request(management, "GET", "/models").json == rest(server, "GET", "/models")
+        [metrics] = also["--metrics-also"]
+        assert b"gristmill_build_info" in request(metrics, "GET", "/metrics").body
+        [address] = also["--grpc-also"]
+        with torchserve_client.management(address) as (messages, stub):
+            listed = stub.ListModels(messages.ListModelsRequest(), timeout=SECONDS_MAX).msg
+        assert json.loads(listed) == rest(server, "GET", "/models")
+
+
+def addresses_in_log(server, flag: str) -> list[str]:
+    lines = [line for line in server.log.splitlines() if f"as {flag} says" in line]
+    return [re.search(r"127\.0\.0\.1:\d+", line).group() for line in lines]
