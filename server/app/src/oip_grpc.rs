@@ -24,6 +24,7 @@ use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::codec::classification::classify;
 use crate::codec::proto::{self, InferCall};
 use crate::gateway::{Call, Gateway};
 use crate::repository_orders;
@@ -71,10 +72,12 @@ impl Inference {
         deadline: Option<Instant>,
         call: &mut Call<'_>,
     ) -> Result<pb::ModelInferResponse, InferError> {
-        let InferCall { mut query, id, timeout, form } = proto::decode(message)?;
+        let InferCall { mut query, id, timeout, form, classes } = proto::decode(message)?;
         query.deadline = deadline;
         query.timeout = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let answer = proto::encode(call.infer(query).await?, id, form);
+        let mut response = call.infer(query).await?;
+        classify(&mut response, &classes)?;
+        let answer = proto::encode(response, id, form);
         self.check_length(&answer)?;
         Ok(answer)
     }

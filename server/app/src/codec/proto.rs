@@ -18,6 +18,8 @@ use gristmill_proto::inference::model_infer_response::InferOutputTensor;
 use gristmill_proto::inference::{InferTensorContents, ModelInferRequest, ModelInferResponse};
 use prost::Message;
 
+use crate::codec::classification::WantedClasses;
+
 /// A decoded `ModelInferRequest`.
 #[derive(Clone, Debug)]
 pub struct InferCall {
@@ -29,6 +31,8 @@ pub struct InferCall {
     pub timeout: Option<Duration>,
     /// How the client reads outputs.
     pub form: Form,
+    /// Outputs of which the best classes are to be answered.
+    pub classes: Vec<WantedClasses>,
 }
 
 /// Where a message carries its tensors' elements. One of the two for a whole message.
@@ -65,7 +69,14 @@ pub fn decode(request: ModelInferRequest) -> Result<InferCall, InferError> {
         Some(false) => Form::Typed,
         None => form,
     };
-    let outputs = request.outputs.into_iter().map(decode_output).collect::<Result<_, _>>()?;
+    let mut outputs = Vec::with_capacity(request.outputs.len());
+    let mut classes = Vec::new();
+    for InferRequestedOutputTensor { name, parameters } in request.outputs {
+        if let Some(count) = parameters::read_output(&name, &parameters)? {
+            classes.push(WantedClasses { output: outputs.len(), count });
+        }
+        outputs.push(name);
+    }
     let query = Query {
         model: request.model_name,
         version,
@@ -74,7 +85,7 @@ pub fn decode(request: ModelInferRequest) -> Result<InferCall, InferError> {
         priority: parameters.priority,
         ..Query::default()
     };
-    Ok(InferCall { query, id: request.id, timeout: parameters.timeout, form })
+    Ok(InferCall { query, id: request.id, timeout: parameters.timeout, form, classes })
 }
 
 /// Puts an answer into a message, moving its tensors. Falls back to [`Form::Raw`] when an output
@@ -185,11 +196,6 @@ fn read_header(input: &InferInputTensor) -> Result<Header, InferError> {
         shape.push(size);
     }
     Ok(Header { dtype, shape })
-}
-
-fn decode_output(output: InferRequestedOutputTensor) -> Result<String, InferError> {
-    parameters::check_output(&output.name, &output.parameters)?;
-    Ok(output.name)
 }
 
 fn input_error(name: &str, problem: impl std::fmt::Display) -> InferError {

@@ -11,8 +11,9 @@ use gristmill_proto::inference::model_metadata_response::TensorMetadata;
 use gristmill_proto::inference::repository_index_response::ModelIndex;
 
 /// Triton's names for the optional parts of the protocol that are implemented, over gRPC or HTTP.
-const EXTENSIONS: [&str; 7] = [
+const EXTENSIONS: [&str; 8] = [
     "binary_tensor_data",
+    "classification",
     "model_configuration",
     "model_repository",
     "model_repository(unload_dependents)",

@@ -11,10 +11,12 @@ use axum::response::Response;
 use gristmill_engine::error::InferError;
 use gristmill_engine::request::{Query, VersionSelector};
 use serde_json::json;
+use smallvec::SmallVec;
 
 use super::reply::{self, Refusal};
 use super::{Door, Target, body, describe};
 use crate::codec::binary::HEADER_LENGTH;
+use crate::codec::classification::{WantedClasses, classify};
 use crate::codec::json::{decode_infer, decode_raw, encode_infer};
 use crate::gateway::Call;
 use crate::latency;
@@ -119,7 +121,11 @@ async fn answer(door: &Door, target: Target, parts: &Parts, body: Body, call: &m
         priority: wanted.priority,
         trace: None,
     };
-    let response = call.infer(query).await?;
+    let mut response = call.infer(query).await?;
+    let classes = wanted.outputs.iter().enumerate().filter(|(_, output)| output.classes > 0);
+    let classes: SmallVec<[WantedClasses; 1]> =
+        classes.map(|(output, wanted)| WantedClasses { output, count: wanted.classes }).collect();
+    classify(&mut response, &classes)?;
     Ok(reply::encoded(&parts.headers, encode_infer(&wanted, &response)?))
 }
 

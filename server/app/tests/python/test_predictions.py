@@ -107,3 +107,40 @@ def test_typed_contents_are_answered_in_kind(server):
     assert list(digit.contents.int64_contents) == wanted["digit"].tolist()
     actual = np.array(probabilities.contents.fp32_contents, dtype=np.float32).reshape(probabilities.shape)
     np.testing.assert_allclose(actual, wanted["probabilities"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_best_classes(server, protocol):
+    """Triton's classification extension: a value with six decimals, its index, and its name where the model has one."""
+    inputs = reference.rows("digits", "1", 5, seed=10)
+    with Client(server, protocol) as client:
+        if protocol == "grpc":
+            wanted = client.types.InferRequestedOutput("probabilities", class_count=3)
+        else:
+            wanted = client.types.InferRequestedOutput("probabilities", protocol == "binary", class_count=3)
+        tensors = [client.input(name, value) for name, value in inputs.items()]
+        answer = client.triton.infer("digits", tensors, outputs=[wanted]).as_numpy("probabilities")
+    assert answer.shape == (5, 3)
+    for row, scores in zip(reference.plain(answer), reference.expected("digits", "1", inputs)["probabilities"]):
+        values, classes = zip(*(element.split(":") for element in row))
+        assert [int(index) for index in classes] == np.argsort(-scores, kind="stable")[:3].tolist()
+        np.testing.assert_allclose([float(value) for value in values], np.sort(scores)[::-1][:3], atol=1e-5)
+    assert "classification" in server_extensions(server, protocol)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_classes_have_the_models_names(server, protocol):
+    inputs = reference.rows("breast_cancer", "1", 3, seed=11)
+    with Client(server, protocol) as client:
+        options = {} if protocol == "grpc" else {"binary_data": protocol == "binary"}
+        wanted = client.types.InferRequestedOutput("output_probability", class_count=1, **options)
+        tensors = [client.input(name, value) for name, value in inputs.items()]
+        answer = client.triton.infer("breast_cancer", tensors, outputs=[wanted]).as_numpy("output_probability")
+    labels = reference.plain(reference.expected("breast_cancer", "1", inputs)["output_label"])
+    assert [element.split(":")[2] for element in reference.plain(answer)[:, 0]] == labels.tolist()
+
+
+def server_extensions(server, protocol: str) -> list[str]:
+    with Client(server, protocol) as client:
+        metadata = client.triton.get_server_metadata()
+    return list(metadata.extensions) if protocol == "grpc" else metadata["extensions"]

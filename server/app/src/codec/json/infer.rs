@@ -37,6 +37,8 @@ pub struct WantedOutput {
     pub name: String,
     /// The `binary_data` parameter.
     pub binary_data: Option<bool>,
+    /// The `classification` parameter: how many classes, 0 for the whole output.
+    pub classes: usize,
 }
 
 /// Decodes a request. `header_length` is the value of `Inference-Header-Content-Length`; without it the
@@ -291,20 +293,19 @@ impl Input {
 
 fn read_output(scanner: &mut Scanner<'_>, index: usize) -> Result<WantedOutput, JsonError> {
     let label = format_args!("entry {index} of 'outputs'");
-    let (mut name, mut binary_data) = (None, None);
+    let (mut name, mut binary_data, mut classes) = (None, None, 0);
     scanner.object(label, |scanner, key| {
         match key {
             "name" => name = Some(text(scanner, format_args!("'name' of {label}"))?),
             "parameters" => members(scanner, format_args!("'parameters' of {label}"), |scanner, key| {
                 match key {
-                    "binary_data" => binary_data = Some(boolean(scanner, format_args!("'binary_data' of {label}"))?),
-                    "classification" if unsigned(scanner, format_args!("'classification' of {label}"))? > 0 => {
-                        return Err(JsonError::Meaning(format!(
-                            "{label}: the classification extension is not supported: ask for the scores and sort \
-                             them, or use /predict"
-                        )));
+                    "binary_data" => {
+                        binary_data = Some(boolean(scanner, format_args!("'binary_data' of {label}"))?)
                     }
-                    "classification" => {}
+                    "classification" => {
+                        let count = unsigned(scanner, format_args!("'classification' of {label}"))?;
+                        classes = usize::try_from(count).unwrap_or(usize::MAX);
+                    }
                     "shared_memory_region" => {
                         return Err(JsonError::Meaning(format!("{label}: shared memory is not supported")));
                     }
@@ -317,7 +318,7 @@ fn read_output(scanner: &mut Scanner<'_>, index: usize) -> Result<WantedOutput, 
         Ok(())
     })?;
     let name = name.ok_or_else(|| JsonError::Meaning(format!("{label} has no 'name'")))?;
-    Ok(WantedOutput { name, binary_data })
+    Ok(WantedOutput { name, binary_data, classes })
 }
 
 /// FP16 and BF16 have no JSON form in the protocol.

@@ -230,10 +230,8 @@ fn requests_that_are_not_understood() {
         expect!["parameter 'timeout' (microseconds) must be a non-negative integer, got -3"],
     );
     check(
-        r#"{"outputs":[{"name":"y","parameters":{"classification":3}}],"inputs":[]}"#,
-        expect![
-            "entry 0 of 'outputs': the classification extension is not supported: ask for the scores and sort them, or use /predict"
-        ],
+        r#"{"outputs":[{"name":"y","parameters":{"classification":-3}}],"inputs":[]}"#,
+        expect!["'classification' of entry 0 of 'outputs' must be a non-negative integer, got -3"],
     );
     check(
         r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","parameters":{"shared_memory_region":"r"}}]}"#,
@@ -248,7 +246,7 @@ fn requests_that_are_not_understood() {
 #[test]
 fn parameters_and_outputs_are_read() {
     let json = r#"{"id":"a","parameters":{"timeout":2000,"priority":1,"sequence_id":0,"sequence_start":false,"binary_data_output":true,"mine":{"a":[1]}},
-        "inputs":[],"outputs":[{"name":"y","parameters":{"binary_data":false,"classification":0}},{"name":"z"}]}"#;
+        "inputs":[],"outputs":[{"name":"y","parameters":{"binary_data":false,"classification":3}},{"name":"z"}]}"#;
     let request = decode_infer(json.into(), None).unwrap();
     expect![[r#"
         InferBody {
@@ -262,10 +260,12 @@ fn parameters_and_outputs_are_read() {
                     binary_data: Some(
                         false,
                     ),
+                    classes: 3,
                 },
                 WantedOutput {
                     name: "z",
                     binary_data: None,
+                    classes: 0,
                 },
             ],
             binary_data_output: true,

@@ -78,19 +78,19 @@ pub(super) fn check_input(
     }
 }
 
-/// Refuses what a requested output's parameters may ask for and is not implemented.
+/// Of how many classes a requested output is to be answered; all of it where nothing is said, or 0.
 ///
 /// # Errors
-/// `InvalidInput` for the classification extension and for tensors in shared memory.
-pub(super) fn check_output(
+/// `InvalidInput` for tensors in shared memory, and for a `classification` that is not a number of classes.
+pub(super) fn read_output(
     name: &str,
     parameters: &HashMap<String, InferParameter>,
-) -> Result<(), InferError> {
-    for key in parameters.keys() {
+) -> Result<Option<usize>, InferError> {
+    let mut classes = None;
+    for (key, parameter) in parameters {
         if key == "classification" {
-            return Err(InferError::InvalidInput(format!(
-                "output '{name}': parameter 'classification' is not supported, ask for the whole output"
-            )));
+            let count = whole_number(key, parameter.parameter_choice.as_ref())?;
+            classes = Some(usize::try_from(count).unwrap_or(usize::MAX)).filter(|&count| count > 0);
         }
         if key.starts_with("shared_memory_") {
             return Err(InferError::InvalidInput(format!(
@@ -98,7 +98,7 @@ pub(super) fn check_output(
             )));
         }
     }
-    Ok(())
+    Ok(classes)
 }
 
 fn whole_number(name: &str, value: Option<&ParameterChoice>) -> Result<u64, InferError> {

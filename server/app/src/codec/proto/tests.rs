@@ -51,15 +51,18 @@ fn ints(values: &[i32]) -> InferTensorContents {
 
 fn check(request: ModelInferRequest, expect: Expect) {
     let text = match decode(request) {
-        Ok(InferCall { query, id, timeout, form }) => {
+        Ok(InferCall { query, id, timeout, form, classes }) => {
             let inputs: Vec<_> = query
                 .inputs
                 .iter()
                 .map(|input| format!("{} {:?} {:02x?}", input.name, input.tensor, &input.tensor.data()[..]))
                 .collect();
             format!(
-                "{}/{:?} id '{id}' {timeout:?} {form:?}\nin {inputs:?}\nout {:?}",
-                query.model, query.version, query.outputs
+                "{}/{:?} id '{id}' {timeout:?} {form:?}\nin {inputs:?}\nout {:?}{}",
+                query.model,
+                query.version,
+                query.outputs,
+                classes.iter().map(|wanted| format!(" {wanted:?}")).collect::<String>()
             )
         }
         Err(error) => format!("{error:?}"),
@@ -283,26 +286,45 @@ fn parameters_that_are_refused() {
             r#"InvalidInput("input 'a': parameter 'shared_memory_region': shared memory is not supported, send the tensor in raw_input_contents")"#
         ]],
     );
-    for (name, expect) in [
-        (
-            "classification",
-            expect![[
-                r#"InvalidInput("output 'y': parameter 'classification' is not supported, ask for the whole output")"#
-            ]],
-        ),
-        (
-            "shared_memory_region",
-            expect![[
-                r#"InvalidInput("output 'y': parameter 'shared_memory_region': shared memory is not supported, leave it out")"#
-            ]],
-        ),
-    ] {
-        let output = InferRequestedOutputTensor {
-            name: "y".into(),
-            parameters: [(name.to_owned(), parameter.clone())].into(),
-        };
-        check(ModelInferRequest { outputs: vec![output], ..request(vec![], &[]) }, expect);
-    }
+    let shared = wanted("shared_memory_region", ParameterChoice::Int64Param(3));
+    check(
+        shared,
+        expect![[
+            r#"InvalidInput("output 'y': parameter 'shared_memory_region': shared memory is not supported, leave it out")"#
+        ]],
+    );
+}
+
+/// A request for the output `y`, with this parameter.
+fn wanted(parameter: &str, choice: ParameterChoice) -> ModelInferRequest {
+    let parameter = (parameter.to_owned(), InferParameter { parameter_choice: Some(choice) });
+    let output = InferRequestedOutputTensor { name: "y".into(), parameters: [parameter].into() };
+    ModelInferRequest { outputs: vec![output], ..request(vec![], &[]) }
+}
+
+#[test]
+fn classes_are_asked_for_by_number() {
+    let classification = |choice| wanted("classification", choice);
+    check(
+        classification(ParameterChoice::Int64Param(3)),
+        expect![[r#"
+        m/Default id '' None Raw
+        in []
+        out ["y"] WantedClasses { output: 0, count: 3 }"#]],
+    );
+    check(
+        classification(ParameterChoice::Int64Param(0)),
+        expect![[r#"
+        m/Default id '' None Raw
+        in []
+        out ["y"]"#]],
+    );
+    check(
+        classification(ParameterChoice::BoolParam(true)),
+        expect![[
+            r#"InvalidInput("parameter 'classification': expected int64_param or uint64_param, got bool_param")"#
+        ]],
+    );
 }
 
 #[test]
