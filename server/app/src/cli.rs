@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::models_command::ModelsCommand;
 use crate::plan_command::PlanArgs;
+use crate::telemetry::Aliases;
 
 /// Serves ONNX models over gRPC and HTTP with dynamic micro-batching.
 ///
@@ -68,6 +69,9 @@ pub struct ServeArgs {
     /// Further addresses of /metrics, comma-separated, such as TorchServe's: 0.0.0.0:8082.
     #[arg(long, env = "GRISTMILL_METRICS_ALSO", value_delimiter = ',', value_name = "ADDRESSES")]
     pub metrics_also: Vec<SocketAddr>,
+    /// Tell metrics of versions by these servers' names besides, comma-separated: `ts_*`, `nv_*`.
+    #[arg(long, env = "GRISTMILL_METRIC_ALIASES", value_delimiter = ',', value_name = "SERVERS")]
+    pub metric_aliases: Vec<Aliases>,
     /// Largest gRPC message in either direction, in bytes.
     #[arg(long, env = "GRISTMILL_GRPC_MESSAGE_BYTES_MAX", default_value_t = 64 << 20, value_name = "BYTES")]
     pub grpc_message_bytes_max: usize,

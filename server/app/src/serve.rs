@@ -90,7 +90,7 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     if !runtime.has_onnx_runtime() {
         tracing::warn!("{}", runtime.describe());
     }
-    let telemetry = Telemetry::install(&runtime.describe())?;
+    let telemetry = Telemetry::install(&runtime.describe())?.with_aliases(args.metric_aliases.clone());
     let limits = args.limits.as_deref().map(|path| Limits::read(path, start)).transpose();
     let limits = limits.map_err(|why| anyhow::anyhow!("--limits: {why}"))?;
     let mode = args.model_control;

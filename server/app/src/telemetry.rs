@@ -1,5 +1,6 @@
 //! Logs and metrics of the process: how log lines look, which recorder collects, what `/metrics` says.
 
+mod aliases;
 mod cell;
 mod exposition;
 mod recorder;
@@ -21,6 +22,7 @@ use metrics_exporter_prometheus::formatting::sanitize_label_value;
 use metrics_process::Collector;
 use tracing_subscriber::EnvFilter;
 
+pub use self::aliases::Aliases;
 use self::cell::Exemplar;
 use self::exposition::Format;
 use self::recorder::Recorder;
@@ -47,6 +49,7 @@ const BUILD_INFO: Metric = Metric {
 pub struct Telemetry {
     recorder: Recorder,
     process: Collector,
+    aliases: Vec<Aliases>,
     /// Held, because a series lasts as long as its handles.
     _build: Gauge,
 }
@@ -84,7 +87,13 @@ impl Telemetry {
             .map_err(|error| anyhow::anyhow!("cannot install the metrics recorder: {error}"))?;
         let process = Collector::default();
         process.describe();
-        Ok(Telemetry { recorder, process, _build: build(runtime) })
+        Ok(Telemetry { recorder, process, aliases: Vec::new(), _build: build(runtime) })
+    }
+
+    /// With other servers' names for what versions count.
+    #[must_use]
+    pub fn with_aliases(self, aliases: Vec<Aliases>) -> Telemetry {
+        Telemetry { aliases, ..self }
     }
 
     /// Lets go of series of what is gone, for ever; ends with the process.
@@ -117,7 +126,9 @@ impl Telemetry {
         engine.refresh_gauges();
         self.process.collect();
         self.recorder.sweep(now);
-        exposition::write(&self.recorder.lock(), format)
+        let mut aliases = String::new();
+        self.aliases.iter().for_each(|names| names.write(engine, format, &mut aliases));
+        exposition::write(&self.recorder.lock(), &aliases, format)
     }
 
     pub fn exemplars(&self) -> Exemplars {

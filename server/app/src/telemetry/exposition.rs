@@ -46,13 +46,14 @@ impl Format {
     }
 }
 
-/// Every metric that has a series.
-pub(super) fn write(families: &Families, format: Format) -> String {
+/// Every metric that has a series, and then `more`, which is text already.
+pub(super) fn write(families: &Families, more: &str, format: Format) -> String {
     let bug = "writing to a string does not fail; this is a bug";
     let mut text = String::with_capacity(64 * 1024);
     for (name, family) in families.iter().filter(|(_, family)| !family.series.is_empty()) {
         write_family(&mut text, name, family, format).expect(bug);
     }
+    text.push_str(more);
     if format == Format::OpenMetrics {
         text.push_str("# EOF\n");
     }
@@ -209,7 +210,7 @@ mod tests {
         let exemplar = Exemplar { trace_id: TraceId([0xab; 16]), value: 0.25, at };
         recorder.keep(&run_seconds, "model=\"a\"", exemplar);
         recorder.keep(&run_seconds, "model=\"unknown\"", exemplar);
-        expected.assert_eq(&write(&recorder.lock(), format));
+        expected.assert_eq(&write(&recorder.lock(), "", format));
     }
 
     #[test]

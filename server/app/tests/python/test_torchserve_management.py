@@ -7,6 +7,8 @@ import shutil
 import grpc
 import numpy as np
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.parser import text_string_to_metric_families as prometheus_families
 
 import reference
 import served
@@ -185,3 +187,27 @@ def test_further_addresses():
 def addresses_in_log(server, flag: str) -> list[str]:
     lines = [line for line in server.log.splitlines() if f"as {flag} says" in line]
     return [re.search(r"127\.0\.0\.1:\d+", line).group() for line in lines]
+
+
+def test_metrics_by_other_names():
+    with served.serve("tract", "--metric-aliases", "torchserve,triton") as server:
+        for _ in range(3):
+            predicts(server, "diabetes")
+        for accept, kind in [("text/plain", "counter"), ("application/openmetrics-text", "unknown")]:
+            text = request(server.metrics, "GET", "/metrics", headers={"Accept": accept}).body.decode()
+            parse = openmetrics_families if kind == "unknown" else prometheus_families
+            families = {family.name: family for family in parse(text)}
+            assert {family.type for name, family in families.items() if name.startswith(("ts_", "nv_"))} == {kind}
+            # One of the parsers adds `_total` to the names of counters that lack it.
+            samples = {
+                (sample.name.removesuffix("_total"), sample.labels.get("model_version") or sample.labels.get("version")): sample
+                for family in families.values()
+                for sample in family.samples
+                if "diabetes" in sample.labels.values()
+            }
+            requests = samples["ts_inference_requests", "2"]
+            assert (requests.value, requests.labels["model_name"]) == (3, "diabetes")
+            assert requests.labels["hostname"]
+            assert samples["nv_inference_request_success", "2"].value == samples["nv_inference_count", "2"].value == 3
+            assert samples["nv_inference_request_success", "1"].value == 0
+            assert samples["nv_inference_request_duration_us", "2"].value > 0
