@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "inference/grpc_service.proto",
             "gristmill/admin.proto",
             "gristmill/latency.proto",
+            "gristmill/routes.proto",
             "tensorflow/serving.proto",
             "torchserve/inference.proto",
             "torchserve/management.proto",

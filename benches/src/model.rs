@@ -131,6 +131,7 @@ pub fn response(y: &Tensor) -> Response {
     Response {
         model: Arc::new(model),
         degraded_from: None,
+        routed: None,
         outputs: [(0, y.clone())].into_iter().collect(),
         timing: Timing::default(),
         batches: Vec::new(),

@@ -1,5 +1,7 @@
 //! What operators ask of a running server, over gRPC and as JSON: the same names in both.
 
+pub(crate) mod routes;
+
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 

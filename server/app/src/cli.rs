@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::models_command::ModelsCommand;
 use crate::plan_command::PlanArgs;
+use crate::routes_command::RoutesCommand;
 use crate::telemetry::Aliases;
 
 /// Serves ONNX models over gRPC and HTTP with dynamic micro-batching.
@@ -45,6 +46,9 @@ pub enum Command {
     /// Manage the models of a repository.
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Show and change the routes of a running server: which arm gets which share of the requests.
+    #[command(subcommand)]
+    Routes(RoutesCommand),
 }
 
 #[derive(Clone, Debug, Args)]

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use gristmill_engine::engine::Engine;
 use gristmill_engine::error::InferError;
+use gristmill_engine::prediction::Routed;
 use gristmill_engine::request::{ModelInfo, NamedTensor, Query, Response, Timing, VersionSelector};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::limits::{Limits, Permit};
+use crate::routing_key::{Keys, Said};
 use crate::telemetry::Exemplars;
 use crate::trace_context::{TraceId, TraceParent};
 use crate::traces::{Failure, Protocol, RequestSpan, Traces};
@@ -38,6 +40,8 @@ pub(crate) struct Call<'a> {
     timing: Option<Timing>,
     /// Who was asked and would have refused, as `NAME:VERSION`, where another one answered.
     degraded_from: Option<String>,
+    /// Where a route was asked, what it chose and who answered.
+    routed: Option<(Routed, Arc<ModelInfo>)>,
     /// The span that the caller made for it.
     parent: Option<TraceParent>,
     /// Where it is traced.
@@ -50,6 +54,13 @@ const WANTS_TIMING: HeaderName = HeaderName::from_static("x-gristmill-timing");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// In an answer of a cheaper model or version: who was asked, as `NAME:VERSION`.
 const DEGRADED_FROM: HeaderName = HeaderName::from_static("x-gristmill-degraded-from");
+/// In an answer of a route: its name, the arm, who answered, as `NAME:VERSION`, and the id of the prediction.
+const ROUTED: [HeaderName; 4] = [
+    HeaderName::from_static("x-gristmill-route"),
+    HeaderName::from_static("x-gristmill-arm"),
+    HeaderName::from_static("x-gristmill-version"),
+    HeaderName::from_static("x-gristmill-prediction-id"),
+];
 const BATCH_ROWS: HeaderName = HeaderName::from_static("x-gristmill-batch-rows");
 
 // === impl Gateway ===
@@ -93,6 +104,7 @@ impl Gateway {
             wants_timing,
             timing: None,
             degraded_from: None,
+            routed: None,
             parent,
             span,
         }
@@ -104,7 +116,16 @@ impl Gateway {
 impl Call<'_> {
     /// See [`Engine::infer`]; refuses what is beyond its tenant's limits. A call may be asked again, for another
     /// version, and counts once.
-    pub(crate) async fn infer(&mut self, mut query: Query) -> Result<Response, InferError> {
+    pub(crate) async fn infer(&mut self, query: Query) -> Result<Response, InferError> {
+        self.infer_said(query, &()).await
+    }
+
+    /// The same for a message that says more of its request than its tensors.
+    pub(crate) async fn infer_said(
+        &mut self,
+        mut query: Query,
+        said: &dyn Said,
+    ) -> Result<Response, InferError> {
         if let Some(span) = &mut self.span {
             span.asks_for(&query.model);
             query.trace = Some(span.for_engine());
@@ -115,7 +136,9 @@ impl Call<'_> {
             self.permit = Some(limits.admit(self.headers, &query.model, Instant::now())?);
         }
         let submitted = self.span.is_some().then(Instant::now);
-        let response = self.gateway.engine.infer(query).await?;
+        let keys = Keys { headers: self.headers, said };
+        let response = self.gateway.engine.infer_keyed(query, &keys).await?;
+        self.routed = response.routed.clone().map(|routed| (routed, Arc::clone(&response.model)));
         if let (Some(span), Some(submitted)) = (&mut self.span, submitted) {
             span.answered(submitted, &response);
         }
@@ -146,8 +169,12 @@ impl Call<'_> {
             let (inputs, rest) = read(&model)?;
             let query = Query {
                 model: target.model.clone(),
-                // The version whose signature the inputs were read for, even if another one takes over now.
-                version: VersionSelector::Number(model.version),
+                version: match model.name == target.model {
+                    // The version whose signature the inputs were read for, even if another one takes over now.
+                    true => VersionSelector::Number(model.version),
+                    // A route: each of its arms takes what was read for this one.
+                    false => target.version.clone(),
+                },
                 inputs,
                 deadline,
                 ..Query::default()
@@ -193,6 +220,14 @@ impl Call<'_> {
             // A name that a header cannot carry; the answer names who gave it all the same.
             let value = HeaderValue::try_from(asked).unwrap_or(HeaderValue::from_static("?"));
             headers.insert(DEGRADED_FROM, value);
+        }
+        if let Some((routed, model)) = &self.routed {
+            let version = format!("{}:{}", model.name, model.version);
+            let values = [&routed.arm.route, &routed.arm.arm, &version, &routed.prediction_id.to_string()];
+            for (name, value) in ROUTED.into_iter().zip(values) {
+                let value = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("?"));
+                headers.insert(name, value);
+            }
         }
         if let Some(timing) = self.timing {
             let value = HeaderValue::try_from(server_timing(timing));

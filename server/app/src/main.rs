@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gristmill::cli::{Cli, Command, ServeArgs};
-use gristmill::{check, health, models_command, plan_command, serve};
+use gristmill::{check, health, models_command, plan_command, routes_command, serve};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Health(args) => health::run(&args),
         Command::Plan(args) => plan_command::run(&args),
         Command::Models(command) => models_command::run(&command),
+        Command::Routes(command) => routes_command::run(&command),
     };
     match result {
         Ok(code) => code,

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::codec::classification::classify;
-use crate::codec::proto::{self, InferCall};
+use crate::codec::proto;
 use crate::gateway::{Call, Gateway};
 use crate::repository_orders;
 use crate::status::{bounded_status, grpc_status};
@@ -72,12 +72,13 @@ impl Inference {
         deadline: Option<Instant>,
         call: &mut Call<'_>,
     ) -> Result<pb::ModelInferResponse, InferError> {
-        let InferCall { mut query, id, timeout, form, classes } = proto::decode(message)?;
+        let mut asked = proto::decode(message)?;
+        let mut query = std::mem::take(&mut asked.query);
         query.deadline = deadline;
-        query.timeout = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut response = call.infer(query).await?;
-        classify(&mut response, &classes)?;
-        let answer = proto::encode(response, id, form);
+        query.timeout = asked.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut response = call.infer_said(query, &asked).await?;
+        classify(&mut response, &asked.classes)?;
+        let answer = proto::encode(response, asked.id, asked.form);
         self.check_length(&answer)?;
         Ok(answer)
     }

@@ -6,6 +6,7 @@ mod connection;
 mod describe;
 pub(crate) mod reply;
 mod repository;
+mod routes;
 pub(crate) mod v2;
 
 use std::path::PathBuf;
@@ -122,6 +123,10 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/v1/admin/models/{model}/unload", post(admin::unload))
         .route("/v1/admin/models/{model}/rollback", post(admin::roll_back))
         .route("/v1/admin/models/{model}/label", post(admin::set_label))
+        .route("/v1/admin/routes", get(routes::list))
+        .route("/v1/admin/routes/{route}", get(routes::show).post(routes::set))
+        .route("/v1/admin/routes/{route}/promote", post(routes::promote))
+        .route("/v1/admin/routes/{route}/abort", post(routes::abort))
         .route("/predict/{model}", post(predict_http::predict))
         .route("/predict/{model}/{version}", post(predict_http::predict))
         .route("/health", get(predict_http::health))

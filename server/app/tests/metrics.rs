@@ -28,7 +28,7 @@ fn desired(version: u64) -> Desired {
     };
     let versions = BTreeMap::from([(version, source)]);
     let model = DesiredModel::Sound { versions, settings: Arc::new(settings) };
-    Desired { models: BTreeMap::from([("m".to_owned(), model)]) }
+    Desired { models: BTreeMap::from([("m".to_owned(), model)]), ..Desired::default() }
 }
 
 /// Replaces the version that serves by each of `versions`, and asks each for an answer.

@@ -1,6 +1,7 @@
 //! What is being served now: one immutable snapshot, replaced whole.
 
 mod fallback;
+mod routes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use self::fallback::Fallbacks;
+pub(crate) use self::routes::RoutesReport;
+use self::routes::ServedRoute;
 use crate::deployment::Deployment;
 use crate::error::InferError;
 use crate::request::VersionSelector;
@@ -39,6 +42,8 @@ pub enum VersionState {
 pub(crate) struct Catalog {
     models: HashMap<String, Served>,
     fallbacks: Fallbacks,
+    /// None has the name of a model.
+    routes: BTreeMap<String, ServedRoute>,
     /// Of every model in the repository, serving or not.
     service_levels: BTreeMap<String, Arc<ServiceLevel>>,
     index: BTreeMap<(String, u64), (VersionState, String)>,
@@ -94,7 +99,7 @@ impl VersionState {
 // === impl Catalog ===
 
 impl Catalog {
-    pub(crate) fn new(reports: impl Iterator<Item = ModelReport>) -> Catalog {
+    pub(crate) fn new(reports: impl Iterator<Item = ModelReport>, routes: RoutesReport) -> Catalog {
         let mut catalog = Catalog::default();
         for ModelReport { name, service_level, versions, served, is_expected, fault } in reports {
             let newest = || {
@@ -119,6 +124,7 @@ impl Catalog {
             catalog.service_levels.insert(name, service_level);
         }
         catalog.fallbacks = Fallbacks::new(&catalog.models);
+        catalog.add_routes(routes);
         catalog
     }
 
@@ -137,17 +143,26 @@ impl Catalog {
         }
     }
 
-    /// The deployment that answers for `name`.
+    /// The deployment that answers for a model; a route is none.
+    pub(crate) fn deployment(&self, name: &str, version: &VersionSelector) -> Option<&Arc<Deployment>> {
+        let served = self.models.get(name)?;
+        let version = match version {
+            VersionSelector::Default => served.default,
+            VersionSelector::Number(version) => *version,
+            VersionSelector::Label(label) => *served.labels.get(label)?,
+        };
+        served.versions.iter().find(|deployment| deployment.info.version == version)
+    }
+
+    /// The deployment that answers for `name`, or by which a route of this name is known: its first arm that serves.
     pub(crate) fn find(&self, name: &str, version: &VersionSelector) -> Result<&Arc<Deployment>, InferError> {
-        let found = self.models.get(name).and_then(|served| {
-            let version = match version {
-                VersionSelector::Default => served.default,
-                VersionSelector::Number(version) => *version,
-                VersionSelector::Label(label) => *served.labels.get(label)?,
-            };
-            served.versions.iter().find(|deployment| deployment.info.version == version)
-        });
-        found.ok_or_else(|| self.missing(name, version))
+        if let Some(deployment) = self.deployment(name, version) {
+            return Ok(deployment);
+        }
+        match self.route(name) {
+            Some(route) => route.known_by(version),
+            None => Err(self.missing(name, version)),
+        }
     }
 
     /// All versions of `name` that serve, ascending.
@@ -201,7 +216,8 @@ impl Catalog {
         self.index.is_empty()
     }
 
-    fn missing(&self, name: &str, version: &VersionSelector) -> InferError {
+    /// Why there is nothing that answers for `name`.
+    pub(crate) fn missing(&self, name: &str, version: &VersionSelector) -> InferError {
         let range = || self.index.range((name.to_owned(), 0)..=(name.to_owned(), u64::MAX));
         if range().next().is_none() {
             return InferError::NotFound(format!(

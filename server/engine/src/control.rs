@@ -11,6 +11,8 @@ pub use crate::error::ControlError;
 use crate::managed::{Managed, ModelDetails};
 use crate::reconcile::{LoadReport, Reconciler};
 use crate::registry::{HandedOver, Registry, RegistryError};
+pub use crate::route_table::{ArmDetails, RouteDetails};
+use crate::routing::{Route, Weight};
 
 /// How a repository is followed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +54,9 @@ enum Command {
     SetLabel { model: String, label: String, version: Option<u64>, answer: Answer<()> },
     RollBack { model: String, why: String, answer: Answer<(u64, u64)> },
     Describe { model: String, answer: Answer<ModelDetails> },
+    Routes { answer: Answer<Vec<RouteDetails>> },
+    SetRoute { route: Route, answer: Answer<RouteDetails> },
+    Weigh { route: String, arm: Option<String>, weight: Weight, answer: Answer<RouteDetails> },
     ShutDown { answer: oneshot::Sender<()> },
 }
 
@@ -158,6 +163,45 @@ impl Control {
         self.ask(|answer| Command::Describe { model: model.to_owned(), answer }).await
     }
 
+    /// All routes, by name.
+    ///
+    /// # Errors
+    /// The server is shutting down.
+    pub async fn routes(&self) -> Result<Vec<RouteDetails>, ControlError> {
+        self.ask(|answer| Command::Routes { answer }).await
+    }
+
+    /// Puts a route in force, in place of the one of its name if there is one, and has the registry keep it.
+    ///
+    /// # Errors
+    /// The route cannot be, or cannot be kept; then everything is as before.
+    pub async fn set_route(&self, route: Route) -> Result<RouteDetails, ControlError> {
+        self.ask(|answer| Command::SetRoute { route, answer }).await
+    }
+
+    /// Gives an arm this weight; the others share the rest in proportion to what they had.
+    ///
+    /// # Errors
+    /// As [`Control::set_route`], and the route or the arm is unknown.
+    pub async fn promote(
+        &self,
+        route: &str,
+        arm: &str,
+        weight: Weight,
+    ) -> Result<RouteDetails, ControlError> {
+        let (route, arm) = (route.to_owned(), Some(arm.to_owned()));
+        self.ask(|answer| Command::Weigh { route, arm, weight, answer }).await
+    }
+
+    /// Gives the first arm, the control, everything.
+    ///
+    /// # Errors
+    /// As [`Control::promote`].
+    pub async fn abort(&self, route: &str) -> Result<RouteDetails, ControlError> {
+        let route = route.to_owned();
+        self.ask(|answer| Command::Weigh { route, arm: None, weight: Weight::ALL, answer }).await
+    }
+
     /// Stops admission, finishes what was admitted, frees every session and ends the thread.
     pub async fn shut_down(&self, ended: Loop) {
         let (answer, done) = oneshot::channel();
@@ -235,7 +279,8 @@ impl Worker {
             reports.retain(|&(_, version), _| version != 0);
             reports.extend(loaded.into_iter().map(|report| ((report.model.clone(), report.version), report)));
             let mut models = self.reconciler.models.values();
-            let waits = models.any(|managed| managed.is_asked_for && managed.is_changing());
+            let waits = self.reconciler.routes.is_changing()
+                || models.any(|managed| managed.is_asked_for && managed.is_changing());
             if !waits || Instant::now() >= deadline {
                 return Ok(reports.into_values().collect());
             }
@@ -256,7 +301,8 @@ impl Worker {
     }
 
     fn next_look(&self) -> Option<Instant> {
-        let is_changing = self.reconciler.models.values().any(Managed::is_changing);
+        let Reconciler { models, routes, .. } = &self.reconciler;
+        let is_changing = routes.is_changing() || models.values().any(Managed::is_changing);
         let soon = is_changing.then_some(self.following.settle.max(LOOK_DELAY));
         let interval = soon.into_iter().chain(self.following.poll_interval).min();
         interval.map(|interval| self.looked + interval).into_iter().chain(self.look_at).min()
@@ -304,10 +350,38 @@ impl Worker {
                 let result = self.managed(&model).map(|managed| managed.details());
                 reply(answer, result);
             }
+            Command::Routes { answer } => {
+                let Reconciler { routes, models, .. } = &self.reconciler;
+                reply(answer, Ok(routes.details(models)));
+            }
+            Command::SetRoute { route, answer } => {
+                self.look();
+                let result = self.set_route(route);
+                self.publish_and_reply(answer, result, now);
+            }
+            Command::Weigh { route, arm, weight, answer } => {
+                self.look();
+                let weighed = self.reconciler.routes.weigh(&route, arm.as_deref(), weight);
+                let result = weighed.and_then(|route| self.set_route(route));
+                self.publish_and_reply(answer, result, now);
+            }
             Command::Look | Command::ShutDown { .. } => {
                 unreachable!("the loop takes this itself; this is a bug")
             }
         }
+    }
+
+    /// Kept first and in force then: whoever is told that a route is in force finds it again after a restart.
+    fn set_route(&mut self, route: Route) -> Result<RouteDetails, ControlError> {
+        let name = route.name.clone();
+        let Reconciler { routes, models, .. } = &self.reconciler;
+        let table = routes.with(route, models)?;
+        self.registry.keep_routes(&table)?;
+        self.reconciler.take_routes(table);
+        let Reconciler { routes, models, .. } = &self.reconciler;
+        let mut details = routes.details(models).into_iter();
+        let of_route = details.find(|details| details.route.name == name);
+        Ok(of_route.expect("the table was taken over with it; this is a bug"))
     }
 
     fn load(&mut self, model: String, contents: Option<HandedOver>, answer: Answer<()>, now: Instant) {

@@ -58,7 +58,7 @@ pub(crate) struct Admitted {
 type Places = SmallVec<[Place; 1]>;
 
 /// Why a query was not admitted.
-enum Refused {
+pub(crate) enum Refused {
     Error(InferError),
     /// There is no time or no room: another version may have both.
     Overload(InferError),
@@ -134,20 +134,30 @@ impl Deployment {
             admitted.degraded_from = Some(Arc::clone(&self.info));
             return Ok(admitted);
         }
+        Err(self.refuse(refused))
+    }
+
+    /// The error for a query that nobody else took, counted as this deployment's.
+    pub(crate) fn refuse(&self, refused: Refused) -> InferError {
         match refused {
             Refused::Error(error) | Refused::Overload(error) => {
                 self.count(Outcome::of(&error));
                 self.record_failure(Duration::ZERO);
-                Err(error)
+                error
             }
             Refused::Closed => {
                 self.count(Outcome::Unavailable);
-                Err(InferError::Unavailable("the server is shutting down".into()))
+                InferError::Unavailable("the server is shutting down".into())
             }
         }
     }
 
-    fn admit(self: &Arc<Deployment>, mut query: Query, arrived: Instant) -> Result<Admitted, Refused> {
+    /// Checks a query and queues it; what is refused is not counted yet.
+    pub(crate) fn admit(
+        self: &Arc<Deployment>,
+        mut query: Query,
+        arrived: Instant,
+    ) -> Result<Admitted, Refused> {
         if self.callers.get().is_none()
             && let Ok(runtime) = Handle::try_current()
         {

@@ -18,6 +18,7 @@ use crate::error::{InferError, Stage};
 use crate::metrics;
 use crate::reconcile::{Options, Reconciler};
 use crate::request::{ModelInfo, Query, Response, VersionSelector};
+use crate::routing::{Keyed, Passage, Unkeyed};
 use crate::statistics::Statistics;
 
 /// What front doors call. Cheap to share; holds no thread of its own.
@@ -36,7 +37,8 @@ pub struct Readiness {
     pub ready: bool,
     /// One entry for each thing that stands in the way.
     pub reasons: Vec<String>,
-    /// One entry for each model that serves and has a version that ought to and cannot.
+    /// One entry for each model that serves and has a version that ought to and cannot, and for each arm of a route
+    /// that does not serve.
     pub failing: Vec<String>,
 }
 
@@ -62,28 +64,50 @@ impl Engine {
     /// # Errors
     /// See [`InferError`].
     pub async fn infer(&self, query: Query) -> Result<Response, InferError> {
-        let mut admitted = self.submit(query)?;
-        let answer = await_answer(&mut admitted).await?;
-        admitted.settle(answer.is_ok());
-        let Answer { outputs, timing, batches } = answer?;
-        let degraded_from = admitted.degraded_from().map(Arc::clone);
-        Ok(Response { model: Arc::clone(admitted.info()), degraded_from, outputs, timing, batches })
+        self.infer_keyed(query, &Unkeyed).await
+    }
+
+    /// The same, where a route may ask `request` for its key. Nobody else does.
+    ///
+    /// # Errors
+    /// See [`InferError`].
+    pub async fn infer_keyed(&self, query: Query, request: &dyn Keyed) -> Result<Response, InferError> {
+        let (mut admitted, passage) = self.submit(query, request)?;
+        let answered = answered(&mut admitted).await;
+        let Some(passage) = passage else { return answered };
+        match answered {
+            Ok(response) => Ok(Response { routed: Some(passage.answered()), ..response }),
+            Err(error) => {
+                passage.failed(&error);
+                Err(error)
+            }
+        }
     }
 
     /// The catalog guard lives in here only: nothing of it is held while the caller waits.
-    fn submit(&self, mut query: Query) -> Result<Admitted, InferError> {
+    fn submit(
+        &self,
+        mut query: Query,
+        request: &dyn Keyed,
+    ) -> Result<(Admitted, Option<Passage>), InferError> {
         let now = Instant::now();
         query.deadline =
             query.deadline.into_iter().chain(self.deadline_max.and_then(|max| now.checked_add(max))).min();
         let catalog = self.published.catalog.load();
-        let deployment = catalog.find(&query.model, &query.version).inspect_err(|error| {
-            // Nobody else counts what finds nothing that serves.
-            if let Ok(service_level) = catalog.service_level(&query.model) {
-                service_level.count(metrics::Outcome::of(error), now);
-            }
-        })?;
-        let fallback = catalog.fallback(deployment, &query.version);
-        deployment.submit(query, now, fallback)
+        if let Some(deployment) = catalog.deployment(&query.model, &query.version) {
+            let fallback = catalog.fallback(deployment, &query.version);
+            return deployment.submit(query, now, fallback).map(|admitted| (admitted, None));
+        }
+        if let Some(route) = catalog.route(&query.model) {
+            let (admitted, passage) = route.submit(query, now, request)?;
+            return Ok((admitted, Some(passage)));
+        }
+        let error = catalog.missing(&query.model, &query.version);
+        // Nobody else counts what finds nothing that serves.
+        if let Ok(service_level) = catalog.service_level(&query.model) {
+            service_level.count(metrics::Outcome::of(&error), now);
+        }
+        Err(error)
     }
 
     /// What serves under `name`.
@@ -194,6 +218,16 @@ impl Engine {
         }
         self.cores.refresh_gauges();
     }
+}
+
+/// What became of an admitted request.
+async fn answered(admitted: &mut Admitted) -> Result<Response, InferError> {
+    let answer = await_answer(admitted).await?;
+    admitted.settle(answer.is_ok());
+    let Answer { outputs, timing, batches } = answer?;
+    let degraded_from = admitted.degraded_from().map(Arc::clone);
+    let model = Arc::clone(admitted.info());
+    Ok(Response { model, degraded_from, routed: None, outputs, timing, batches })
 }
 
 /// Waits for the answer, until the request's time is over.

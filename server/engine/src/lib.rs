@@ -4,6 +4,7 @@
 
 pub mod tensor;
 pub mod error;
+pub mod prediction;
 pub mod trace;
 pub mod request;
 pub mod backend;
@@ -23,6 +24,7 @@ mod former;
 mod job;
 mod stopping;
 pub mod metrics;
+pub mod routing;
 mod service_level;
 mod slots;
 mod queue;
@@ -47,6 +49,7 @@ pub mod simulation;
 mod catalog;
 mod plan;
 pub mod managed;
+mod route_table;
 mod retire;
 pub mod reconcile;
 pub mod control;

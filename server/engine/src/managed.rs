@@ -16,6 +16,7 @@ use crate::error::LoadError;
 use crate::metrics::{VersionGauges, model_ready};
 use crate::plan::{Failed, Held, Step, Wanted, plan};
 use crate::registry::{DesiredModel, ModelSettings, SourceState, Stamp, VersionPolicy, VersionSource};
+use crate::request::VersionSelector;
 use crate::service_level::ServiceLevel;
 use crate::workers::{Order, Workers};
 
@@ -39,6 +40,8 @@ pub(crate) struct Managed {
     slots: BTreeMap<u64, Slot>,
     /// Set through an interface; they go before those of the settings. `None` was taken away.
     labels: BTreeMap<String, Option<u64>>,
+    /// Versions that an arm of a route names: they are wanted whatever the policy says.
+    pub(crate) named_by_routes: BTreeSet<u64>,
     /// Contents that were rolled back, and why.
     held_back: BTreeMap<u64, (Stamp, String)>,
     default: Option<u64>,
@@ -154,6 +157,7 @@ impl Managed {
             is_asked_for,
             slots: BTreeMap::new(),
             labels: BTreeMap::new(),
+            named_by_routes: BTreeSet::new(),
             held_back: BTreeMap::new(),
             default: None,
             previous: None,
@@ -226,6 +230,26 @@ impl Managed {
         labels
     }
 
+    /// Whether the repository has the version or the label; `None` where it cannot be told.
+    pub(crate) fn has(&self, version: &VersionSelector) -> Option<bool> {
+        let Source::Sound { versions, .. } = &self.source else { return None };
+        Some(match version {
+            VersionSelector::Default => true,
+            VersionSelector::Number(version) => versions.contains_key(version),
+            VersionSelector::Label(label) => self.labels().contains_key(label),
+        })
+    }
+
+    /// What serves under the version or the label now.
+    pub(crate) fn serving(&self, version: &VersionSelector) -> Option<&Arc<Deployment>> {
+        let version = match version {
+            VersionSelector::Default => self.default?,
+            VersionSelector::Number(version) => *version,
+            VersionSelector::Label(label) => *self.labels().get(label)?,
+        };
+        self.slots.get(&version)?.ready.as_ref().map(|ready| ready.workers.deployment())
+    }
+
     /// The next steps.
     pub(crate) fn plan(&self, now: Instant) -> Vec<Step> {
         let held = |(&version, slot): (&u64, &Slot)| {
@@ -274,7 +298,7 @@ impl Managed {
                 // One that fails to load does not count: the one before it takes its place.
                 VersionPolicy::Latest(count) => sound < *count,
             };
-            if by_policy || labels.contains(&version) {
+            if by_policy || labels.contains(&version) || self.named_by_routes.contains(&version) {
                 wanted.insert(version, stamp);
             }
             if by_policy && (self.is_sound(&version) || !has_failed(&version, stamp)) {
@@ -433,8 +457,7 @@ impl Managed {
     }
 
     fn default_deployment(&self) -> Option<&Arc<Deployment>> {
-        let slot = self.slots.get(&self.default?)?;
-        slot.ready.as_ref().map(|ready| ready.workers.deployment())
+        self.serving(&VersionSelector::Default)
     }
 
     fn record(&mut self, version: u64, kind: EventKind, detail: String) {

@@ -13,6 +13,7 @@ use crate::attainment::{Attainment, WINDOWS};
 use crate::backend::Device;
 use crate::error::InferError;
 use crate::former::CloseReason;
+use crate::prediction::ArmName;
 use crate::stopping::StopReason;
 
 /// How a request ended: the values of the label `outcome`.
@@ -56,6 +57,13 @@ pub(crate) struct ServiceLevelMetrics {
     objective: Gauge,
     attainment: [Gauge; WINDOWS.len()],
     burn_rate: [Gauge; WINDOWS.len()],
+}
+
+/// Handles of one arm of a route, whichever version it points at.
+pub(crate) struct ArmMetrics {
+    outcomes: [Counter; Outcome::ALL.len()],
+    request_seconds: Histogram,
+    pub(crate) weight: Gauge,
 }
 
 /// Handles of one device.
@@ -251,6 +259,34 @@ impl ServiceLevelMetrics {
             self.attainment[index].set(window.attainment);
             self.burn_rate[index].set(window.burn_rate);
         }
+    }
+}
+
+// === impl ArmMetrics ===
+
+impl ArmMetrics {
+    pub(crate) fn new(name: &ArmName) -> ArmMetrics {
+        let labels: [(&'static str, SharedString); 2] =
+            [("route", name.route.clone().into()), ("arm", name.arm.clone().into())];
+        let outcome = |outcome: Outcome| {
+            let [route, arm] = labels.clone();
+            let outcome = ("outcome", SharedString::const_str(outcome.label()));
+            metrics::counter!(ROUTE_REQUESTS.name, &[route, arm, outcome])
+        };
+        ArmMetrics {
+            outcomes: Outcome::ALL.map(outcome),
+            request_seconds: metrics::histogram!(ROUTE_REQUEST_SECONDS.name, &labels),
+            weight: metrics::gauge!(ROUTE_WEIGHT.name, &labels),
+        }
+    }
+
+    pub(crate) fn count(&self, outcome: Outcome) {
+        self.outcomes[outcome as usize].increment(1);
+    }
+
+    pub(crate) fn record_answer(&self, total: Duration) {
+        self.count(Outcome::Ok);
+        self.request_seconds.record(total);
     }
 }
 

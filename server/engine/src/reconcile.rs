@@ -18,6 +18,8 @@ use crate::metrics::{VersionGauges, model_ready};
 use crate::plan::Step;
 use crate::registry::Desired;
 use crate::retire::Retirer;
+use crate::route_table::RouteTable;
+use crate::routing::Route;
 use crate::runs::Watcher;
 use crate::workers::{Freeing, Order, Workers};
 
@@ -26,6 +28,7 @@ pub struct Reconciler {
     pub(crate) published: Arc<Published>,
     pub(crate) options: Options,
     pub(crate) models: BTreeMap<String, Managed>,
+    pub(crate) routes: RouteTable,
     pub(crate) machine: Arc<Machine>,
     retirer: Retirer,
     /// Catalogs of before that a request may still be looking at.
@@ -99,6 +102,7 @@ impl Reconciler {
             published,
             options,
             models: BTreeMap::new(),
+            routes: RouteTable::default(),
             machine: Arc::new(Machine { cores: Cores::new(options.run_slots), watcher: Watcher::start() }),
             retirer: Retirer::start(options.release_memory),
             snapshots: Vec::new(),
@@ -129,7 +133,7 @@ impl Reconciler {
 
     /// Takes over what ought to be served. The next step acts on it.
     pub(crate) fn observe(&mut self, desired: Desired) {
-        let mut desired = desired.models;
+        let Desired { models: mut desired, routes } = desired;
         for (name, managed) in &mut self.models {
             managed.observe(desired.remove(name));
         }
@@ -138,7 +142,21 @@ impl Reconciler {
             managed.observe(Some(model));
             self.models.insert(name, managed);
         }
+        self.routes.observe(routes, &self.models);
+        self.keep_versions_of_routes();
         self.published.listed.store(true, Ordering::Release);
+    }
+
+    /// Has routes in force in place of those before. The next step publishes them.
+    pub(crate) fn take_routes(&mut self, routes: Vec<Route>) {
+        self.routes.take(routes);
+        self.keep_versions_of_routes();
+    }
+
+    fn keep_versions_of_routes(&mut self) {
+        for (name, managed) in &mut self.models {
+            managed.named_by_routes = self.routes.versions_of(name);
+        }
     }
 
     /// Models that could not be read at all.
@@ -269,7 +287,7 @@ impl Reconciler {
 
     /// Publishes first and retires then: no request finds only a version that admits nothing more.
     fn publish(&mut self) {
-        let catalog = Catalog::new(self.models.values().map(Managed::report));
+        let catalog = Catalog::new(self.models.values().map(Managed::report), self.routes.report());
         let before = self.published.publish(catalog);
         self.snapshots.retain(|snapshot| snapshot.strong_count() > 0);
         self.snapshots.push(Arc::downgrade(&before));

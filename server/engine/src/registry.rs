@@ -18,6 +18,7 @@ use crate::backend::Backend;
 use crate::conduct::Watch;
 use crate::error::ControlError;
 use crate::golden::Golden;
+use crate::routing::Route;
 use crate::tuning::Tuning;
 
 /// States what ought to be served. Stateless: asked twice about the same repository it answers the same.
@@ -45,6 +46,15 @@ pub trait Registry: Send {
 
     /// Drops what was handed over if the repository has the model.
     fn prefer_own(&mut self, _model: &str) {}
+
+    /// Writes the routes down in place of those that [`Registry::desired`] says: all of them or, where that fails,
+    /// none.
+    ///
+    /// # Errors
+    /// They cannot be written, or this registry keeps none.
+    fn keep_routes(&mut self, _routes: &[Route]) -> Result<(), ControlError> {
+        Err(ControlError::Refused("this server's repository keeps no routes".into()))
+    }
 }
 
 /// What an operator hands over to be served in place of what the repository has.
@@ -61,10 +71,22 @@ pub struct HandedOver {
 #[error("{0}")]
 pub struct RegistryError(pub String);
 
-/// Models by name.
+/// Models by name, and the routes to them.
 #[derive(Clone, Default)]
 pub struct Desired {
     pub models: BTreeMap<String, DesiredModel>,
+    pub routes: DesiredRoutes,
+}
+
+/// What the repository says about routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DesiredRoutes {
+    Read(Vec<Route>),
+    /// They were written to a moment ago: they may be half written.
+    Changing,
+    Faulty {
+        reason: String,
+    },
 }
 
 /// A model in the repository: either its versions with its settings, or what is wrong with it.
@@ -167,6 +189,14 @@ pub const KEEP_PREVIOUS_BY_DEFAULT: Duration = Duration::from_secs(5 * 60);
 
 /// Directories below a version's that are looked into: external data may lie in a few.
 const DEPTH_MAX: usize = 4;
+
+// === impl DesiredRoutes ===
+
+impl Default for DesiredRoutes {
+    fn default() -> DesiredRoutes {
+        DesiredRoutes::Read(Vec::new())
+    }
+}
 
 // === impl Lifecycle ===
 
@@ -329,7 +359,7 @@ impl Registry for DirRegistry {
             };
             models.insert(name.to_owned(), model);
         }
-        Ok(Desired { models })
+        Ok(Desired { models, ..Desired::default() })
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::error::InferError;
+use crate::prediction::Routed;
 use crate::tensor::{Dim, ShapeText, Signature, Tensor, TensorSpec};
 use crate::trace::{SpanRef, Trace};
 
@@ -124,6 +125,8 @@ pub struct Response {
     pub model: Arc<ModelInfo>,
     /// Who was asked and would have refused, where that is another one.
     pub degraded_from: Option<Arc<ModelInfo>>,
+    /// Where a route was asked, the arm that it chose.
+    pub routed: Option<Routed>,
     pub outputs: Outputs,
     pub timing: Timing,
     /// Of a traced request, the batches that it was in.

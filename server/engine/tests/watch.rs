@@ -35,7 +35,7 @@ impl Registry for Growing {
         let newest = if self.second.load(Ordering::Relaxed) { 2 } else { 1 };
         let versions = (1..=newest).map(|version| (version, source(version))).collect();
         let model = DesiredModel::Sound { versions, settings: Arc::clone(&self.settings) };
-        Ok(Desired { models: BTreeMap::from([("m".to_owned(), model)]) })
+        Ok(Desired { models: BTreeMap::from([("m".to_owned(), model)]), ..Desired::default() })
     }
 }
 

@@ -58,7 +58,7 @@ pub fn echo(inputs: &[NamedTensor]) -> Response {
     };
     let outputs = inputs.iter().map(|input| input.tensor.clone()).enumerate().collect();
     let model = Arc::new(model);
-    Response { model, degraded_from: None, outputs, timing: Timing::default(), batches: Vec::new() }
+    Response { model, degraded_from: None, routed: None, outputs, timing: Timing::default(), batches: Vec::new() }
 }
 
 /// The same names, dtypes, shapes and bytes in the same order.

@@ -7,18 +7,23 @@ mod contents;
 mod parameters;
 pub mod tensorflow;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_engine::error::InferError;
 use gristmill_engine::request::{NamedTensor, Query, Response, VersionSelector};
 use gristmill_engine::tensor::{DType, Shape, Tensor};
+use gristmill_proto::inference::infer_parameter::ParameterChoice;
 use gristmill_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use gristmill_proto::inference::model_infer_response::InferOutputTensor;
-use gristmill_proto::inference::{InferTensorContents, ModelInferRequest, ModelInferResponse};
+use gristmill_proto::inference::{
+    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
+};
 use prost::Message;
 
 use crate::codec::classification::WantedClasses;
+use crate::routing_key::routed_members;
 
 /// A decoded `ModelInferRequest`.
 #[derive(Clone, Debug)]
@@ -33,6 +38,8 @@ pub struct InferCall {
     pub form: Form,
     /// Outputs of which the best classes are to be answered.
     pub classes: Vec<WantedClasses>,
+    /// As they came.
+    pub parameters: HashMap<String, InferParameter>,
 }
 
 /// Where a message carries its tensors' elements. One of the two for a whole message.
@@ -85,13 +92,14 @@ pub fn decode(request: ModelInferRequest) -> Result<InferCall, InferError> {
         priority: parameters.priority,
         ..Query::default()
     };
-    Ok(InferCall { query, id: request.id, timeout: parameters.timeout, form, classes })
+    let timeout = parameters.timeout;
+    Ok(InferCall { query, id: request.id, timeout, form, classes, parameters: request.parameters })
 }
 
 /// Puts an answer into a message, moving its tensors. Falls back to [`Form::Raw`] when an output
 /// has a datatype without typed contents.
 pub fn encode(response: Response, id: String, form: Form) -> ModelInferResponse {
-    let Response { model, outputs, .. } = response;
+    let Response { model, routed, outputs, .. } = response;
     let typed =
         form == Form::Typed && outputs.iter().all(|(_, tensor)| contents::field(tensor.dtype()).is_some());
     let mut message = ModelInferResponse {
@@ -103,6 +111,12 @@ pub fn encode(response: Response, id: String, form: Form) -> ModelInferResponse 
     };
     if !typed {
         message.raw_output_contents.reserve_exact(outputs.len());
+    }
+    if let Some(routed) = routed {
+        message.parameters.extend(routed_members(&routed).map(|(name, value)| {
+            let parameter_choice = Some(ParameterChoice::StringParam(value));
+            (name.to_owned(), InferParameter { parameter_choice })
+        }));
     }
     for (index, tensor) in outputs {
         message.outputs.push(InferOutputTensor {

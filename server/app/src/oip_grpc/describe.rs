@@ -45,6 +45,7 @@ pub(crate) fn metadata(
         VersionSelector::Number(_) | VersionSelector::Label(_) => vec![info.version.to_string()],
         VersionSelector::Default => {
             let serving = engine.models();
+            // None for a route: which version answers is its choice.
             serving.iter().filter(|model| model.name == name).map(|model| model.version.to_string()).collect()
         }
     };
@@ -54,7 +55,7 @@ pub(crate) fn metadata(
         shape: spec.protocol_shape(),
     };
     Ok(pb::ModelMetadataResponse {
-        name: info.name.clone(),
+        name: name.to_owned(),
         versions,
         platform: info.platform.clone(),
         inputs: info.signature.inputs.iter().map(tensor).collect(),

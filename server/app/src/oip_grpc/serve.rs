@@ -9,6 +9,7 @@ use std::time::Duration;
 use gristmill_engine::control::Control;
 use gristmill_proto::admin::admin_server::AdminServer;
 use gristmill_proto::admin::latency_server::LatencyServer;
+use gristmill_proto::admin::routes_server::RoutesServer;
 use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use gristmill_proto::tensorflow::serving::model_service_server::ModelServiceServer;
 use gristmill_proto::tensorflow::serving::prediction_service_server::PredictionServiceServer;
@@ -30,6 +31,7 @@ use super::edge::Edge;
 use super::health::EngineHealth;
 use super::{GrpcOptions, Inference};
 use crate::admin::Admin;
+use crate::admin::routes::RoutesAdmin;
 use crate::gateway::Gateway;
 use crate::latency::Latency;
 use crate::tensorflow_grpc::TensorFlowServing;
@@ -122,6 +124,7 @@ fn edge(
     let engine = Arc::clone(gateway.engine());
     let health = EngineHealth { engine: Arc::clone(&engine), stopping: stopping.clone() };
     let admin = Admin::new(Arc::clone(&engine), control.clone());
+    let routes = RoutesAdmin::new(control.clone());
     let latency = Latency { engine: Arc::clone(&engine) };
     let tensorflow =
         TensorFlowServing { gateway: Arc::clone(&gateway), message_bytes_max: options.message_bytes_max };
@@ -160,6 +163,7 @@ fn edge(
     let bug = "the descriptors were written by our own build; this is a bug";
     let others = Routes::new(HealthServer::new(health))
         .add_service(AdminServer::new(admin))
+        .add_service(RoutesServer::new(routes))
         .add_service(LatencyServer::new(latency))
         .add_service(predictions)
         .add_service(ModelServiceServer::new(tensorflow))

@@ -82,7 +82,7 @@ fn answer(model: Result<Model, InferError>) -> Answer {
     Ok(reply::json(StatusCode::OK, &to_json(&model?)))
 }
 
-async fn read<T: Default + for<'a> Deserialize<'a>>(
+pub(super) async fn read<T: Default + for<'a> Deserialize<'a>>(
     door: &Door,
     request: Request,
     expected: &str,

@@ -121,7 +121,7 @@ async fn answer(door: &Door, target: Target, parts: &Parts, body: Body, call: &m
         priority: wanted.priority,
         trace: None,
     };
-    let mut response = call.infer(query).await?;
+    let mut response = call.infer_said(query, &wanted).await?;
     let classes = wanted.outputs.iter().enumerate().filter(|(_, output)| output.classes > 0);
     let classes: SmallVec<[WantedClasses; 1]> =
         classes.map(|(output, wanted)| WantedClasses { output, count: wanted.classes }).collect();

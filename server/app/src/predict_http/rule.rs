@@ -390,6 +390,7 @@ mod tests {
         let response = Response {
             model: Arc::new(model),
             degraded_from: None,
+            routed: None,
             outputs,
             timing: Timing::default(),
             batches: Vec::new(),

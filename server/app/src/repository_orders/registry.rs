@@ -11,9 +11,11 @@ use gristmill_engine::control::ControlError;
 use gristmill_engine::registry::{
     Desired, DesiredModel, DirRegistry, HandedOver, Registry, RegistryError, Stamp, check_name,
 };
+use gristmill_engine::routing::Route;
 
 use super::contents;
 use crate::config::SettingsReader;
+use crate::routes_file::RoutesFile;
 use crate::triton_config::{self, TritonConfig};
 
 /// A directory of models, some of which are served from elsewhere or in another way on an operator's order.
@@ -22,6 +24,7 @@ pub(crate) struct OrderedRegistry {
     reader: SettingsReader,
     settle: Duration,
     orders: BTreeMap<String, Order>,
+    routes: RoutesFile,
 }
 
 /// What is handed over for one model.
@@ -44,7 +47,8 @@ enum Contents {
 impl OrderedRegistry {
     /// As [`DirRegistry::new`], with the settings that `reader` finds.
     pub(crate) fn new(root: PathBuf, reader: SettingsReader, settle: Duration) -> OrderedRegistry {
-        OrderedRegistry { root, reader, settle, orders: BTreeMap::new() }
+        let routes = RoutesFile::new(&root, settle);
+        OrderedRegistry { root, reader, settle, orders: BTreeMap::new(), routes }
     }
 
     fn configs(&self) -> BTreeMap<String, Arc<TritonConfig>> {
@@ -97,6 +101,7 @@ impl Registry for OrderedRegistry {
         };
         let mut repository = DirRegistry::new(self.root.clone(), Box::new(read_settings), self.settle);
         let mut desired = repository.desired()?;
+        desired.routes = self.routes.read();
         for (model, order) in &self.orders {
             match &order.latest {
                 Contents::Files(contents) => drop(desired.models.insert(model.clone(), contents.clone())),
@@ -128,6 +133,10 @@ impl Registry for OrderedRegistry {
             order.latest = proved;
         }
         self.orders.insert(model.to_owned(), order);
+    }
+
+    fn keep_routes(&mut self, routes: &[Route]) -> Result<(), ControlError> {
+        self.routes.write(routes).map_err(ControlError::Failed)
     }
 
     fn take_back(&mut self, model: &str) {

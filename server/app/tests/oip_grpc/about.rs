@@ -223,7 +223,12 @@ async fn the_latency_model_shows_what_ran() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reflection_lists_every_service() {
     let server = Server::start([("echo", echo())]).await;
-    let expected = ["grpc.health.v1.Health", "gristmill.v1.Latency", "inference.GRPCInferenceService"];
+    let expected = [
+        "grpc.health.v1.Health",
+        "gristmill.v1.Latency",
+        "gristmill.v1.Routes",
+        "inference.GRPCInferenceService",
+    ];
     let listed = {
         use tonic_reflection::pb::v1::ServerReflectionRequest;
         use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;

@@ -222,6 +222,27 @@ pub const DEADLINE_OVERRUN_SECONDS: Metric = Metric {
     labels: &["model"],
     help: "Time since the deadline when the answer was there, of answers too late",
 };
+pub const ROUTE_REQUESTS: Metric = Metric {
+    name: "gristmill_route_requests_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["route", "arm", "outcome"],
+    help: "Requests to a route by the arm that they went to and by how they ended",
+};
+pub const ROUTE_REQUEST_SECONDS: Metric = Metric {
+    name: "gristmill_route_request_seconds",
+    kind: Kind::Histogram(SECONDS_BUCKETS),
+    unit: Unit::Seconds,
+    labels: &["route", "arm"],
+    help: "Time from arrival to the answer, of answered requests to a route",
+};
+pub const ROUTE_WEIGHT: Metric = Metric {
+    name: "gristmill_route_weight_ratio",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &["route", "arm"],
+    help: "Share of the route's keys that the arm is to get; 0 for the arms of a fallback",
+};
 
 /// The metrics of this crate, in the order of `/metrics`' documentation.
 pub const METRICS: &[Metric] = &[
@@ -252,4 +273,7 @@ pub const METRICS: &[Metric] = &[
     SLO_BURN_RATE,
     DEADLINE_SLACK_SECONDS,
     DEADLINE_OVERRUN_SECONDS,
+    ROUTE_REQUESTS,
+    ROUTE_REQUEST_SECONDS,
+    ROUTE_WEIGHT,
 ];

@@ -3,5 +3,6 @@
 
 mod loads;
 mod orders;
+mod routes;
 mod versions;
 mod world;

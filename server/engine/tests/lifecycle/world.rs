@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_engine::backend::{Artifact, Backend, Instance, Model, Placement};
-use gristmill_engine::control::{Control, Following, Loop};
+use gristmill_engine::control::{Control, ControlError, Following, Loop};
 use gristmill_engine::engine::{Engine, IndexEntry};
 use gristmill_engine::error::{InferError, LoadError};
 use gristmill_engine::reconcile::Options;
 use gristmill_engine::registry::{
-    Desired, DesiredModel, Lifecycle, ModelSettings, Registry, RegistryError, SourceState, Stamp,
-    VersionPolicy, VersionSource,
+    Desired, DesiredModel, DesiredRoutes, Lifecycle, ModelSettings, Registry, RegistryError, SourceState,
+    Stamp, VersionPolicy, VersionSource,
 };
 use gristmill_engine::request::{NamedTensor, Query, VersionSelector};
+use gristmill_engine::routing::Route;
 use gristmill_engine::tensor::{DType, Signature, Tensor};
 use gristmill_engine::testing::{FakeBackend, Gate, batched_signature};
 use gristmill_engine::tuning::Tuning;
@@ -34,11 +35,12 @@ pub(crate) enum Contents {
 /// Contents, how they are found on disk, and their stamp.
 type Shelf = BTreeMap<u64, (Contents, SourceState, Stamp)>;
 
-/// What is in the repository under `m`; beside it there is always a sound model `other`.
+/// What is in the repository under `m`; beside it there are always two sound models, `other` and, with rows of two, `wide`.
 #[derive(Clone)]
 struct Repository {
     shelf: Arc<Mutex<Shelf>>,
     lifecycle: Lifecycle,
+    routes: Arc<Mutex<DesiredRoutes>>,
 }
 
 pub(crate) struct World {
@@ -86,7 +88,18 @@ impl World {
         options: Options,
         versions: [(u64, Contents); N],
     ) -> World {
-        let repository = Repository { shelf: Arc::default(), lifecycle };
+        World::start_with(DesiredRoutes::default(), lifecycle, options, versions).await
+    }
+
+    /// The same, with routes to begin with.
+    pub(crate) async fn start_with<const N: usize>(
+        routes: DesiredRoutes,
+        lifecycle: Lifecycle,
+        options: Options,
+        versions: [(u64, Contents); N],
+    ) -> World {
+        let repository =
+            Repository { shelf: Arc::default(), lifecycle, routes: Arc::new(Mutex::new(routes)) };
         for (version, contents) in versions {
             repository.put(version, contents, SourceState::Complete);
         }
@@ -108,6 +121,17 @@ impl World {
     pub(crate) fn put_as(&self, version: u64, contents: Contents, state: SourceState) {
         self.repository.put(version, contents, state);
         self.control.look();
+    }
+
+    /// The repository says this of routes from now on.
+    pub(crate) fn put_routes(&self, routes: DesiredRoutes) {
+        *self.repository.routes.lock().unwrap() = routes;
+        self.control.look();
+    }
+
+    /// What it says of them.
+    pub(crate) fn kept_routes(&self) -> DesiredRoutes {
+        self.repository.routes.lock().unwrap().clone()
     }
 
     pub(crate) fn remove(&self, version: u64) {
@@ -162,10 +186,13 @@ impl World {
             text += &format!("{} {} {}\n", entry.version, entry.state.name(), entry.reason);
         }
         let readiness = self.engine.ready();
-        for reason in readiness.reasons {
+        // How soon the others are loaded is nothing that a test may depend on.
+        let is_meant =
+            |reason: &&String| !["model 'other'", "model 'wide'"].iter().any(|of| reason.starts_with(of));
+        for reason in readiness.reasons.iter().filter(is_meant) {
             text += &format!("not ready: {reason}\n");
         }
-        for reason in readiness.failing {
+        for reason in readiness.failing.iter().filter(is_meant) {
             text += &format!("failing: {reason}\n");
         }
         text
@@ -205,11 +232,18 @@ impl Registry for Repository {
             .collect();
         let other = BTreeMap::from([source(1, Stamp(0), SourceState::Complete)]);
         let identity = Arc::new(FakeBackend::identity(DType::Int32, &[1]));
+        let wide = Arc::new(FakeBackend::identity(DType::Int32, &[2]));
         let models = BTreeMap::from([
             ("m".to_owned(), model(Arc::new(self.clone()), versions, self.lifecycle.clone())),
-            ("other".to_owned(), model(identity, other, latest())),
+            ("other".to_owned(), model(identity, other.clone(), latest())),
+            ("wide".to_owned(), model(wide, other, latest())),
         ]);
-        Ok(Desired { models })
+        Ok(Desired { models, routes: self.routes.lock().unwrap().clone() })
+    }
+
+    fn keep_routes(&mut self, routes: &[Route]) -> Result<(), ControlError> {
+        *self.routes.lock().unwrap() = DesiredRoutes::Read(routes.to_vec());
+        Ok(())
     }
 }
 

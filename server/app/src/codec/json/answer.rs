@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::infer::InferBody;
 use super::write::{write_data, write_integer, write_shape, write_string};
+use crate::routing_key::routed_members;
 
 /// Binary outputs of up to this many bytes together are copied behind the JSON, so that a small answer
 /// is one buffer; larger ones are sent from where they are.
@@ -39,7 +40,20 @@ pub fn encode_infer(request: &InferBody, response: &Response) -> Result<Encoded,
     write_string(&model.name, &mut json);
     json.extend_from_slice(b",\"model_version\":\"");
     write_integer(model.version, &mut json);
-    json.extend_from_slice(b"\",\"outputs\":[");
+    json.push(b'"');
+    if let Some(routed) = &response.routed {
+        json.extend_from_slice(b",\"parameters\":{");
+        for (position, (name, value)) in routed_members(routed).into_iter().enumerate() {
+            if position > 0 {
+                json.push(b',');
+            }
+            write_string(name, &mut json);
+            json.push(b':');
+            write_string(&value, &mut json);
+        }
+        json.push(b'}');
+    }
+    json.extend_from_slice(b",\"outputs\":[");
 
     let mut binary: SmallVec<[Bytes; 2]> = SmallVec::new();
     for (position, (index, tensor)) in response.outputs.iter().enumerate() {

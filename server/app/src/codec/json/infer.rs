@@ -29,6 +29,9 @@ pub struct InferBody {
     pub timeout: Option<Duration>,
     /// The `priority` parameter: from 1, the most urgent; 0 is the model's default.
     pub priority: u64,
+    /// Parameters that mean nothing here, where their value is a text, a number or a truth: as it is written, a text
+    /// without its quotes.
+    pub others: Vec<(String, String)>,
 }
 
 /// One entry of a request's `outputs`.
@@ -171,7 +174,15 @@ fn read_parameters(scanner: &mut Scanner<'_>, request: &mut InferBody) -> Result
                     }
                 }
             }
-            _ => scanner.skip()?,
+            _ => {
+                let value = match scanner.scalar()? {
+                    Scalar::Null | Scalar::Container => return Ok(()),
+                    Scalar::Bool(value) => value.to_string(),
+                    Scalar::Number(number) => number.to_owned(),
+                    Scalar::Text(text) => text.into_owned(),
+                };
+                request.others.push((key.to_owned(), value));
+            }
         }
         Ok(())
     })

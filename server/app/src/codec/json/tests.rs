@@ -273,6 +273,7 @@ fn parameters_and_outputs_are_read() {
                 2ms,
             ),
             priority: 1,
+            others: [],
         }
     "#]]
     .assert_debug_eq(&request);

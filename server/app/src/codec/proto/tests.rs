@@ -51,7 +51,7 @@ fn ints(values: &[i32]) -> InferTensorContents {
 
 fn check(request: ModelInferRequest, expect: Expect) {
     let text = match decode(request) {
-        Ok(InferCall { query, id, timeout, form, classes }) => {
+        Ok(InferCall { query, id, timeout, form, classes, .. }) => {
             let inputs: Vec<_> = query
                 .inputs
                 .iter()
@@ -365,6 +365,7 @@ fn answer(tensors: &[Tensor]) -> Response {
     Response {
         model: Arc::new(info),
         degraded_from: None,
+        routed: None,
         outputs: tensors.iter().cloned().enumerate().collect(),
         timing: Timing::default(),
         batches: Vec::new(),

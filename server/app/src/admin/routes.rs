@@ -1,0 +1,184 @@
+//! What operators ask about routes, over gRPC and as JSON: the same names in both.
+
+use gristmill_engine::control::{Control, RouteDetails};
+use gristmill_engine::error::InferError;
+use gristmill_engine::request::VersionSelector;
+use gristmill_engine::routing::{Arm, KeySource, Policy, Route, Weight};
+use gristmill_proto::admin as pb;
+use gristmill_proto::admin::routes_server::Routes as RoutesService;
+use serde_json::{Value, json};
+use tonic::{Request, Response, Status};
+
+use crate::repository_orders::{self, refused};
+use crate::routes_file::parse_policy;
+use crate::status::grpc_status;
+
+/// What both dialects call.
+#[derive(Clone)]
+pub(crate) struct RoutesAdmin {
+    control: Option<Control>,
+}
+
+// === impl RoutesAdmin ===
+
+impl RoutesAdmin {
+    pub(crate) fn new(control: Option<Control>) -> RoutesAdmin {
+        RoutesAdmin { control }
+    }
+
+    fn control(&self) -> Result<&Control, InferError> {
+        self.control.as_ref().ok_or_else(repository_orders::nobody)
+    }
+
+    pub(crate) async fn list(&self) -> Result<Vec<pb::Route>, InferError> {
+        let routes = self.control()?.routes().await.map_err(refused)?;
+        Ok(routes.into_iter().map(message).collect())
+    }
+
+    pub(crate) async fn show(&self, route: &str) -> Result<pb::Route, InferError> {
+        let mut routes = self.list().await?.into_iter();
+        routes
+            .find(|found| found.name == route)
+            .ok_or_else(|| InferError::NotFound(format!("there is no route '{route}'")))
+    }
+
+    pub(crate) async fn set(&self, route: pb::Route) -> Result<pb::Route, InferError> {
+        let route = read(route).map_err(InferError::InvalidInput)?;
+        self.control()?.set_route(route).await.map(message).map_err(refused)
+    }
+
+    /// Everything where `weight` is `None`; in percent.
+    pub(crate) async fn promote(
+        &self,
+        route: &str,
+        arm: &str,
+        weight: Option<f64>,
+    ) -> Result<pb::Route, InferError> {
+        let weight = match weight {
+            None => Weight::ALL,
+            Some(percent) => Weight::from_percent(percent)
+                .map_err(|why| InferError::InvalidInput(format!("weight {why}")))?,
+        };
+        self.control()?.promote(route, arm, weight).await.map(message).map_err(refused)
+    }
+
+    pub(crate) async fn abort(&self, route: &str) -> Result<pb::Route, InferError> {
+        self.control()?.abort(route).await.map(message).map_err(refused)
+    }
+}
+
+/// A route as an operator writes it.
+fn read(route: pb::Route) -> Result<Route, String> {
+    let pb::Route { name, policy, key, salt, arms, .. } = route;
+    let arm = |arm: pb::Arm| {
+        let pb::Arm { name, model, version, label, weight, .. } = arm;
+        let version = match (version, label) {
+            (0, label) if label.is_empty() => VersionSelector::Default,
+            (0, label) => VersionSelector::Label(label),
+            (version, label) if label.is_empty() => VersionSelector::Number(version),
+            _ => return Err(format!("arm '{name}' has a version and a label: give one of the two")),
+        };
+        let weight = Weight::from_percent(weight).map_err(|why| format!("weight of arm '{name}' {why}"))?;
+        let mut arm = Arm { name, model, version, weight };
+        if arm.name.is_empty() {
+            arm.name = arm.target();
+        }
+        Ok(arm)
+    };
+    Ok(Route {
+        policy: if policy.is_empty() { Policy::Split } else { parse_policy(&policy)? },
+        key: if key.is_empty() { KeySource::Header } else { KeySource::parse(&key)? },
+        salt: if salt.is_empty() { name.clone() } else { salt },
+        arms: arms.into_iter().map(arm).collect::<Result<_, String>>()?,
+        name,
+    })
+}
+
+fn message(details: RouteDetails) -> pb::Route {
+    let RouteDetails { route, arms, fault } = details;
+    let arm = |(arm, serving): (Arm, gristmill_engine::control::ArmDetails)| {
+        let (version, label) = match arm.version {
+            VersionSelector::Default => (0, String::new()),
+            VersionSelector::Number(version) => (version, String::new()),
+            VersionSelector::Label(label) => (0, label),
+        };
+        pb::Arm {
+            name: arm.name,
+            model: arm.model,
+            version,
+            label,
+            weight: arm.weight.percent(),
+            serving_version: serving.version.unwrap_or(0),
+        }
+    };
+    pb::Route {
+        name: route.name,
+        policy: route.policy.name().to_owned(),
+        key: route.key.to_string(),
+        salt: route.salt,
+        arms: route.arms.into_iter().zip(arms).map(arm).collect(),
+        fault: fault.unwrap_or_default(),
+    }
+}
+
+/// A route as JSON, with the names of the message.
+pub(crate) fn route_json(route: &pb::Route) -> Value {
+    let arm = |arm: &pb::Arm| {
+        json!({
+            "name": arm.name,
+            "model": arm.model,
+            "version": arm.version,
+            "label": arm.label,
+            "weight": arm.weight,
+            "serving_version": arm.serving_version,
+        })
+    };
+    json!({
+        "name": route.name,
+        "policy": route.policy,
+        "key": route.key,
+        "salt": route.salt,
+        "arms": route.arms.iter().map(arm).collect::<Value>(),
+        "fault": route.fault,
+    })
+}
+
+#[tonic::async_trait]
+impl RoutesService for RoutesAdmin {
+    async fn list_routes(
+        &self,
+        _request: Request<pb::ListRoutesRequest>,
+    ) -> Result<Response<pb::ListRoutesResponse>, Status> {
+        let routes = self.list().await.map_err(grpc_status)?;
+        Ok(Response::new(pb::ListRoutesResponse { routes }))
+    }
+
+    async fn show_route(
+        &self,
+        request: Request<pb::ShowRouteRequest>,
+    ) -> Result<Response<pb::Route>, Status> {
+        let pb::ShowRouteRequest { route } = request.into_inner();
+        self.show(&route).await.map(Response::new).map_err(grpc_status)
+    }
+
+    async fn set_route(&self, request: Request<pb::SetRouteRequest>) -> Result<Response<pb::Route>, Status> {
+        let route = request.into_inner().route.unwrap_or_default();
+        self.set(route).await.map(Response::new).map_err(grpc_status)
+    }
+
+    async fn promote_arm(
+        &self,
+        request: Request<pb::PromoteArmRequest>,
+    ) -> Result<Response<pb::Route>, Status> {
+        let pb::PromoteArmRequest { route, arm, weight } = request.into_inner();
+        self.promote(&route, &arm, weight).await.map(Response::new).map_err(grpc_status)
+    }
+
+    async fn abort_route(
+        &self,
+        request: Request<pb::AbortRouteRequest>,
+    ) -> Result<Response<pb::Route>, Status> {
+        let pb::AbortRouteRequest { route } = request.into_inner();
+        self.abort(&route).await.map(Response::new).map_err(grpc_status)
+    }
+}

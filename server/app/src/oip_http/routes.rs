@@ -1,0 +1,98 @@
+//! The handlers of `/v1/admin/routes`: routes as JSON, with the names of `gristmill.v1.Routes`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use gristmill_engine::error::InferError;
+use gristmill_proto::admin::{Arm, Route};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Door;
+use super::admin::read;
+use super::reply::{self, Refusal};
+use crate::admin::routes::{RoutesAdmin, route_json};
+
+type Answer = Result<Response, Refusal>;
+
+/// A route without its name, which the path has.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetRoute {
+    #[serde(default)]
+    policy: String,
+    #[serde(default)]
+    key: String,
+    #[serde(default)]
+    salt: String,
+    #[serde(default)]
+    arms: Vec<SetArm>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetArm {
+    #[serde(default)]
+    name: String,
+    model: String,
+    #[serde(default)]
+    version: u64,
+    #[serde(default)]
+    label: String,
+    #[serde(default)]
+    weight: f64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Promote {
+    #[serde(default)]
+    arm: String,
+    weight: Option<f64>,
+}
+
+pub(super) async fn list(State(door): State<Arc<Door>>) -> Answer {
+    let routes = admin(&door).list().await?;
+    let routes: Value = routes.iter().map(route_json).collect();
+    Ok(reply::json(StatusCode::OK, &json!({"routes": routes})))
+}
+
+pub(super) async fn show(State(door): State<Arc<Door>>, Path(route): Path<String>) -> Answer {
+    answer(admin(&door).show(&route).await)
+}
+
+pub(super) async fn set(State(door): State<Arc<Door>>, Path(name): Path<String>, request: Request) -> Answer {
+    let expected =
+        "{\"arms\": [{\"name\": \"control\", \"model\": \"digits\", \"version\": 1, \"weight\": 100}]}";
+    let SetRoute { policy, key, salt, arms } = read(&door, request, expected).await?;
+    let arm = |arm: SetArm| {
+        let SetArm { name, model, version, label, weight } = arm;
+        Arm { name, model, version, label, weight, ..Arm::default() }
+    };
+    let arms = arms.into_iter().map(arm).collect();
+    answer(admin(&door).set(Route { name, policy, key, salt, arms, ..Route::default() }).await)
+}
+
+pub(super) async fn promote(
+    State(door): State<Arc<Door>>,
+    Path(route): Path<String>,
+    request: Request,
+) -> Answer {
+    let expected = "{\"arm\": \"candidate\", \"weight\": 10}, without weight for everything";
+    let Promote { arm, weight } = read(&door, request, expected).await?;
+    answer(admin(&door).promote(&route, &arm, weight).await)
+}
+
+pub(super) async fn abort(State(door): State<Arc<Door>>, Path(route): Path<String>) -> Answer {
+    answer(admin(&door).abort(&route).await)
+}
+
+fn admin(door: &Door) -> RoutesAdmin {
+    RoutesAdmin::new(door.control.clone())
+}
+
+fn answer(route: Result<Route, InferError>) -> Answer {
+    Ok(reply::json(StatusCode::OK, &route_json(&route?)))
+}

@@ -1,0 +1,118 @@
+//! The text of `routes.toml` and what it means once read; whether the routes can be is the engine's to check.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use gristmill_engine::request::VersionSelector;
+use gristmill_engine::routing::{Arm, KeySource, Policy, Route, Weight};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default)]
+    routes: BTreeMap<String, RawRoute>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRoute {
+    policy: Option<String>,
+    key: Option<String>,
+    salt: Option<String>,
+    arms: Vec<RawArm>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawArm {
+    name: Option<String>,
+    model: String,
+    version: Option<u64>,
+    label: Option<String>,
+    weight: Option<f64>,
+}
+
+/// # Errors
+/// The text says where the fault is, what was expected and what came.
+pub(super) fn parse(text: &str) -> Result<Vec<Route>, String> {
+    let raw: Raw = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    raw.routes.into_iter().map(|(name, raw)| route(name, raw)).collect()
+}
+
+fn route(name: String, raw: RawRoute) -> Result<Route, String> {
+    let field = format!("routes.{name}");
+    let policy = match &raw.policy {
+        None => Policy::Split,
+        Some(policy) => parse_policy(policy).map_err(|why| format!("{field}: {why}"))?,
+    };
+    let key = match &raw.key {
+        None => KeySource::Header,
+        Some(key) => KeySource::parse(key).map_err(|why| format!("{field}: {why}"))?,
+    };
+    let arms = raw.arms.into_iter().enumerate();
+    let arms = arms.map(|(index, raw)| arm(raw).map_err(|why| format!("{field}.arms[{index}].{why}")));
+    let arms = arms.collect::<Result<_, String>>()?;
+    Ok(Route { salt: raw.salt.unwrap_or_else(|| name.clone()), name, policy, key, arms })
+}
+
+fn arm(raw: RawArm) -> Result<Arm, String> {
+    let RawArm { name, model, version, label, weight } = raw;
+    let version = match (version, label) {
+        (None, None) => VersionSelector::Default,
+        (Some(version), None) => VersionSelector::Number(version),
+        (None, Some(label)) => VersionSelector::Label(label),
+        (Some(_), Some(_)) => return Err("label stands beside a version: give one of the two".into()),
+    };
+    let weight = Weight::from_percent(weight.unwrap_or(0.0)).map_err(|why| format!("weight {why}"))?;
+    let mut arm = Arm { name: String::new(), model, version, weight };
+    arm.name = name.unwrap_or_else(|| arm.target());
+    Ok(arm)
+}
+
+/// # Errors
+/// No policy has this name.
+pub(crate) fn parse_policy(text: &str) -> Result<Policy, String> {
+    Policy::ALL.into_iter().find(|policy| policy.name() == text).ok_or_else(|| {
+        let known = Policy::ALL.map(Policy::name).join(" or ");
+        format!("policy is \"{text}\": expected {known}")
+    })
+}
+
+/// What [`parse`] reads back as the same routes.
+pub(super) fn write(routes: &[Route]) -> String {
+    let mut text =
+        String::from("# Written by `gristmill routes`. What is edited here is taken over at once.\n");
+    for route in routes {
+        let Route { name, policy, key, salt, arms } = route;
+        let key = quoted(&key.to_string());
+        let written = write!(
+            text,
+            "\n[routes.{}]\npolicy = {}\nkey = {key}\nsalt = {}\narms = [\n",
+            quoted(name),
+            quoted(policy.name()),
+            quoted(salt)
+        );
+        written.expect("writing to a string does not fail; this is a bug");
+        for arm in arms {
+            text += &format!("    {{ name = {}, model = {}", quoted(&arm.name), quoted(&arm.model));
+            match &arm.version {
+                VersionSelector::Default => {}
+                VersionSelector::Number(version) => text += &format!(", version = {version}"),
+                VersionSelector::Label(label) => text += &format!(", label = {}", quoted(label)),
+            }
+            if *policy == Policy::Split {
+                text += &format!(", weight = {}", arm.weight);
+            }
+            text += " },\n";
+        }
+        text += "]\n";
+    }
+    text
+}
+
+/// As a basic string of TOML, which is one of JSON with U+007F escaped too.
+fn quoted(text: &str) -> String {
+    let json = serde_json::to_string(text).expect("a string is JSON; this is a bug");
+    json.replace('\u{7f}', "\\u007f")
+}

@@ -1,0 +1,211 @@
+//! Which arm of a route a request goes to, and which routes can be: the same key gets the same arm for ever.
+
+mod check;
+mod passage;
+mod split;
+mod weight;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+pub(crate) use self::check::{check, check_version};
+pub(crate) use self::passage::Passage;
+use self::split::Split;
+pub use self::weight::Weight;
+use crate::metrics::ArmMetrics;
+use crate::prediction::{ArmName, PredictionId};
+use crate::request::VersionSelector;
+
+/// A served name whose requests go to one of several models or versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub name: String,
+    pub policy: Policy,
+    pub key: KeySource,
+    /// Routes with the same salt and the same arms give a key the same arm; another salt deals anew.
+    pub salt: String,
+    /// The first is the control: the others must be usable by its clients.
+    pub arms: Vec<Arm>,
+}
+
+/// One of those that a route's requests go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arm {
+    /// Keys are dealt by it: an arm may be pointed at another version and keeps its keys.
+    pub name: String,
+    pub model: String,
+    pub version: VersionSelector,
+    /// Nothing where the policy is a fallback.
+    pub weight: Weight,
+}
+
+/// How an arm is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// By weight and key.
+    Split,
+    /// The first that serves and does not refuse.
+    Fallback,
+}
+
+/// Where a request says by which key it is dealt. One that does not say is dealt by its prediction id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// The header or metadata `x-routing-key`.
+    Header,
+    /// A parameter of the request.
+    Parameter(String),
+    /// The request's own id.
+    RequestId,
+}
+
+/// What a request says of itself. Only asked of requests to a route.
+pub trait Keyed: Sync {
+    fn key(&self, source: &KeySource) -> Option<Cow<'_, [u8]>>;
+}
+
+/// A request without any key.
+pub struct Unkeyed;
+
+/// A route, ready to choose.
+pub(crate) struct Router {
+    pub(crate) route: Route,
+    split: Split,
+    arms: Vec<ArmHandles>,
+}
+
+/// What the request path needs of an arm.
+pub(crate) struct ArmHandles {
+    pub(crate) name: Arc<ArmName>,
+    pub(crate) metrics: Arc<ArmMetrics>,
+}
+
+/// Where requests name their key, as a header or as metadata.
+pub const KEY_HEADER: &str = "x-routing-key";
+
+// === impl Route ===
+
+impl Route {
+    /// The same route with `arm` at `weight`, what the others had shared among them in proportion.
+    ///
+    /// # Errors
+    /// There is no such arm, or the policy has no weights.
+    pub fn with_weight(&self, arm: &str, weight: Weight) -> Result<Route, String> {
+        if self.policy != Policy::Split {
+            return Err(format!(
+                "route '{}' has no weights: its policy is {}; set its arms in another order instead",
+                self.name,
+                self.policy.name()
+            ));
+        }
+        let Some(index) = self.arms.iter().position(|other| other.name == arm) else {
+            return Err(format!(
+                "route '{}' has no arm '{arm}': its arms are {}",
+                self.name,
+                self.arm_names()
+            ));
+        };
+        let before: Vec<Weight> = self.arms.iter().map(|arm| arm.weight).collect();
+        let mut route = self.clone();
+        for (arm, weight) in route.arms.iter_mut().zip(weight::with(&before, index, weight)) {
+            arm.weight = weight;
+        }
+        Ok(route)
+    }
+
+    fn arm_names(&self) -> String {
+        self.arms.iter().map(|arm| format!("'{}'", arm.name)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+// === impl Arm ===
+
+impl Arm {
+    /// The model and what is meant of it, for people: `digits`, `digits@2` or `digits@stable`.
+    pub fn target(&self) -> String {
+        match &self.version {
+            VersionSelector::Default => self.model.clone(),
+            VersionSelector::Number(version) => format!("{}@{version}", self.model),
+            VersionSelector::Label(label) => format!("{}@{label}", self.model),
+        }
+    }
+}
+
+// === impl Policy ===
+
+impl Policy {
+    pub const ALL: [Policy; 2] = [Policy::Split, Policy::Fallback];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Policy::Split => "split",
+            Policy::Fallback => "fallback",
+        }
+    }
+}
+
+// === impl KeySource ===
+
+/// Of a parameter's name in a key's text.
+const PARAMETER_PREFIX: &str = "parameter:";
+
+impl KeySource {
+    /// `header`, `request_id` or `parameter:NAME`.
+    ///
+    /// # Errors
+    /// Any other text.
+    pub fn parse(text: &str) -> Result<KeySource, String> {
+        match (text, text.strip_prefix(PARAMETER_PREFIX)) {
+            ("header", _) => Ok(KeySource::Header),
+            ("request_id", _) => Ok(KeySource::RequestId),
+            (_, Some(name)) if !name.is_empty() => Ok(KeySource::Parameter(name.to_owned())),
+            _ => Err(format!("key is \"{text}\": expected header, request_id or parameter:NAME")),
+        }
+    }
+}
+
+impl std::fmt::Display for KeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            KeySource::Header => f.write_str("header"),
+            KeySource::RequestId => f.write_str("request_id"),
+            KeySource::Parameter(name) => write!(f, "{PARAMETER_PREFIX}{name}"),
+        }
+    }
+}
+
+impl Keyed for Unkeyed {
+    fn key(&self, _source: &KeySource) -> Option<Cow<'_, [u8]>> {
+        None
+    }
+}
+
+// === impl Router ===
+
+impl Router {
+    pub(crate) fn new(route: Route) -> Router {
+        let handles = |arm: &Arm| {
+            let name = ArmName { route: route.name.clone(), arm: arm.name.clone() };
+            let metrics = Arc::new(ArmMetrics::new(&name));
+            metrics.weight.set(arm.weight.share());
+            ArmHandles { name: Arc::new(name), metrics }
+        };
+        let arms = route.arms.iter().map(handles).collect();
+        Router { split: Split::new(&route), arms, route }
+    }
+
+    /// The place among the arms of the one that this request goes to.
+    pub(crate) fn choose(&self, request: &dyn Keyed, prediction_id: PredictionId) -> usize {
+        match request.key(&self.route.key) {
+            Some(key) => self.split.pick(&key),
+            None => self.split.pick(&prediction_id.bytes()),
+        }
+    }
+
+    pub(crate) fn arm(&self, index: usize) -> &ArmHandles {
+        &self.arms[index]
+    }
+}
+
+#[cfg(test)]
+mod tests;
