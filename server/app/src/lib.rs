@@ -8,6 +8,7 @@ pub mod config;
 pub(crate) mod features;
 pub mod gateway;
 mod golden;
+pub mod handler;
 pub mod health;
 mod http_get;
 mod import;

@@ -66,8 +66,10 @@ impl TorchServe {
         deadline: Option<Instant>,
         call: &mut Call<'_>,
     ) -> Result<Bytes, InferError> {
-        let (response, form) = call.ask(target, deadline, |model| decode_fields(model, &fields)).await?;
-        let prediction = write_prediction(&response, form)?;
+        let read = |model: &_| decode_fields(model, self.gateway.handler(model).as_deref(), &fields);
+        let (response, form) = call.ask(target, deadline, read).await?;
+        let handler = self.gateway.handler(&response.model);
+        let prediction = write_prediction(&response, handler.as_deref(), form)?;
         let (length, limit) = (prediction.len(), self.message_bytes_max);
         if length > limit {
             return Err(InferError::TooLarge(format!(

@@ -24,6 +24,7 @@ use crate::codec::json::Encoded;
 use crate::codec::json::nested::Texts;
 use crate::codec::json::outputs::Outputs;
 use crate::gateway::Call;
+use crate::handler::Handler;
 use crate::oip_http::reply::{self, Refusal};
 use crate::oip_http::v2::{deadline, header_timeout};
 use crate::oip_http::{Door, Target, body, unknown_path};
@@ -61,28 +62,43 @@ async fn answer(
     let deadline = deadline(arrival, header_timeout(&parts.headers)?);
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let body = body::read(&parts.headers, body, &door.options).await?;
-    let read = |model: &_| decode_prediction(model, content_type, body.clone());
+    let read = |model: &_| {
+        let handler = door.gateway.handler(model);
+        decode_prediction(model, handler.as_deref(), content_type, body.clone())
+    };
     let (response, form) = door.ask(target, call, deadline, read).await?;
-    let json = write_prediction(&response, form)?;
+    let handler = door.gateway.handler(&response.model);
+    let json = write_prediction(&response, handler.as_deref(), form)?;
     Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
 }
 
-/// The outputs as JSON, in the form of what came.
+/// The outputs as JSON, in the form of what came, or as the model's `[output]` says.
 ///
 /// # Errors
 /// `InvalidInput` for strings that are not UTF-8, and for outputs that have no rows where rows came.
-pub(crate) fn write_prediction(response: &Answer, form: Form) -> Result<Vec<u8>, InferError> {
+pub(crate) fn write_prediction(
+    response: &Answer,
+    handler: Option<&Handler>,
+    form: Form,
+) -> Result<Vec<u8>, InferError> {
     let mut json = Vec::with_capacity(Outputs::estimate(response));
-    let outputs = Outputs::new(response, |_| Texts::Strings);
-    match form {
-        Form::One if response.model.signature.is_batched() => outputs.first_row(&mut json)?,
-        Form::One => outputs.whole(&mut json)?,
-        Form::Rows => outputs.rows(&mut json)?,
-        Form::Instances => {
-            json.extend_from_slice(b"{\"predictions\":");
-            outputs.rows(&mut json)?;
-            json.push(b'}');
+    if form == Form::Instances {
+        json.extend_from_slice(b"{\"predictions\":");
+    }
+    match handler.and_then(|handler| handler.writer(response)) {
+        Some(writer) if form == Form::One => writer.row(0, &mut json)?,
+        Some(writer) => writer.rows(&mut json)?,
+        None => {
+            let outputs = Outputs::new(response, |_| Texts::Strings);
+            match form {
+                Form::One if response.model.signature.is_batched() => outputs.first_row(&mut json)?,
+                Form::One => outputs.whole(&mut json)?,
+                Form::Rows | Form::Instances => outputs.rows(&mut json)?,
+            }
         }
+    }
+    if form == Form::Instances {
+        json.push(b'}');
     }
     Ok(json)
 }

@@ -10,6 +10,7 @@ use crate::codec::json::values::{BASE64_KEY, Values};
 use crate::codec::json::write::write_string;
 use crate::codec::multipart::{self, Field};
 use crate::features::{Features, Reader, names};
+use crate::handler::Handler;
 
 /// What came, and so what goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,18 +26,19 @@ pub enum Form {
 /// Keys, and fields of forms, in which TorchServe's handlers look for what came.
 const ENVELOPES: [&str; 2] = ["data", "body"];
 
-/// Decodes a body for `model`. Where its type is not said, it is JSON if it begins like a list or an object, else the
-/// bytes of one row of the only input.
+/// Decodes a body for `model`. Where its type is not said, it is JSON if it begins like a list or an object, else what
+/// the model's `[input]` says, or the bytes of one row of the only input.
 ///
 /// # Errors
 /// `InvalidInput` that says what is malformed and where, or which feature is wrong and how.
 pub fn decode_prediction(
     model: &ModelInfo,
+    handler: Option<&Handler>,
     content_type: Option<&str>,
     body: Bytes,
 ) -> Result<(Vec<NamedTensor>, Form), InferError> {
     if let Some(boundary) = content_type.and_then(multipart::boundary) {
-        return decode_fields(model, &multipart::fields(&body, boundary)?);
+        return decode_fields(model, handler, &multipart::fields(&body, boundary)?);
     }
     let media_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
     let is_json = match media_type {
@@ -48,6 +50,9 @@ pub fn decode_prediction(
         }
     };
     if !is_json {
+        if let Some(input) = handler.and_then(|handler| handler.read(&body)) {
+            return Ok((vec![input?], Form::One));
+        }
         let inputs = &model.signature.inputs;
         if inputs.len() != 1 {
             return Err(InferError::InvalidInput(format!(
@@ -69,6 +74,7 @@ pub fn decode_prediction(
 /// As [`decode_prediction`].
 pub(crate) fn decode_fields(
     model: &ModelInfo,
+    handler: Option<&Handler>,
     fields: &[Field],
 ) -> Result<(Vec<NamedTensor>, Form), InferError> {
     let is_input = |name: &str| model.signature.inputs.iter().any(|spec| spec.name == name);
@@ -77,7 +83,7 @@ pub(crate) fn decode_fields(
         [field] if !is_input(&field.name) => {
             let content_type =
                 field.content_type.as_deref().filter(|text| multipart::boundary(text).is_none());
-            decode_prediction(model, content_type, field.content.clone())
+            decode_prediction(model, handler, content_type, field.content.clone())
         }
         fields => {
             let mut row = b"{".to_vec();

@@ -1,0 +1,113 @@
+//! What becomes tensors before a model, and of tensors after it, where its `model.toml` says so: TorchServe's usual
+//! handlers without Python.
+
+mod classes;
+mod decode;
+mod loading;
+mod picture;
+mod resample;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use gristmill_engine::error::InferError;
+use gristmill_engine::request::{ModelInfo, NamedTensor, Response};
+
+use self::classes::Classes;
+pub(crate) use self::loading::HandledBackend;
+use self::picture::Picture;
+pub use self::settings::Sections;
+pub(crate) use self::settings::{RawInput, RawOutput};
+
+/// What the sections of a model mean for one of its versions.
+#[derive(Debug)]
+pub struct Handler {
+    input: Option<Picture>,
+    output: Option<Classes>,
+}
+
+/// Writes the answer to a request.
+pub(crate) struct Writer<'a> {
+    classes: &'a Classes,
+    response: &'a Response,
+}
+
+/// The handlers of the versions that are loaded. Cheap to clone; all clones are the same.
+#[derive(Clone, Default)]
+pub struct Handlers(Arc<RwLock<ByModel>>);
+
+type ByModel = HashMap<String, BTreeMap<u64, Arc<Handler>>>;
+
+// === impl Handler ===
+
+impl Handler {
+    /// The input that `content` is for one row, where the model's `[input]` says how, or `InvalidInput` for what is
+    /// not that.
+    pub(crate) fn read(&self, content: &Bytes) -> Option<Result<NamedTensor, InferError>> {
+        self.input.as_ref().map(|picture| picture.read(content))
+    }
+
+    /// Writes answers, where the model's `[output]` says how.
+    pub(crate) fn writer<'a>(&'a self, response: &'a Response) -> Option<Writer<'a>> {
+        self.output.as_ref().map(|classes| Writer { classes, response })
+    }
+}
+
+// === impl Writer ===
+
+impl Writer<'_> {
+    /// Appends the answer to a row.
+    ///
+    /// # Errors
+    /// `Backend` where the outputs are not what the model's signature says.
+    pub(crate) fn row(&self, row: usize, json: &mut Vec<u8>) -> Result<(), InferError> {
+        self.classes.write(self.response, row, json)
+    }
+
+    /// Appends a list with the answer to each row.
+    ///
+    /// # Errors
+    /// As [`Writer::row`].
+    pub(crate) fn rows(&self, json: &mut Vec<u8>) -> Result<(), InferError> {
+        json.push(b'[');
+        for row in 0..self.classes.rows(self.response) {
+            if row > 0 {
+                json.push(b',');
+            }
+            self.row(row, json)?;
+        }
+        json.push(b']');
+        Ok(())
+    }
+}
+
+// === impl Handlers ===
+
+impl Handlers {
+    /// That of the version, if it has one.
+    pub(crate) fn of(&self, model: &ModelInfo) -> Option<Arc<Handler>> {
+        let handlers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        handlers.get(&model.name)?.get(&model.version).cloned()
+    }
+
+    fn insert(&self, model: &str, version: u64, handler: Arc<Handler>) {
+        let mut handlers = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        handlers.entry(model.to_owned()).or_default().insert(version, handler);
+    }
+
+    /// Forgets that handler, unless another has taken its place.
+    fn remove(&self, model: &str, version: u64, handler: &Arc<Handler>) {
+        let mut handlers = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(versions) = handlers.get_mut(model) else { return };
+        if versions.get(&version).is_some_and(|held| Arc::ptr_eq(held, handler)) {
+            versions.remove(&version);
+        }
+        if versions.is_empty() {
+            handlers.remove(model);
+        }
+    }
+}
