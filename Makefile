@@ -49,6 +49,15 @@ test-conformance: ## compare a running server with Python's onnxruntime, through
 	export ORT_DYLIB_PATH="$$library" PYTHONPATH="$$packages"
 	$(python) -m pytest $(conformance) $(ARGS)
 
+.PHONY: test-openapi
+test-openapi: ## send what schemathesis makes of /openapi.json to a running server: no answer may be a 5xx
+	@library=$$(.ci/get-onnxruntime)
+	packages=$$($(test_packages))
+	cargo test --workspace --locked --no-run
+	export GRISTMILL_BIN="$${GRISTMILL_BIN:-$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/gristmill}"
+	export ORT_DYLIB_PATH="$$library" PYTHONPATH="$$packages"
+	$(python) -m pytest $(conformance) -m schemathesis $(ARGS)
+
 .PHONY: lint
 lint: ## check formatting and lints
 	cargo fmt --all --check

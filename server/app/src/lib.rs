@@ -18,6 +18,7 @@ mod manifest;
 pub mod models_command;
 pub mod oip_grpc;
 pub mod oip_http;
+mod openapi_http;
 pub mod plan_command;
 pub(crate) mod predict_http;
 mod repository_orders;

@@ -29,7 +29,8 @@ use self::reply::Refusal;
 pub(crate) use crate::gateway::Target;
 use crate::gateway::{Call, Gateway};
 use crate::{
-    predict_http, scoring_http, tensorflow_http, torchserve_http, torchserve_management, vertex_http,
+    openapi_http, predict_http, scoring_http, tensorflow_http, torchserve_http, torchserve_management,
+    vertex_http,
 };
 
 /// What an operator sets for HTTP.
@@ -130,6 +131,7 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/predict/{model}", post(predict_http::predict))
         .route("/predict/{model}/{version}", post(predict_http::predict))
         .route("/health", get(predict_http::health))
+        .merge(openapi_http::routes())
         .merge(tensorflow_http::routes())
         .merge(torchserve_http::routes())
         .merge(torchserve_management::routes())

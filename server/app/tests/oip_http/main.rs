@@ -5,6 +5,7 @@
 mod connections;
 mod describe;
 mod infer;
+mod openapi;
 mod predict;
 mod scoring;
 mod server;

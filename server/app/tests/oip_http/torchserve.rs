@@ -302,7 +302,7 @@ async fn what_else_there_is() {
     let server = server().await;
     let put = server.send("PUT", "/predictions/ratio", &[], b"[1, 10]").await;
     assert_eq!(put.line(), "200 [0.1]", "as curl -T sends it");
-    assert_eq!(server.get("/").await.status, 404);
+    assert_eq!(server.post("/", "").await.status, 404);
     let api = server.send("OPTIONS", "/", &[], b"").await;
     assert_eq!(api.status, 200);
     let api = api.json();
