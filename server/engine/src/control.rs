@@ -129,7 +129,7 @@ impl Control {
     /// Takes a model out of service; what was admitted is answered. It stays out until it is loaded again.
     ///
     /// # Errors
-    /// The model is unknown.
+    /// The model is unknown, or no orders are taken.
     pub async fn unload(&self, model: &str) -> Result<(), ControlError> {
         self.ask(|answer| Command::Unload { model: model.to_owned(), answer }).await
     }
@@ -327,7 +327,8 @@ impl Worker {
         match command {
             Command::Load { model, contents, answer } => self.load(model, contents, answer, now),
             Command::Unload { model, answer } => {
-                let result = self.managed(&model).map(|managed| managed.is_asked_for = false);
+                let result = self.check_orders().and_then(|()| self.managed(&model));
+                let result = result.map(|managed| managed.is_asked_for = false);
                 if result.is_ok() {
                     self.registry.take_back(&model);
                     self.look();
@@ -385,10 +386,8 @@ impl Worker {
     }
 
     fn load(&mut self, model: String, contents: Option<HandedOver>, answer: Answer<()>, now: Instant) {
-        if !self.following.takes_orders {
-            let text = "models are neither loaded nor unloaded while this server runs: start it with another \
-                        --model-control than none";
-            return reply(answer, Err(ControlError::Refused(text.into())));
+        if let Err(error) = self.check_orders() {
+            return reply(answer, Err(error));
         }
         let has_contents = contents.is_some();
         match contents {
@@ -408,6 +407,15 @@ impl Worker {
             }
             Err(error) => reply(answer, Err(error)),
         }
+    }
+
+    fn check_orders(&self) -> Result<(), ControlError> {
+        if self.following.takes_orders {
+            return Ok(());
+        }
+        let text = "models are neither loaded nor unloaded while this server runs: start it with another \
+                    --model-control than none";
+        Err(ControlError::Refused(text.into()))
     }
 
     /// Who has asked finds it done.

@@ -125,9 +125,10 @@ def test_unknown_models_are_said_to_be_unknown(repository, protocol, mode):
 
 def test_a_server_without_model_control_refuses(repository, protocol):
     with client_of("none", protocol, repository) as client:
-        error = refusal(client.triton.load_model, "diabetes")
-        assert error.status() == INVALID[protocol]
-        assert "--model-control" in error.message()
+        for call in (client.triton.load_model, client.triton.unload_model):
+            error = refusal(call, "diabetes")
+            assert error.status() == INVALID[protocol]
+            assert "--model-control" in error.message()
         assert_serves(client, "2")
 
 
