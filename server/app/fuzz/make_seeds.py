@@ -97,6 +97,37 @@ def tensor_proto():
     yield "too-many", number(1, 1) + shape(1 << 40) + block(5, floats([1]))
 
 
+def tensor_examples():
+    def example(**features):
+        entries = (block(1, name.encode()) + block(2, values) for name, values in features.items())
+        return block(1, b"".join(block(1, entry) for entry in entries))
+
+    def strings(*values):
+        return block(1, b"".join(block(1, value) for value in values))
+
+    def numbers(*values):
+        return block(2, block(1, floats(values)))
+
+    def integers(*values):
+        return block(3, packed(1, values))
+
+    # The model before: dtype + 14 * rank, or several inputs.
+    def body(dtype, rank, *examples, context=None):
+        message = b"".join(block(1, example) for example in examples)
+        if context is not None:
+            message += block(2, context)
+        return bytes([dtype + 14 * rank]) + block(1 if context is None else 2, message)
+
+    fp32, int8, text = 11, 1, 13
+    yield "floats", body(fp32, 1, example(x=numbers(1, 2)), example(x=numbers(3, float("nan"))))
+    yield "integers", body(int8, 0, example(x=integers(127)), example(x=integers(5)))
+    yield "integers-for-floats", body(fp32, 0, example(x=integers(3)))
+    yield "strings", body(text, 1, example(x=strings(b"a", b"\xff")))
+    yield "context", body(fp32, 0, example(), example(x=numbers(1)), context=example(x=numbers(2)))
+    yield "several", body(0, 3, example(a=integers(1), b=numbers(1, 2), c=strings(b"yes"), d=integers(1)))
+    yield "without-values", body(fp32, 0, block(1, block(1, block(1, b"x") + block(2, b""))))
+
+
 def request(*inputs, **others):
     return json.dumps({**others, "inputs": list(inputs)}, separators=(",", ":"))
 
@@ -213,7 +244,9 @@ queue = { rows_max = 100, bytes_max = 1000 }
     yield "nonsense", "instance = -1\n# comment\nspinning = 2024-01-01\n"
 
 
-for make in [proto_infer, tensor_proto, json_infer, json_features, torchserve_body, binary_infer, model_toml]:
+TARGETS = [proto_infer, tensor_proto, tensor_examples, json_infer, json_features, torchserve_body, binary_infer, model_toml]
+
+for make in TARGETS:
     directory = CORPUS / make.__name__
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob("seed-*"):

@@ -12,7 +12,8 @@ use gristmill_engine::tensor::BatchAxis;
 pub(crate) use self::column::names;
 use self::column::{Column, place_text};
 use self::nest::{Nest, NestError};
-use self::rows::{Placed, fits, place, unflatten};
+use self::rows::{Placed, fits, place};
+pub(crate) use self::rows::{feature_count, unflatten};
 use crate::codec::json::scan::{JsonError, Scanner};
 use crate::codec::json::values::{Values, is_base64};
 

@@ -26,7 +26,7 @@ pub struct Gateway {
 }
 
 /// The model, and perhaps the version, that a request names.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) model: String,
     pub(crate) version: VersionSelector,

@@ -1,12 +1,17 @@
-//! TensorFlow Serving's gRPC services: predictions, metadata and status, with TensorFlow's own tensors.
+//! TensorFlow Serving's gRPC services: predictions with TensorFlow's own tensors and examples, metadata, status, and
+//! which models ought to serve.
+
+mod classify;
+mod reload;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use gristmill_engine::control::Control;
 use gristmill_engine::engine::{Engine, VersionState};
 use gristmill_engine::error::InferError;
-use gristmill_engine::request::{ModelInfo, NamedTensor, Query, VersionSelector};
+use gristmill_engine::request::{self, ModelInfo, NamedTensor, Query, VersionSelector};
 use gristmill_engine::tensor::TensorSpec;
 use gristmill_proto::tensorflow::error::Code;
 use gristmill_proto::tensorflow::serving as pb;
@@ -20,6 +25,7 @@ use prost::Message;
 use prost_types::Any;
 use tonic::{Request, Response, Status};
 
+use crate::codec::proto::examples::decode_examples;
 use crate::codec::proto::tensorflow::{data_type, decode_tensor, encode_tensor, shape_proto};
 use crate::gateway::{Call, Gateway};
 use crate::oip_grpc::{deadline, end};
@@ -37,6 +43,8 @@ const SIGNATURE_DEF_TYPE: &str = "type.googleapis.com/tensorflow.serving.Signatu
 #[derive(Clone)]
 pub(crate) struct TensorFlowServing {
     pub(crate) gateway: Arc<Gateway>,
+    /// `None` where nobody may change what is served.
+    pub(crate) control: Option<Control>,
     /// Longest message in either direction.
     pub(crate) message_bytes_max: usize,
 }
@@ -73,6 +81,59 @@ impl TensorFlowServing {
         });
         let answer =
             pb::PredictResponse { model_spec: Some(write_spec(&response.model)), outputs: outputs.collect() };
+        self.bounded(answer)
+    }
+
+    /// The answer of `target` to examples.
+    async fn ask(
+        &self,
+        target: &Target,
+        input: Option<&pb::Input>,
+        deadline: Option<Instant>,
+        call: &mut Call<'_>,
+    ) -> Result<request::Response, InferError> {
+        let read = |model: &_| Ok((decode_examples(model, input, self.message_bytes_max)?, ()));
+        let (response, ()) = call.ask(target, deadline, read).await?;
+        Ok(response)
+    }
+
+    async fn classes(
+        &self,
+        message: pb::ClassificationRequest,
+        deadline: Option<Instant>,
+        call: &mut Call<'_>,
+    ) -> Result<pb::ClassificationResponse, InferError> {
+        let target = read_spec(message.model_spec)?;
+        let response = self.ask(&target, message.input.as_ref(), deadline, call).await?;
+        let result = Some(classify::classes(&response)?);
+        self.bounded(pb::ClassificationResponse { model_spec: Some(write_spec(&response.model)), result })
+    }
+
+    async fn values(
+        &self,
+        message: pb::RegressionRequest,
+        deadline: Option<Instant>,
+        call: &mut Call<'_>,
+    ) -> Result<pb::RegressionResponse, InferError> {
+        let target = read_spec(message.model_spec)?;
+        let response = self.ask(&target, message.input.as_ref(), deadline, call).await?;
+        let result = Some(classify::regressions(&response)?);
+        self.bounded(pb::RegressionResponse { model_spec: Some(write_spec(&response.model)), result })
+    }
+
+    /// All tasks are of one model, which runs once.
+    async fn results(
+        &self,
+        message: pb::MultiInferenceRequest,
+        deadline: Option<Instant>,
+        call: &mut Call<'_>,
+    ) -> Result<pb::MultiInferenceResponse, InferError> {
+        let (target, methods) = classify::read_tasks(message.tasks)?;
+        let response = self.ask(&target, message.input.as_ref(), deadline, call).await?;
+        self.bounded(classify::results(&methods, &response)?)
+    }
+
+    fn bounded<M: Message>(&self, answer: M) -> Result<M, InferError> {
         let (length, limit) = (answer.encoded_len(), self.message_bytes_max);
         if length > limit {
             return Err(InferError::TooLarge(format!(
@@ -82,6 +143,17 @@ impl TensorFlowServing {
         }
         Ok(answer)
     }
+}
+
+/// The answer to a call, with what its client asked to be told beside it.
+fn finish<M>(answer: Result<M, InferError>, call: &mut Call<'_>) -> Result<Response<M>, Status> {
+    let mut result = answer.map(Response::new).map_err(grpc_status);
+    end(call, result.as_ref().err());
+    call.annotate(match &mut result {
+        Ok(response) => response.metadata_mut().as_mut(),
+        Err(status) => status.metadata_mut().as_mut(),
+    });
+    result
 }
 
 #[tonic::async_trait]
@@ -94,13 +166,40 @@ impl PredictionService for TensorFlowServing {
         let (metadata, _extensions, message) = request.into_parts();
         let mut call = self.gateway.begin(metadata.as_ref(), Protocol::Grpc);
         let answer = self.answer(message, deadline, &mut call).await;
-        let mut result = answer.map(Response::new).map_err(grpc_status);
-        end(&mut call, result.as_ref().err());
-        call.annotate(match &mut result {
-            Ok(response) => response.metadata_mut().as_mut(),
-            Err(status) => status.metadata_mut().as_mut(),
-        });
-        result
+        finish(answer, &mut call)
+    }
+
+    async fn classify(
+        &self,
+        request: Request<pb::ClassificationRequest>,
+    ) -> Result<Response<pb::ClassificationResponse>, Status> {
+        let deadline = deadline(request.extensions());
+        let (metadata, _extensions, message) = request.into_parts();
+        let mut call = self.gateway.begin(metadata.as_ref(), Protocol::Grpc);
+        let answer = self.classes(message, deadline, &mut call).await;
+        finish(answer, &mut call)
+    }
+
+    async fn regress(
+        &self,
+        request: Request<pb::RegressionRequest>,
+    ) -> Result<Response<pb::RegressionResponse>, Status> {
+        let deadline = deadline(request.extensions());
+        let (metadata, _extensions, message) = request.into_parts();
+        let mut call = self.gateway.begin(metadata.as_ref(), Protocol::Grpc);
+        let answer = self.values(message, deadline, &mut call).await;
+        finish(answer, &mut call)
+    }
+
+    async fn multi_inference(
+        &self,
+        request: Request<pb::MultiInferenceRequest>,
+    ) -> Result<Response<pb::MultiInferenceResponse>, Status> {
+        let deadline = deadline(request.extensions());
+        let (metadata, _extensions, message) = request.into_parts();
+        let mut call = self.gateway.begin(metadata.as_ref(), Protocol::Grpc);
+        let answer = self.results(message, deadline, &mut call).await;
+        finish(answer, &mut call)
     }
 
     async fn get_model_metadata(
@@ -155,6 +254,16 @@ impl ModelService for TensorFlowServing {
         };
         let model_version_status = entries.iter().map(status).collect();
         Ok(Response::new(pb::GetModelStatusResponse { model_version_status }))
+    }
+
+    async fn handle_reload_config_request(
+        &self,
+        request: Request<pb::ReloadConfigRequest>,
+    ) -> Result<Response<pb::ReloadConfigResponse>, Status> {
+        let config = request.into_inner().config;
+        reload::reload(self.engine(), self.control.as_ref(), config).await.map_err(grpc_status)?;
+        let done = pb::StatusProto { error_code: Code::Ok.into(), error_message: String::new() };
+        Ok(Response::new(pb::ReloadConfigResponse { status: Some(done) }))
     }
 }
 

@@ -4,7 +4,7 @@
 //! beside it; like KServe's it is 503 while nothing serves. The paths of one version are TensorFlow Serving's alone
 //! and answer 200 with the state.
 
-mod answer;
+pub(crate) mod answer;
 pub(crate) mod describe;
 mod request;
 

@@ -4,6 +4,7 @@
 //! decoded them into, so decoding copies only what changes its layout (narrow integers, `BYTES`).
 
 mod contents;
+pub mod examples;
 mod parameters;
 pub mod tensorflow;
 

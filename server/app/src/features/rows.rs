@@ -62,7 +62,7 @@ pub(super) fn place(found: &[usize], row: &[Dim], listed: bool, key: &str) -> Re
 }
 
 /// The sizes of a row with `count` elements, if they follow from the count.
-pub(super) fn unflatten(count: usize, row: &[Dim]) -> Option<Vec<usize>> {
+pub(crate) fn unflatten(count: usize, row: &[Dim]) -> Option<Vec<usize>> {
     let fixed = fixed_product(row);
     let dynamic = row.iter().filter(|dim| matches!(dim, Dim::Dynamic(_))).count();
     let open = match dynamic {
@@ -92,7 +92,7 @@ pub(super) fn wrong_count(row: &[Dim], index: usize, count: usize) -> String {
 }
 
 /// For example `30 features`.
-pub(super) fn feature_count(row: &[Dim]) -> String {
+pub(crate) fn feature_count(row: &[Dim]) -> String {
     let fixed = fixed_product(row);
     match row.iter().any(|dim| matches!(dim, Dim::Dynamic(_))) {
         true if fixed == 1 => "any number of features".into(),

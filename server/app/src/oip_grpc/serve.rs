@@ -126,8 +126,11 @@ fn edge(
     let admin = Admin::new(Arc::clone(&engine), control.clone());
     let routes = RoutesAdmin::new(control.clone());
     let latency = Latency { engine: Arc::clone(&engine) };
-    let tensorflow =
-        TensorFlowServing { gateway: Arc::clone(&gateway), message_bytes_max: options.message_bytes_max };
+    let tensorflow = TensorFlowServing {
+        gateway: Arc::clone(&gateway),
+        control: control.clone(),
+        message_bytes_max: options.message_bytes_max,
+    };
     let torchserve = TorchServe {
         gateway: Arc::clone(&gateway),
         message_bytes_max: options.message_bytes_max,

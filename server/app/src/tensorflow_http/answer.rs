@@ -1,8 +1,10 @@
 //! What TensorFlow Serving's clients read: predictions by row or column, classes with scores, values.
 
+use std::borrow::Cow;
+
 use gristmill_engine::error::InferError;
 use gristmill_engine::request::Response;
-use gristmill_engine::tensor::{DType, Tensor};
+use gristmill_engine::tensor::{DType, Tensor, TensorSpec};
 
 use super::request::Format;
 use crate::codec::json::nested::{NestedWriter, Texts};
@@ -12,6 +14,14 @@ use crate::predict_http::rule::Rule;
 
 /// Outputs of strings whose names end so are bytes and go in base64, as TensorFlow Serving has it.
 const BYTES_SUFFIX: &str = "_bytes";
+
+/// Scores of every class, row by row.
+pub(crate) struct Scores<'a> {
+    pub(crate) spec: &'a TensorSpec,
+    pub(crate) tensor: &'a Tensor,
+    pub(crate) rows: usize,
+    pub(crate) classes: usize,
+}
 
 /// `{"predictions": […]}` with one entry for each row, or `{"outputs": …}` with whole outputs; objects where the
 /// model has several outputs.
@@ -41,29 +51,14 @@ pub fn encode_predictions(format: Format, response: &Response) -> Result<Vec<u8>
 /// # Errors
 /// `InvalidInput` for a model without an output of class scores.
 pub(super) fn encode_classes(response: &Response) -> Result<Vec<u8>, InferError> {
-    let model = &response.model;
-    let (Rule::HighestScore { scores } | Rule::Label { scores: Some(scores), .. }) =
-        Rule::of(&model.signature)
-    else {
-        return Err(InferError::InvalidInput(format!(
-            "model '{}' has no output of class scores: ask with ':predict'",
-            model.name
-        )));
-    };
-    let spec = &model.signature.outputs[scores];
-    let tensor = output(response, scores);
-    let rows = if model.signature.is_batched() { tensor.shape()[0] } else { 1 };
-    let classes = tensor.element_count() / rows.max(1);
+    let Scores { spec, tensor, rows, classes } = scores(response)?;
     let mut writer = NestedWriter::new(&spec.name, tensor, Texts::Strings);
     let mut json = b"{\"results\":[".to_vec();
     for row in 0..rows {
         json.extend_from_slice(if row > 0 { b",[" } else { b"[" });
         for class in 0..classes {
             json.extend_from_slice(if class > 0 { b",[" } else { b"[" });
-            match spec.labels.get(class) {
-                Some(label) => write_string(label, &mut json),
-                None => write_string(&class.to_string(), &mut json),
-            }
+            write_string(&class_label(spec, class), &mut json);
             json.push(b',');
             writer.write(&[], &mut json)?;
             json.push(b']');
@@ -79,10 +74,42 @@ pub(super) fn encode_classes(response: &Response) -> Result<Vec<u8>, InferError>
 /// # Errors
 /// `InvalidInput` for a model that gives anything but one number a row.
 pub(super) fn encode_values(response: &Response) -> Result<Vec<u8>, InferError> {
+    let (spec, tensor) = values(response)?;
+    let mut json = b"{\"results\":".to_vec();
+    NestedWriter::new(&spec.name, tensor, Texts::Strings).write(&[tensor.element_count()], &mut json)?;
+    json.push(b'}');
+    Ok(json)
+}
+
+/// The output of class scores.
+///
+/// # Errors
+/// `InvalidInput` for a model without one.
+pub(crate) fn scores(response: &Response) -> Result<Scores<'_>, InferError> {
+    let model = &response.model;
+    let (Rule::HighestScore { scores } | Rule::Label { scores: Some(scores), .. }) =
+        Rule::of(&model.signature)
+    else {
+        return Err(InferError::InvalidInput(format!(
+            "model '{}' has no output of class scores: predict instead",
+            model.name
+        )));
+    };
+    let tensor = output(response, scores);
+    let rows = if model.signature.is_batched() { tensor.shape()[0] } else { 1 };
+    let classes = tensor.element_count() / rows.max(1);
+    Ok(Scores { spec: &model.signature.outputs[scores], tensor, rows, classes })
+}
+
+/// The output of one number for each row.
+///
+/// # Errors
+/// `InvalidInput` for a model that gives anything else.
+pub(crate) fn values(response: &Response) -> Result<(&TensorSpec, &Tensor), InferError> {
     let model = &response.model;
     let refused = || {
         InferError::InvalidInput(format!(
-            "model '{}' does not give one number a row: ask with ':predict'",
+            "model '{}' does not give one number a row: predict instead",
             model.name
         ))
     };
@@ -92,11 +119,12 @@ pub(super) fn encode_values(response: &Response) -> Result<Vec<u8>, InferError> 
     if tensor.element_count() != rows || tensor.dtype() == DType::Bytes {
         return Err(refused());
     }
-    let mut json = b"{\"results\":".to_vec();
-    let spec = &model.signature.outputs[index];
-    NestedWriter::new(&spec.name, tensor, Texts::Strings).write(&[rows], &mut json)?;
-    json.push(b'}');
-    Ok(json)
+    Ok((&model.signature.outputs[index], tensor))
+}
+
+/// A class by its name, or by its index where the model carries no names.
+pub(crate) fn class_label(spec: &TensorSpec, class: usize) -> Cow<'_, str> {
+    spec.labels.get(class).map_or_else(|| class.to_string().into(), |label| label.as_str().into())
 }
 
 /// The output at `index` of the signature.

@@ -7,6 +7,7 @@ mod faults;
 mod server;
 mod streams;
 mod tensorflow;
+mod tensorflow_examples;
 
 use std::sync::Arc;
 

@@ -152,7 +152,7 @@ async fn what_is_refused() {
         InvalidArgument: input 'x': element 0 is 300, which does not fit UINT8
         InvalidArgument: input 'x': tensor_content is not the lengths and the bytes of its strings
     "#]].assert_eq(&lines);
-    let path = "/tensorflow.serving.PredictionService/Classify";
+    let path = "/tensorflow.serving.SessionService/SessionRun";
     let (_, status) = server.raw_call_to(path, &[], frame(0, &[])).await;
     assert_eq!(status.code(), Code::Unimplemented);
 }

@@ -241,7 +241,7 @@ async fn classes_and_values() {
         server,
         "cancer:regress",
         examples,
-        expect![[r#"400 {"error":"model 'cancer' does not give one number a row: ask with ':predict'"}"#]]
+        expect![[r#"400 {"error":"model 'cancer' does not give one number a row: predict instead"}"#]]
     );
     check!(
         server,
@@ -253,7 +253,7 @@ async fn classes_and_values() {
         server,
         "ratio:classify",
         r#"{"examples":[{"x":[1,10]}]}"#,
-        expect![[r#"400 {"error":"model 'ratio' has no output of class scores: ask with ':predict'"}"#]]
+        expect![[r#"400 {"error":"model 'ratio' has no output of class scores: predict instead"}"#]]
     );
     check!(
         server,

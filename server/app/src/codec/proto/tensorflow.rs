@@ -8,6 +8,7 @@ use gristmill_engine::error::InferError;
 use gristmill_engine::tensor::{DType, Shape, ShapeText, Tensor, element_count};
 use gristmill_proto::tensorflow::tensor_shape_proto::Dim;
 use gristmill_proto::tensorflow::{DataType, TensorProto, TensorShapeProto};
+use half::{bf16, f16};
 use prost::encoding::decode_varint;
 
 use super::contents::{narrow, numbers, view};
@@ -135,6 +136,27 @@ pub fn encode_tensor(tensor: &Tensor) -> TensorProto {
         }
     }
     message
+}
+
+/// The elements of `tensor` as the messages of classes and values have them; none of `BYTES`.
+pub(crate) fn floats(tensor: &Tensor) -> Vec<f32> {
+    let data = tensor.data();
+    match tensor.dtype() {
+        DType::Bool => data.iter().map(|&byte| f32::from(byte)).collect(),
+        DType::Int8 => data.iter().map(|&byte| f32::from(byte as i8)).collect(),
+        DType::Int16 => numbers(data, |bytes| i16::from_le_bytes(bytes).into()),
+        DType::Int32 => numbers(data, |bytes| i32::from_le_bytes(bytes) as f32),
+        DType::Int64 => numbers(data, |bytes| i64::from_le_bytes(bytes) as f32),
+        DType::Uint8 => data.iter().map(|&byte| byte.into()).collect(),
+        DType::Uint16 => numbers(data, |bytes| u16::from_le_bytes(bytes).into()),
+        DType::Uint32 => numbers(data, |bytes| u32::from_le_bytes(bytes) as f32),
+        DType::Uint64 => numbers(data, |bytes| u64::from_le_bytes(bytes) as f32),
+        DType::Fp16 => numbers(data, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        DType::Bf16 => numbers(data, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        DType::Fp32 => numbers(data, f32::from_le_bytes),
+        DType::Fp64 => numbers(data, |bytes| f64::from_le_bytes(bytes) as f32),
+        DType::Bytes => Vec::new(),
+    }
 }
 
 fn read_shape(name: &str, shape: Option<&TensorShapeProto>) -> Result<Shape, InferError> {
