@@ -20,7 +20,7 @@ pub mod oip_grpc;
 pub mod oip_http;
 mod openapi_http;
 pub mod plan_command;
-pub(crate) mod predict_http;
+pub mod predict_http;
 mod repository_orders;
 pub mod routes_command;
 mod routes_file;

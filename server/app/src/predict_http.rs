@@ -4,7 +4,7 @@ pub(crate) mod rule;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -12,7 +12,8 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use gristmill_engine::engine::VersionState;
-use gristmill_engine::request::ModelInfo;
+use gristmill_engine::error::InferError;
+use gristmill_engine::request::{ModelInfo, NamedTensor, Response as Answer};
 use serde::Serialize;
 use smallvec::smallvec;
 
@@ -51,16 +52,28 @@ async fn answer(
     let patience = header_timeout(&parts.headers)?;
     let body = body::read(&parts.headers, body, &door.options).await?;
     let deadline = deadline(arrival, patience);
-    let text = Scanner::check_text(&body)?;
-    let (response, listed) = door
-        .ask(target, call, deadline, |model| {
-            let Features { inputs, listed } =
-                read(model, text).map_err(|error| error.into_infer_error(text))?;
-            Ok((inputs, listed))
-        })
-        .await?;
+    let read = |model: &_| decode_features(model, &body);
+    let (response, listed) = door.ask(target, call, deadline, read).await?;
+    let json = encode_features(&response, listed, arrival.elapsed())?;
+    Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
+}
 
-    let (predictions, probabilities) = Rule::of(&response.model.signature).apply(&response)?;
+/// Decodes `{"features": …}` or `{"instances": …}` for `model`; true if the answer is to be lists.
+///
+/// # Errors
+/// `InvalidInput` that says what is malformed and where, or which feature is wrong and how.
+pub fn decode_features(model: &ModelInfo, body: &[u8]) -> Result<(Vec<NamedTensor>, bool), InferError> {
+    let text = Scanner::check_text(body)?;
+    let Features { inputs, listed } = read(model, text).map_err(|error| error.into_infer_error(text))?;
+    Ok((inputs, listed))
+}
+
+/// `{"prediction": …, "probability": …, …}`, with a list of each where they are `listed`.
+///
+/// # Errors
+/// `InvalidInput` for an output of texts that are not UTF-8.
+pub fn encode_features(response: &Answer, listed: bool, latency: Duration) -> Result<Vec<u8>, InferError> {
+    let (predictions, probabilities) = Rule::of(&response.model.signature).apply(response)?;
     let mut json = Vec::with_capacity(128 + 24 * predictions.len());
     json.extend_from_slice(b"{\"prediction\":");
     write_rows(&predictions, listed, &mut json);
@@ -74,10 +87,9 @@ async fn answer(
     json.extend_from_slice(b",\"model_version\":\"");
     write_integer(response.model.version, &mut json);
     json.extend_from_slice(b"\",\"latency_ms\":");
-    let latency_ms = arrival.elapsed().as_micros() as f64 / 1000.0;
-    write_float(latency_ms, NonFinite::Null, &mut json);
+    write_float(latency.as_micros() as f64 / 1000.0, NonFinite::Null, &mut json);
     json.push(b'}');
-    Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
+    Ok(json)
 }
 
 /// Reads `features` or `instances` for `model`.

@@ -18,6 +18,7 @@ use gristmill_engine::request::VersionSelector;
 use serde_json::json;
 use smallvec::smallvec;
 
+pub use self::answer::encode_scoring;
 pub use self::request::{MediaType, decode_scoring};
 use crate::codec::json::Encoded;
 use crate::gateway::Call;
@@ -95,7 +96,7 @@ async fn answer(
     };
     let read = |model: &_| Ok((decode_scoring(model, media_type, &body)?, ()));
     let (response, ()) = door.ask(&target, call, deadline, read).await?;
-    let json = answer::encode(&response)?;
+    let json = encode_scoring(&response)?;
     Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
 }
 

@@ -12,7 +12,7 @@ use crate::codec::json::write::write_string;
 ///
 /// # Errors
 /// `InvalidInput` for strings that are not UTF-8.
-pub(super) fn encode(response: &Response) -> Result<Vec<u8>, InferError> {
+pub fn encode_scoring(response: &Response) -> Result<Vec<u8>, InferError> {
     let signature = &response.model.signature;
     let mut outputs: Vec<(&str, NestedWriter<'_>, &[usize])> = response
         .outputs
