@@ -1,0 +1,3 @@
+module gristmill-example
+
+go 1.22
