@@ -5,7 +5,8 @@ use gristmill_engine::request::Response;
 use gristmill_engine::tensor::{DType, Dim, Signature, Tensor, TensorSpec};
 use half::{bf16, f16};
 
-use crate::codec::json::write::{NonFinite, write_elements, write_float, write_string};
+use crate::codec::json::nested::{NestedWriter, Texts};
+use crate::codec::json::write::{NonFinite, write_float, write_string};
 
 /// How far a row of probabilities may be from 1 in sum.
 const PROBABILITY_SUM_TOLERANCE: f64 = 1e-3;
@@ -144,31 +145,31 @@ impl<'a> Output<'a> {
     /// Each row as JSON: a value, or lists nested as the row is.
     fn values(&self) -> Result<Rows, InferError> {
         let row_elements: usize = self.row_shape.iter().product();
+        if let Some(size) = self.tensor.dtype().size() {
+            // Lists of one element, and those around them, are left out.
+            let is_one = |axis: &usize| self.row_shape[*axis..].iter().product::<usize>() == 1;
+            let rank = (0..self.row_shape.len()).find(is_one).unwrap_or(self.row_shape.len());
+            let writer = NestedWriter::new(&self.spec.name, self.tensor, Texts::Strings);
+            let mut writer = writer.with_non_finite(NonFinite::Null);
+            let row = |_| {
+                let mut json = Vec::with_capacity(8 + 3 * row_elements * size);
+                writer.write(&self.row_shape[..rank], &mut json)?;
+                Ok(json)
+            };
+            return (0..self.rows).map(row).collect();
+        }
         let mut elements = Vec::with_capacity(self.tensor.element_count());
-        let mut json = Vec::new();
         // BYTES are walked once: finding one element in the middle means walking all before it.
-        if self.tensor.dtype() == DType::Bytes {
-            for (index, bytes) in self.tensor.bytes_elements().enumerate() {
-                let text = std::str::from_utf8(bytes).map_err(|_| {
-                    InferError::InvalidInput(format!(
-                        "output '{}': element {index} is not UTF-8: use /v2/models/…/infer with binary data",
-                        self.spec.name
-                    ))
-                })?;
-                write_string(text, &mut json);
-                elements.push(std::mem::take(&mut json));
-            }
-        } else {
-            let flat = Tensor::new(
-                self.tensor.dtype(),
-                [self.tensor.element_count()].as_slice(),
-                self.tensor.data().clone(),
-            )
-            .expect("the same bytes in one dimension; this is a bug");
-            for index in 0..flat.element_count() {
-                write_elements(&self.spec.name, &flat.rows(index..index + 1), NonFinite::Null, &mut json)?;
-                elements.push(std::mem::take(&mut json));
-            }
+        for (index, bytes) in self.tensor.bytes_elements().enumerate() {
+            let text = std::str::from_utf8(bytes).map_err(|_| {
+                InferError::InvalidInput(format!(
+                    "output '{}': element {index} is not UTF-8: use /v2/models/…/infer with binary data",
+                    self.spec.name
+                ))
+            })?;
+            let mut json = Vec::new();
+            write_string(text, &mut json);
+            elements.push(json);
         }
         Ok((0..self.rows)
             .map(|row| {

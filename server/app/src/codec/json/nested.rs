@@ -24,6 +24,7 @@ pub(crate) struct NestedWriter<'t> {
     numbers: &'t [u8],
     strings: BytesElements<'t>,
     texts: Texts,
+    non_finite: NonFinite,
 }
 
 // === impl NestedWriter ===
@@ -37,7 +38,13 @@ impl<'t> NestedWriter<'t> {
             numbers: tensor.data(),
             strings: tensor.bytes_elements(),
             texts,
+            non_finite: NonFinite::Token,
         }
+    }
+
+    /// Writes floats that are not finite so, and not as tokens.
+    pub(crate) fn with_non_finite(self, non_finite: NonFinite) -> NestedWriter<'t> {
+        NestedWriter { non_finite, ..self }
     }
 
     /// Appends as many elements as `shape` has, as lists nested like it; one value for an empty shape. The shapes of
@@ -65,7 +72,7 @@ impl<'t> NestedWriter<'t> {
     fn run(&mut self, count: usize, json: &mut Vec<u8>) -> Result<(), InferError> {
         let Some(size) = self.dtype.size() else { return self.run_of_strings(count, json) };
         let (now, later) = self.numbers.split_at(count * size);
-        write_numbers(self.dtype, now, NonFinite::Token, json);
+        write_numbers(self.dtype, now, self.non_finite, json);
         self.numbers = later;
         Ok(())
     }
