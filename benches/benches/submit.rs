@@ -1,14 +1,20 @@
 //! The engine from end to end, without a front door: a query in, its answer out, by way of a worker whose model
-//! copies its input.
+//! copies its input. And what a route adds to it.
 
+use std::borrow::Cow;
+use std::future::Future as _;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gristmill_benches::model::IDENTITY;
 use gristmill_engine::engine::Engine;
+use gristmill_engine::request::{Query, VersionSelector};
+use gristmill_engine::routing::{Arm, KeySource, Keyed, Policy, Route, Weight};
 use gristmill_engine::tensor::DType;
-use gristmill_engine::testing::{FakeBackend, engine};
+use gristmill_engine::testing::{FakeBackend, Gate, engine, engine_with_routes};
 use gristmill_engine::tuning::Tuning;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -55,5 +61,68 @@ fn closed_loop(io: &Runtime, engine: &Arc<Engine>, in_flight: u64, requests: u64
     start.elapsed().mul_f64(requests as f64 / (each * in_flight) as f64)
 }
 
-criterion_group!(benches, submit);
+/// What a route adds: requests that are admitted and given up at once, because both workers are held at a gate, so
+/// that no other thread is in the measurement.
+fn route(criterion: &mut Criterion) {
+    let gate = Arc::new(Gate::default());
+    let backend = || FakeBackend::identity(DType::Fp32, IDENTITY.row).held_at(&gate);
+    let tuning = || Tuning { instances: Some(1), ..Tuning::default() };
+    let models = [(IDENTITY.name, 1, backend(), tuning()), (IDENTITY.name, 2, backend(), tuning())];
+    let routes = [2, 8].map(split).to_vec();
+    let (engine, reconciler) = engine_with_routes(models, routes);
+    let engine = Arc::new(engine);
+    let io = Builder::new_multi_thread().worker_threads(1).build().expect("the I/O thread starts");
+    gate.close();
+    for version in [1, 2] {
+        let (engine, version) = (Arc::clone(&engine), VersionSelector::Number(version));
+        io.spawn(async move { engine.infer(Query { version, ..IDENTITY.query() }).await });
+    }
+    gate.wait_for(2);
+    let mut group = criterion.benchmark_group("route");
+    for (name, asked) in
+        [("model", IDENTITY.name), ("split of 2 arms", "split-2"), ("split of 8 arms", "split-8")]
+    {
+        let query = Query { model: asked.into(), ..IDENTITY.query() };
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut infer = pin!(engine.infer_keyed(query.clone(), &User));
+                let polled = infer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                assert!(polled.is_pending(), "the workers are held");
+            });
+        });
+    }
+    group.finish();
+    gate.open();
+    drop(io);
+    reconciler.shut_down();
+}
+
+/// A route to so many arms, by turns to versions 1 and 2.
+fn split(arms: u32) -> Route {
+    let arm = |index: u32| Arm {
+        name: format!("arm-{index}"),
+        model: IDENTITY.name.into(),
+        version: VersionSelector::Number(u64::from(index % 2) + 1),
+        weight: Weight::from_percent(100.0 / f64::from(arms))
+            .expect("halves and eighths of 100 are hundredths; this is a bug"),
+    };
+    Route {
+        name: format!("split-{arms}"),
+        policy: Policy::Split,
+        key: KeySource::Header,
+        salt: "bench".into(),
+        arms: (0..arms).map(arm).collect(),
+    }
+}
+
+/// A request with a key of usual length.
+struct User;
+
+impl Keyed for User {
+    fn key(&self, _source: &KeySource) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Borrowed(b"user-1234567"))
+    }
+}
+
+criterion_group!(benches, submit, route);
 criterion_main!(benches);

@@ -13,7 +13,10 @@ use crate::backend::{Artifact, Backend, Device, InputView, Instance, Model, Plac
 use crate::engine::Engine;
 use crate::error::{LoadError, RunError};
 use crate::reconcile::{Options, Reconciler};
-use crate::registry::{Desired, DesiredModel, ModelSettings, SourceState, Stamp, VersionSource};
+use crate::registry::{
+    Desired, DesiredModel, DesiredRoutes, ModelSettings, SourceState, Stamp, VersionSource,
+};
+use crate::routing::Route;
 use crate::tensor::{BatchAxis, DType, Dim, Signature, Tensor, TensorSpec};
 use crate::tuning::Tuning;
 
@@ -119,6 +122,17 @@ pub fn engine(
     engine_on(RUN_SLOTS, models)
 }
 
+/// The same with routes.
+///
+/// # Panics
+/// When a model does not load.
+pub fn engine_with_routes(
+    models: impl IntoIterator<Item = (&'static str, u64, FakeBackend, Tuning)>,
+    routes: Vec<Route>,
+) -> (Engine, Reconciler) {
+    serve(RUN_SLOTS, models, DesiredRoutes::Read(routes))
+}
+
 /// The same on so many cores.
 ///
 /// # Panics
@@ -127,7 +141,15 @@ pub fn engine_on(
     run_slots: usize,
     models: impl IntoIterator<Item = (&'static str, u64, FakeBackend, Tuning)>,
 ) -> (Engine, Reconciler) {
-    let mut desired = Desired::default();
+    serve(run_slots, models, DesiredRoutes::default())
+}
+
+fn serve(
+    run_slots: usize,
+    models: impl IntoIterator<Item = (&'static str, u64, FakeBackend, Tuning)>,
+    routes: DesiredRoutes,
+) -> (Engine, Reconciler) {
+    let mut desired = Desired { routes, ..Desired::default() };
     for (name, version, backend, tuning) in models {
         let settings = Arc::new(ModelSettings { tuning, ..ModelSettings::new(Arc::new(backend)) });
         let path = PathBuf::from(format!("{name}/{version}/model.onnx"));
