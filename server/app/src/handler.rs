@@ -16,6 +16,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use gristmill_engine::error::InferError;
 use gristmill_engine::request::{ModelInfo, NamedTensor, Response};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task;
 
 use self::classes::Classes;
 pub(crate) use self::loading::HandledBackend;
@@ -48,12 +50,22 @@ impl Handler {
     /// The input that `content` is for one row, where the model's `[input]` says how, or `InvalidInput` for what is
     /// not that.
     pub(crate) fn read(&self, content: &Bytes) -> Option<Result<NamedTensor, InferError>> {
-        self.input.as_ref().map(|picture| picture.read(content))
+        self.input.as_ref().map(|picture| beside_io(|| picture.read(content)))
     }
 
     /// Writes answers, where the model's `[output]` says how.
     pub(crate) fn writer<'a>(&'a self, response: &'a Response) -> Option<Writer<'a>> {
         self.output.as_ref().map(|classes| Writer { classes, response })
+    }
+}
+
+/// Runs what takes a while, a photograph some tenths of a second, while another thread takes over the sockets of this
+/// one.
+fn beside_io<R>(work: impl FnOnce() -> R) -> R {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => task::block_in_place(work),
+        // A thread that serves nobody else.
+        Ok(_) | Err(_) => work(),
     }
 }
 
