@@ -80,7 +80,14 @@ pub(crate) fn plan(wanted: &Wanted, held: &BTreeMap<u64, Held>, now: Instant) ->
         }
     }
     let is_ready = |version: &u64| held.get(version).is_some_and(|held| held.ready.is_some());
-    let has_successor = versions.keys().any(is_ready);
+    // What is still to be tried may fail, and then others are wanted: those that go now would have to come back.
+    let is_tried = |(version, stamp): (&u64, &Stamp)| {
+        held.get(version).is_some_and(|held| {
+            let has_failed = held.failed.is_some_and(|failed| failed.stamp == *stamp);
+            held.loading.is_none() && (held.ready == Some(*stamp) || has_failed)
+        })
+    };
+    let has_successor = versions.keys().any(is_ready) && versions.iter().all(is_tried);
     let gone = matches!(wanted, Wanted::Nothing);
     for (&version, held) in held.iter().filter(|(version, _)| !versions.contains_key(version)) {
         let kept = held.keep_until.is_some_and(|until| until > now);

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use expect_test::expect;
 use gristmill_engine::reconcile::Options;
-use gristmill_engine::registry::SourceState;
+use gristmill_engine::registry::{Lifecycle, SourceState, VersionPolicy};
+use gristmill_engine::testing::Gate;
 
 use crate::world::{Contents, World, all, entry, latest, query};
 
@@ -137,5 +138,26 @@ async fn no_request_is_lost_while_versions_are_swapped() {
         last = last.max(caller.unwrap());
     }
     assert!(last > 50, "requests were sent all the time");
+    world.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_version_stays_until_the_one_that_takes_its_place_is_proved() {
+    let lifecycle = Lifecycle { policy: VersionPolicy::Latest(2), ..latest() };
+    let versions = [(1, Contents::Adds(1)), (2, Contents::Adds(2))];
+    let world = World::start(lifecycle, Options::default(), versions).await;
+    let gate = Arc::new(Gate::default());
+    gate.close();
+    world.put(3, Contents::WaitsAndFails(Arc::clone(&gate)));
+    world.until_reason(3, "being loaded").await;
+    world.read().await;
+    assert_eq!(world.infer("1").await.unwrap(), (1, 1));
+    gate.open();
+    world.until_reason(3, "damaged").await;
+    world.read().await;
+    assert_eq!(world.infer("1").await.unwrap(), (1, 1));
+    world.put(3, Contents::Adds(3));
+    world.until_default(3).await;
+    world.until(|engine| entry(engine, 1).filter(|entry| entry.reason.contains("policy"))).await;
     world.shut_down().await;
 }

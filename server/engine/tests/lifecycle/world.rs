@@ -30,6 +30,8 @@ pub(crate) enum Contents {
     PanicsInInstance,
     /// Waits for the gate, and adds then.
     Waits(Arc<Gate>, i32),
+    /// Waits for the gate, and turns out to be damaged.
+    WaitsAndFails(Arc<Gate>),
 }
 
 /// Contents, how they are found on disk, and their stamp.
@@ -256,6 +258,10 @@ impl Backend for Repository {
             Some(Contents::Waits(gate, added)) => {
                 gate.pass();
                 Ok(Box::new(adds(added)))
+            }
+            Some(Contents::WaitsAndFails(gate)) => {
+                gate.pass();
+                Err(LoadError("the file is damaged".into()))
             }
             Some(Contents::PanicsInInstance) => {
                 Ok(Box::new(Fragile { signature: batched_signature(DType::Int32, &[1]) }))
