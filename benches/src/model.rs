@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use gristmill_engine::companions::Companions;
 use gristmill_engine::request::{ModelInfo, NamedTensor, Query, Response, Timing};
 use gristmill_engine::tensor::{DType, Tensor, element_count};
 use gristmill_engine::testing::batched_signature;
@@ -126,6 +127,7 @@ pub fn response(y: &Tensor) -> Response {
         batch_delay: Duration::ZERO,
         instances: 1,
         threads: 1,
+        companions: Companions::default(),
         notes: Vec::new(),
     };
     Response {

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use self::lifecycle::{RawBudget, RawVersions, RawWatch};
 use self::scheduling::{RawBatching, RawFallback, RawPriorities, RawQueue};
 use crate::cli::{BackendArg, ModelArgs};
-use crate::handler::{HandledBackend, Handlers, RawInput, RawOutput, Sections};
+use crate::handler::{HandledBackend, RawInput, RawOutput, Sections};
 use crate::triton_config::{self, DeclaredBackend, TritonConfig};
 use crate::{golden, manifest};
 
@@ -99,7 +99,6 @@ pub struct SettingsReader {
     runtime: Runtime,
     backend: BackendChoice,
     providers: Vec<Provider>,
-    handlers: Handlers,
 }
 
 impl SettingsReader {
@@ -115,12 +114,7 @@ impl SettingsReader {
             provider(name.trim(), BTreeMap::new()).map_err(|why| format!("--providers: {why}"))
         };
         let providers = args.providers.iter().map(read).collect::<Result<_, _>>()?;
-        Ok(SettingsReader { runtime: runtime.clone(), backend, providers, handlers: Handlers::default() })
-    }
-
-    /// Of the versions that are loaded by what this reader and its clones have read.
-    pub fn handlers(&self) -> &Handlers {
-        &self.handlers
+        Ok(SettingsReader { runtime: runtime.clone(), backend, providers })
     }
 
     /// The settings in a model's directory: its `model.toml`, or else its `config.pbtxt`.
@@ -139,9 +133,8 @@ impl SettingsReader {
             let sections = file.sections.clone();
             let mut settings = self.settings(file, notes);
             if !sections.is_empty() {
-                let (directory, handlers) = (directory.to_owned(), self.handlers.clone());
-                settings.backend =
-                    Arc::new(HandledBackend::new(settings.backend, sections, directory, handlers));
+                let directory = directory.to_owned();
+                settings.backend = Arc::new(HandledBackend::new(settings.backend, sections, directory));
             }
             return Ok(settings);
         }

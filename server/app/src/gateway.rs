@@ -9,7 +9,6 @@ use gristmill_engine::prediction::Routed;
 use gristmill_engine::request::{ModelInfo, NamedTensor, Query, Response, Timing, VersionSelector};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::handler::{Handler, Handlers};
 use crate::limits::{Limits, Permit};
 use crate::routing_key::{Keys, Said};
 use crate::telemetry::Exemplars;
@@ -22,7 +21,6 @@ pub struct Gateway {
     limits: Option<Limits>,
     exemplars: Option<Exemplars>,
     traces: Option<Traces>,
-    handlers: Handlers,
 }
 
 /// The model, and perhaps the version, that a request names.
@@ -69,7 +67,7 @@ const BATCH_ROWS: HeaderName = HeaderName::from_static("x-gristmill-batch-rows")
 
 impl Gateway {
     pub fn new(engine: Arc<Engine>) -> Gateway {
-        Gateway { engine, limits: None, exemplars: None, traces: None, handlers: Handlers::default() }
+        Gateway { engine, limits: None, exemplars: None, traces: None }
     }
 
     /// With limits of tenants.
@@ -88,17 +86,6 @@ impl Gateway {
     #[must_use]
     pub fn with_traces(self, traces: Traces) -> Gateway {
         Gateway { traces: Some(traces), ..self }
-    }
-
-    /// With what models' `[input]` and `[output]` sections say.
-    #[must_use]
-    pub fn with_handlers(self, handlers: Handlers) -> Gateway {
-        Gateway { handlers, ..self }
-    }
-
-    /// What the sections of a version say, if it has any.
-    pub(crate) fn handler(&self, model: &ModelInfo) -> Option<Arc<Handler>> {
-        self.handlers.of(model)
     }
 
     pub fn engine(&self) -> &Arc<Engine> {

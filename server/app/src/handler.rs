@@ -10,9 +10,6 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
-
 use bytes::Bytes;
 use gristmill_engine::error::InferError;
 use gristmill_engine::request::{ModelInfo, NamedTensor, Response};
@@ -38,15 +35,14 @@ pub(crate) struct Writer<'a> {
     response: &'a Response,
 }
 
-/// The handlers of the versions that are loaded. Cheap to clone; all clones are the same.
-#[derive(Clone, Default)]
-pub struct Handlers(Arc<RwLock<ByModel>>);
-
-type ByModel = HashMap<String, BTreeMap<u64, Arc<Handler>>>;
-
 // === impl Handler ===
 
 impl Handler {
+    /// That of a version, if its sections say something.
+    pub(crate) fn of(model: &ModelInfo) -> Option<&Handler> {
+        model.companions.get()
+    }
+
     /// The input that `content` is for one row, where the model's `[input]` says how, or `InvalidInput` for what is
     /// not that.
     pub(crate) fn read(&self, content: &Bytes) -> Option<Result<NamedTensor, InferError>> {
@@ -94,32 +90,5 @@ impl Writer<'_> {
         }
         json.push(b']');
         Ok(())
-    }
-}
-
-// === impl Handlers ===
-
-impl Handlers {
-    /// That of the version, if it has one.
-    pub(crate) fn of(&self, model: &ModelInfo) -> Option<Arc<Handler>> {
-        let handlers = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        handlers.get(&model.name)?.get(&model.version).cloned()
-    }
-
-    fn insert(&self, model: &str, version: u64, handler: Arc<Handler>) {
-        let mut handlers = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        handlers.entry(model.to_owned()).or_default().insert(version, handler);
-    }
-
-    /// Forgets that handler, unless another has taken its place.
-    fn remove(&self, model: &str, version: u64, handler: &Arc<Handler>) {
-        let mut handlers = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(versions) = handlers.get_mut(model) else { return };
-        if versions.get(&version).is_some_and(|held| Arc::ptr_eq(held, handler)) {
-            versions.remove(&version);
-        }
-        if versions.is_empty() {
-            handlers.remove(model);
-        }
     }
 }

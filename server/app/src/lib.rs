@@ -1,5 +1,6 @@
 //! The front doors of the server, its configuration and its wiring.
 
+mod accompanied;
 mod admin;
 pub mod check;
 pub mod cli;

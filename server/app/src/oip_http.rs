@@ -11,7 +11,6 @@ pub(crate) mod v2;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Path};
@@ -21,13 +20,13 @@ use axum::routing::{get, post};
 use gristmill_engine::control::Control;
 use gristmill_engine::engine::Engine;
 use gristmill_engine::error::InferError;
-use gristmill_engine::request::{ModelInfo, NamedTensor, Response as Answer, VersionSelector};
+use gristmill_engine::request::VersionSelector;
 use serde::Deserialize;
 
 pub use self::connection::serve;
 use self::reply::Refusal;
+use crate::gateway::Gateway;
 pub(crate) use crate::gateway::Target;
-use crate::gateway::{Call, Gateway};
 use crate::{
     openapi_http, predict_http, scoring_http, tensorflow_http, torchserve_http, torchserve_management,
     vertex_http,
@@ -56,17 +55,6 @@ pub(crate) struct Door {
 // === impl Door ===
 
 impl Door {
-    /// See [`Call::ask`].
-    pub(crate) async fn ask<T>(
-        &self,
-        target: &Target,
-        call: &mut Call<'_>,
-        deadline: Option<Instant>,
-        read: impl FnMut(&ModelInfo) -> Result<(Vec<NamedTensor>, T), InferError>,
-    ) -> Result<(Answer, T), InferError> {
-        call.ask(target, deadline, read).await
-    }
-
     /// The model to ask where the request names none.
     ///
     /// # Errors

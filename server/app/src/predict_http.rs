@@ -53,7 +53,7 @@ async fn answer(
     let body = body::read(&parts.headers, body, &door.options).await?;
     let deadline = deadline(arrival, patience);
     let read = |model: &_| decode_features(model, &body);
-    let (response, listed) = door.ask(target, call, deadline, read).await?;
+    let (response, listed) = call.ask(target, deadline, read).await?;
     let json = encode_features(&response, listed, arrival.elapsed())?;
     Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
 }

@@ -95,7 +95,7 @@ async fn answer(
         },
     };
     let read = |model: &_| Ok((decode_scoring(model, media_type, &body)?, ()));
-    let (response, ()) = door.ask(&target, call, deadline, read).await?;
+    let (response, ()) = call.ask(&target, deadline, read).await?;
     let json = encode_scoring(&response)?;
     Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
 }

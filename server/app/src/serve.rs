@@ -107,7 +107,6 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     let (engine, reconciler) = Engine::new(args.allow_empty_repository, options);
     let engine = Arc::new(engine.with_deadline_max(args.deadline_max));
     let reader = SettingsReader::new(&runtime, &args.models).map_err(anyhow::Error::msg)?;
-    let handlers = reader.handlers().clone();
     let registry = OrderedRegistry::new(args.models.repository.clone(), reader, args.settle_time);
     let following = Following {
         poll_interval: matches!(mode, ModelControl::Watch | ModelControl::Poll).then_some(args.poll_interval),
@@ -125,8 +124,7 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
         default_model: args.default_model.clone(),
         model_store: args.model_store.clone(),
     };
-    let gateway =
-        Gateway::new(Arc::clone(&engine)).with_exemplars(telemetry.exemplars()).with_handlers(handlers);
+    let gateway = Gateway::new(Arc::clone(&engine)).with_exemplars(telemetry.exemplars());
     let gateway = match limits {
         Some(limits) => gateway.with_limits(limits),
         None => gateway,

@@ -105,12 +105,12 @@ async fn answer(
     let json = match asked.verb.as_deref() {
         Some("predict") => {
             let read = |model: &_| decode_predict(model, &body);
-            let (response, format) = door.ask(target, call, deadline, read).await?;
+            let (response, format) = call.ask(target, deadline, read).await?;
             encode_predictions(format, &response)?
         }
         Some(verb @ ("classify" | "regress")) => {
             let read = |model: &_| Ok((decode_examples(model, &body)?, ()));
-            let (response, ()) = door.ask(target, call, deadline, read).await?;
+            let (response, ()) = call.ask(target, deadline, read).await?;
             match verb {
                 "classify" => answer::encode_classes(&response)?,
                 _ => answer::encode_values(&response)?,

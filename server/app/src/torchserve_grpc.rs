@@ -18,6 +18,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::codec::multipart::Field;
 use crate::gateway::{Call, Gateway, Target};
+use crate::handler::Handler;
 use crate::oip_grpc::{deadline, end, in_order};
 use crate::status::{bounded_status, grpc_status};
 use crate::torchserve_http::{decode_fields, write_prediction};
@@ -66,10 +67,9 @@ impl TorchServe {
         deadline: Option<Instant>,
         call: &mut Call<'_>,
     ) -> Result<Bytes, InferError> {
-        let read = |model: &_| decode_fields(model, self.gateway.handler(model).as_deref(), &fields);
+        let read = |model: &_| decode_fields(model, Handler::of(model), &fields);
         let (response, form) = call.ask(target, deadline, read).await?;
-        let handler = self.gateway.handler(&response.model);
-        let prediction = write_prediction(&response, handler.as_deref(), form)?;
+        let prediction = write_prediction(&response, Handler::of(&response.model), form)?;
         let (length, limit) = (prediction.len(), self.message_bytes_max);
         if length > limit {
             return Err(InferError::TooLarge(format!(

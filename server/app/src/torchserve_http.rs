@@ -62,13 +62,9 @@ async fn answer(
     let deadline = deadline(arrival, header_timeout(&parts.headers)?);
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let body = body::read(&parts.headers, body, &door.options).await?;
-    let read = |model: &_| {
-        let handler = door.gateway.handler(model);
-        decode_prediction(model, handler.as_deref(), content_type, body.clone())
-    };
-    let (response, form) = door.ask(target, call, deadline, read).await?;
-    let handler = door.gateway.handler(&response.model);
-    let json = write_prediction(&response, handler.as_deref(), form)?;
+    let read = |model: &_| decode_prediction(model, Handler::of(model), content_type, body.clone());
+    let (response, form) = call.ask(target, deadline, read).await?;
+    let json = write_prediction(&response, Handler::of(&response.model), form)?;
     Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
 }
 

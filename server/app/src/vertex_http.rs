@@ -122,7 +122,7 @@ async fn answer(door: &Door, parts: &Parts, body: Body, call: &mut Call<'_>) -> 
             "the request has 'inputs': expected 'instances', a list of rows".into(),
         )),
     };
-    let (response, ()) = door.ask(&target, call, deadline, read).await?;
+    let (response, ()) = call.ask(&target, deadline, read).await?;
     let json = encode_predictions(Format::Rows, &response)?;
     Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
 }

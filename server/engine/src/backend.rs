@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::companions::Companions;
 use crate::error::{LoadError, RunError};
 use crate::tensor::{DType, Signature, Tensor};
 
@@ -62,6 +63,11 @@ pub trait Model: Send + Sync {
     /// Whether a run can use more than one thread.
     fn is_parallel(&self) -> bool {
         true
+    }
+
+    /// What front doors are to find with the version.
+    fn companions(&self) -> Companions {
+        Companions::default()
     }
 
     /// Builds one more independent copy, for a worker.

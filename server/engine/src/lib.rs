@@ -4,6 +4,7 @@
 
 pub mod tensor;
 pub mod error;
+pub mod companions;
 pub mod prediction;
 pub mod trace;
 pub mod request;

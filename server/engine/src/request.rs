@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use crate::companions::Companions;
 use crate::error::InferError;
 use crate::prediction::Routed;
 use crate::tensor::{Dim, ShapeText, Signature, Tensor, TensorSpec};
@@ -113,6 +114,8 @@ pub struct ModelInfo {
     pub threads: usize,
     /// What was derived and why, one fact an entry, for people.
     pub notes: Vec<String>,
+    /// What its backend gave with it.
+    pub companions: Companions,
 }
 
 /// Output tensors, each with its index into `signature.outputs`, in the order asked for.

@@ -157,6 +157,7 @@ impl Workers {
             instances: layout.instances,
             threads: layout.threads,
             notes,
+            companions: model.companions(),
             signature,
         };
         let mut instances = vec![(first, place(0, layout.threads))];

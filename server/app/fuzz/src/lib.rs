@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gristmill_engine::companions::Companions;
 use gristmill_engine::request::{ModelInfo, NamedTensor, Query, Request, Response, Timing};
 use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, Tensor, TensorSpec};
 use serde::de::IgnoredAny;
@@ -54,6 +55,7 @@ pub fn echo(inputs: &[NamedTensor]) -> Response {
         batch_delay: Duration::ZERO,
         instances: 1,
         threads: 1,
+        companions: Companions::default(),
         notes: Vec::new(),
     };
     let outputs = inputs.iter().map(|input| input.tensor.clone()).enumerate().collect();
@@ -124,6 +126,7 @@ pub fn model_of_rows(pick: usize) -> ModelInfo {
         batch_delay: Duration::ZERO,
         instances: 1,
         threads: 1,
+        companions: Companions::default(),
         notes: Vec::new(),
     }
 }

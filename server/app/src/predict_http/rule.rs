@@ -341,6 +341,7 @@ mod tests {
     use std::time::Duration;
 
     use expect_test::{Expect, expect};
+    use gristmill_engine::companions::Companions;
     use gristmill_engine::request::{ModelInfo, Timing};
     use gristmill_engine::tensor::BatchAxis;
 
@@ -383,6 +384,7 @@ mod tests {
             batch_delay: Duration::ZERO,
             instances: 1,
             threads: 1,
+            companions: Companions::default(),
             notes: Vec::new(),
         };
         let rule = Rule::of(&model.signature);

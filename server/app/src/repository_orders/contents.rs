@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gristmill_engine::backend::{Artifact, Backend, Device, Instance, Model, Placement};
+use gristmill_engine::backend::{Artifact, Backend, Model};
 use gristmill_engine::control::ControlError;
 use gristmill_engine::error::LoadError;
 use gristmill_engine::registry::{DesiredModel, DirRegistry, Registry};
-use gristmill_engine::tensor::Signature;
 use tempfile::TempDir;
 
 use super::FILE_PREFIX;
+use crate::accompanied::Accompanied;
 use crate::config::SettingsReader;
 use crate::triton_config::TritonConfig;
 
@@ -24,11 +24,6 @@ use crate::triton_config::TritonConfig;
 struct KeepingBackend {
     inner: Arc<dyn Backend>,
     files: Arc<TempDir>,
-}
-
-struct KeepingModel {
-    inner: Box<dyn Model>,
-    _files: Arc<TempDir>,
 }
 
 /// Writes the files and describes the model that they are. `files` are by their paths in the model's directory.
@@ -121,34 +116,6 @@ fn check_versions(files: &BTreeMap<String, Bytes>, model_file: &str) -> Result<(
 impl Backend for KeepingBackend {
     fn load(&self, artifact: &Artifact) -> Result<Box<dyn Model>, LoadError> {
         let inner = self.inner.load(artifact)?;
-        Ok(Box::new(KeepingModel { inner, _files: Arc::clone(&self.files) }))
-    }
-}
-
-// === impl KeepingModel ===
-
-impl Model for KeepingModel {
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn platform(&self) -> &str {
-        self.inner.platform()
-    }
-
-    fn notes(&self) -> Vec<String> {
-        self.inner.notes()
-    }
-
-    fn devices(&self) -> Vec<Device> {
-        self.inner.devices()
-    }
-
-    fn is_parallel(&self) -> bool {
-        self.inner.is_parallel()
-    }
-
-    fn instance(&self, placement: Placement) -> Result<Box<dyn Instance>, LoadError> {
-        self.inner.instance(placement)
+        Ok(Box::new(Accompanied::new(inner, Arc::clone(&self.files) as Arc<_>)))
     }
 }

@@ -167,3 +167,22 @@ def test_sections_that_do_not_fit_are_refused(tmp_path):
     with served.serve("tract", repository=tmp_path) as server:
         reply = request(server.http, "POST", "/v2/repository/index", {})
         assert "input.size" in reply.json[0]["reason"], reply.body
+
+
+def test_contents_that_are_refused_leave_the_handler_of_those_that_serve(tmp_path):
+    source = served.REPOSITORY / "digits" / "1"
+    model = tmp_path / "models" / "best"
+    add(model, source / "model.onnx", DIGITS["best"])
+    content, _ = digit("grey.png")
+    with served.serve("tract", "--settle-time", "50ms", repository=tmp_path / "models") as server:
+        wanted = predict(server, "best", content)
+        golden = json.loads((source / "golden.json").read_text())
+        golden["outputs"]["digit"] = [(value + 1) % 10 for value in golden["outputs"]["digit"]]
+        (model / "1" / "golden.json").write_text(json.dumps(golden))
+        shutil.copy(source / "model.onnx", model / "1" / "model.onnx")
+
+        def reason() -> str:
+            return request(server.http, "POST", "/v2/repository/index", {}).json[0].get("reason", "")
+
+        served.eventually(lambda: "golden" in reason())
+        assert predict(server, "best", content) == wanted

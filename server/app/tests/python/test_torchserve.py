@@ -102,6 +102,8 @@ def test_no_input(stub):
 
 
 def test_a_deadline(stub):
+    # Megabytes of JSON, so that no answer can be earlier.
+    rows = json.dumps([ROW] * 30_000).encode()
     with pytest.raises(grpc.RpcError) as raised:
-        stub.Predictions(request("diabetes", {"data": json.dumps(ROW).encode()}), timeout=1e-6)
+        stub.Predictions(request("diabetes", {"data": rows}), timeout=1e-3)
     assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED

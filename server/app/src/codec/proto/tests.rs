@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use expect_test::{Expect, expect};
+use gristmill_engine::companions::Companions;
 use gristmill_engine::request::{ModelInfo, Timing};
 use gristmill_engine::tensor::{BatchAxis, Dim, Signature, TensorSpec};
 use gristmill_proto::inference::InferParameter;
@@ -360,6 +361,7 @@ fn answer(tensors: &[Tensor]) -> Response {
         batch_delay: Duration::ZERO,
         instances: 1,
         threads: 1,
+        companions: Companions::default(),
         notes: vec![],
     };
     Response {
