@@ -12,6 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gristmill_benches::model::IDENTITY;
 use gristmill_engine::engine::Engine;
 use gristmill_engine::request::{Query, VersionSelector};
+use gristmill_engine::routing::canary::Canary;
 use gristmill_engine::routing::{Arm, KeySource, Keyed, Policy, Route, Weight};
 use gristmill_engine::tensor::DType;
 use gristmill_engine::testing::{FakeBackend, Gate, engine, engine_with_routes};
@@ -68,7 +69,7 @@ fn route(criterion: &mut Criterion) {
     let backend = || FakeBackend::identity(DType::Fp32, IDENTITY.row).held_at(&gate);
     let tuning = || Tuning { instances: Some(1), ..Tuning::default() };
     let models = [(IDENTITY.name, 1, backend(), tuning()), (IDENTITY.name, 2, backend(), tuning())];
-    let routes = [2, 8].map(split).to_vec();
+    let routes = vec![split(2), split(8), canary()];
     let (engine, reconciler) = engine_with_routes(models, routes);
     let engine = Arc::new(engine);
     let io = Builder::new_multi_thread().worker_threads(1).build().expect("the I/O thread starts");
@@ -79,9 +80,12 @@ fn route(criterion: &mut Criterion) {
     }
     gate.wait_for(2);
     let mut group = criterion.benchmark_group("route");
-    for (name, asked) in
-        [("model", IDENTITY.name), ("split of 2 arms", "split-2"), ("split of 8 arms", "split-8")]
-    {
+    for (name, asked) in [
+        ("model", IDENTITY.name),
+        ("split of 2 arms", "split-2"),
+        ("split of 8 arms", "split-8"),
+        ("canary", "canary"),
+    ] {
         let query = Query { model: asked.into(), ..IDENTITY.query() };
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
@@ -112,7 +116,14 @@ fn split(arms: u32) -> Route {
         key: KeySource::Header,
         salt: "bench".into(),
         arms: (0..arms).map(arm).collect(),
+        canary: None,
     }
+}
+
+/// The same of two arms, which are counted and judged.
+fn canary() -> Route {
+    let route = Route { name: "canary".into(), policy: Policy::Canary, ..split(2) };
+    Route { canary: Some(Canary::default()), ..route }.weighed_by_canary()
 }
 
 /// A request with a key of usual length.

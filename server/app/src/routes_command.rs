@@ -1,5 +1,7 @@
 //! `gristmill routes`: the commands about the routes of a running server, and how their answers are printed.
 
+mod canary;
+
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -10,6 +12,7 @@ use gristmill_proto::admin::routes_client::RoutesClient;
 use tonic::Status;
 use tonic::transport::Channel;
 
+pub use self::canary::CanaryArgs;
 use crate::admin::routes::route_json;
 use crate::models_command::ServerArgs;
 
@@ -21,9 +24,9 @@ pub enum RoutesCommand {
     Show(RouteArgs),
     /// Put a route in force, in place of the one of its name if there is one, and write it to routes.toml.
     Set(SetArgs),
-    /// Give one arm a weight; the others share the rest in proportion to what they had.
+    /// Give one arm a weight; the others share the rest in proportion to what they had. A canary goes to that step.
     Promote(PromoteArgs),
-    /// Give the first arm everything.
+    /// Give the first arm everything; a canary stays taken back.
     Abort(RouteArgs),
 }
 
@@ -41,10 +44,11 @@ pub struct SetArgs {
     #[command(flatten)]
     pub route: RouteArgs,
     /// An arm, the control first: its name, its model, perhaps a version or a label, and its share of the keys in
-    /// percent (none with --policy fallback). For example control=diabetes@1:90.
+    /// percent (none with --policy canary and fallback). For example control=diabetes@1:90.
     #[arg(long = "arm", required = true, value_parser = read_arm, value_name = "NAME=MODEL[@VERSION|@LABEL][:PERCENT]")]
     pub arms: Vec<pb::Arm>,
-    /// How an arm is chosen: split, or fallback for the first that serves and does not refuse.
+    /// How an arm is chosen: split, canary for a second arm that grows while it is as good as the first, or fallback
+    /// for the first that serves and does not refuse.
     #[arg(long, default_value = "split", value_name = "POLICY")]
     pub policy: String,
     /// Where requests name the key that they are dealt by: header (x-routing-key), request_id or parameter:NAME.
@@ -53,6 +57,8 @@ pub struct SetArgs {
     /// Another salt deals all keys anew. By default the route's name.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
     pub salt: String,
+    #[command(flatten)]
+    pub canary: CanaryArgs,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -107,8 +113,9 @@ async fn ask(mut client: RoutesClient<Channel>, command: &RoutesCommand) -> Resu
             client.show_route(pb::ShowRouteRequest { route: args.route.clone() }).await
         }
         RoutesCommand::Set(args) => {
-            let SetArgs { route: RouteArgs { route, .. }, arms, policy, key, salt } = args.clone();
-            let route = pb::Route { name: route, policy, key, salt, arms, ..pb::Route::default() };
+            let SetArgs { route: RouteArgs { route, .. }, arms, policy, key, salt, canary } = args.clone();
+            let canary = canary.message();
+            let route = pb::Route { name: route, policy, key, salt, arms, canary, ..pb::Route::default() };
             client.set_route(pb::SetRouteRequest { route: Some(route) }).await
         }
         RoutesCommand::Promote(args) => {
@@ -140,7 +147,7 @@ fn table(routes: &[pb::Route]) -> String {
                 (version, _) => format!("{}@{version}", arm.model),
             };
             let weight = match route.policy.as_str() {
-                "split" => format!("{} %", arm.weight),
+                "split" | "canary" => format!("{} %", arm.weight),
                 policy => policy.to_owned(),
             };
             let serves = match arm.serving_version {
@@ -158,6 +165,9 @@ fn table(routes: &[pb::Route]) -> String {
     let mut lines: Vec<String> = rows.iter().map(line).collect();
     if let [route] = routes {
         lines.push(format!("\ndealt by {}, salt {:?}", route.key, route.salt));
+    }
+    if let [pb::Route { canary: Some(canary), .. }] = routes {
+        lines.extend(canary::lines(canary));
     }
     let fault = routes.iter().map(|route| &route.fault).find(|fault| !fault.is_empty());
     lines.extend(fault.map(|fault| format!("\nroutes.toml is not in force: {fault}")));

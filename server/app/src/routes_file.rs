@@ -1,5 +1,6 @@
 //! `routes.toml` in the model repository: what it may say, when it is taken for whole, and how it is replaced.
 
+mod canary;
 mod text;
 
 use std::fs::{self, File};

@@ -1,7 +1,10 @@
 //! `gristmill routes` and `routes.toml` against a running server, which may be killed at any moment.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs;
+#[path = "routes_command/canary.rs"]
+mod canary;
+
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -40,6 +43,11 @@ impl Repository {
         self.root.path().join("models/routes.toml")
     }
 
+    /// Of the latest server.
+    fn log(&self) -> PathBuf {
+        self.root.path().join("log")
+    }
+
     fn serve(&self) -> Server {
         let ready_file = self.root.path().join("ready.json");
         // Of the server before.
@@ -47,12 +55,12 @@ impl Repository {
         let child = Command::new(env!("CARGO_BIN_EXE_gristmill"))
             .env_clear()
             .args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
-            .args(["--backend", "tract", "--log", "off", "--settle-time", "1ms", "--repository"])
+            .args(["--backend", "tract", "--log", "info", "--settle-time", "1ms", "--repository"])
             .arg(self.root.path().join("models"))
             .arg("--ready-file")
             .arg(&ready_file)
             .stdin(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(File::create(self.log()).unwrap())
             .spawn()
             .unwrap();
         let mut server = Server { child, grpc: String::new(), http: String::new() };

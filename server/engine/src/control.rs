@@ -1,5 +1,7 @@
 //! The reconciler at work: a thread that follows the repository and does what operators ask for.
 
+mod canaries;
+
 use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ pub use crate::error::ControlError;
 use crate::managed::{Managed, ModelDetails};
 use crate::reconcile::{LoadReport, Reconciler};
 use crate::registry::{HandedOver, Registry, RegistryError};
-pub use crate::route_table::{ArmDetails, RouteDetails};
+pub use crate::route_table::{ArmDetails, CanaryDetails, CanaryEvent, RouteDetails};
 use crate::routing::{Route, Weight};
 
 /// How a repository is followed.
@@ -71,6 +73,8 @@ struct Worker {
     looked: Instant,
     /// When to look because the repository is said to have changed.
     look_at: Option<Instant>,
+    /// When canaries are judged next.
+    judge_at: Instant,
 }
 
 struct Waiting {
@@ -104,6 +108,7 @@ impl Control {
             waiting: Vec::new(),
             looked: Instant::now(),
             look_at: None,
+            judge_at: Instant::now(),
         };
         let thread =
             std::thread::Builder::new().name("reconcile".into()).spawn(move || worker.run(started))?;
@@ -263,6 +268,7 @@ impl Worker {
             if self.is_time_to_look(Instant::now()) {
                 self.look();
             }
+            self.judge_canaries(Instant::now());
             self.reconciler.step(Instant::now());
             self.answer_loads();
         }
@@ -293,7 +299,8 @@ impl Worker {
         let models = self.reconciler.models.values();
         let planned = models.filter_map(|managed| managed.next_time(now)).min();
         let look = self.next_look();
-        let next = planned.into_iter().chain(look).min();
+        let judge = self.reconciler.routes.has_running_canary().then_some(self.judge_at);
+        let next = planned.into_iter().chain(look).chain(judge).min();
         // Loads that hang are looked for now and then.
         next.map_or(Duration::from_secs(1), |next| {
             next.saturating_duration_since(now).clamp(Duration::from_millis(1), Duration::from_secs(1))
@@ -353,7 +360,7 @@ impl Worker {
             }
             Command::Routes { answer } => {
                 let Reconciler { routes, models, .. } = &self.reconciler;
-                reply(answer, Ok(routes.details(models)));
+                reply(answer, Ok(routes.details(models, now)));
             }
             Command::SetRoute { route, answer } => {
                 self.look();
@@ -378,9 +385,10 @@ impl Worker {
         let Reconciler { routes, models, .. } = &self.reconciler;
         let table = routes.with(route, models)?;
         self.registry.keep_routes(&table)?;
+        self.reconciler.routes.all_written();
         self.reconciler.take_routes(table);
         let Reconciler { routes, models, .. } = &self.reconciler;
-        let mut details = routes.details(models).into_iter();
+        let mut details = routes.details(models, Instant::now()).into_iter();
         let of_route = details.find(|details| details.route.name == name);
         Ok(of_route.expect("the table was taken over with it; this is a bug"))
     }

@@ -66,6 +66,14 @@ pub(crate) struct ArmMetrics {
     pub(crate) weight: Gauge,
 }
 
+/// Handles of one route's canary.
+pub(crate) struct CanaryMetrics {
+    pub(crate) step: Gauge,
+    pub(crate) forward: Counter,
+    pub(crate) back: Counter,
+    pub(crate) done: Counter,
+}
+
 /// Handles of one device.
 pub(crate) struct SlotGauges {
     pub(crate) slots: Gauge,
@@ -287,6 +295,25 @@ impl ArmMetrics {
     pub(crate) fn record_answer(&self, total: Duration) {
         self.count(Outcome::Ok);
         self.request_seconds.record(total);
+    }
+}
+
+// === impl CanaryMetrics ===
+
+impl CanaryMetrics {
+    pub(crate) fn new(route: &str) -> CanaryMetrics {
+        let route: [(&'static str, SharedString); 1] = [("route", route.to_owned().into())];
+        let decision = |decision: &'static str| {
+            let [route] = route.clone();
+            let decision = ("decision", SharedString::const_str(decision));
+            metrics::counter!(CANARY_DECISIONS.name, &[route, decision])
+        };
+        CanaryMetrics {
+            forward: decision("forward"),
+            back: decision("back"),
+            done: decision("done"),
+            step: metrics::gauge!(CANARY_STEP.name, &route),
+        }
     }
 }
 

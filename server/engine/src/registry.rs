@@ -79,7 +79,7 @@ pub struct Desired {
 }
 
 /// What the repository says about routes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum DesiredRoutes {
     Read(Vec<Route>),
     /// They were written to a moment ago: they may be half written.

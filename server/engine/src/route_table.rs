@@ -1,7 +1,14 @@
 //! The routing table: which routes are in force, and why those that the repository says are not.
 
+mod rollouts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
+
+use self::rollouts::Rollouts;
+pub use self::rollouts::{CanaryDetails, CanaryEvent};
+pub(crate) use self::rollouts::{JUDGED_EVERY, Turn};
 
 use crate::catalog::RoutesReport;
 use crate::compatibility;
@@ -21,16 +28,22 @@ pub(crate) struct RouteTable {
     fault: Option<String>,
     has_table: bool,
     is_changing: bool,
+    rollouts: Rollouts,
+    /// Candidates that were taken back, which the repository could not be told: each with the route that it says, and
+    /// the one that is in force instead.
+    unwritten: Vec<(Route, Route)>,
 }
 
 /// A route as operators see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteDetails {
     pub route: Route,
     /// In the route's order.
     pub arms: Vec<ArmDetails>,
     /// Why the repository's routes, or this one of them, are not in force.
     pub fault: Option<String>,
+    /// Where the policy is one.
+    pub canary: Option<CanaryDetails>,
 }
 
 /// Where an arm leads now.
@@ -49,7 +62,7 @@ impl RouteTable {
     pub(crate) fn observe(&mut self, desired: DesiredRoutes, models: &Models) {
         self.is_changing = false;
         let routes = match desired {
-            DesiredRoutes::Read(routes) => routes,
+            DesiredRoutes::Read(routes) => self.with_unwritten(routes),
             DesiredRoutes::Changing => {
                 self.is_changing = true;
                 return;
@@ -94,6 +107,37 @@ impl RouteTable {
         self.unserved.clear();
         self.has_table = true;
         self.set_fault(None);
+    }
+
+    /// Has a candidate taken back although the repository goes on saying something else.
+    pub(crate) fn take_unwritten(&mut self, route: Route) {
+        let Some(router) = self.routers.get(&route.name) else { return };
+        self.unwritten.push((router.route.clone(), route.clone()));
+        let mut routes: Vec<Route> = self.routers.values().map(|router| router.route.clone()).collect();
+        routes.iter_mut().filter(|other| other.name == route.name).for_each(|other| *other = route.clone());
+        let (fault, unserved) = (self.fault.take(), std::mem::take(&mut self.unserved));
+        self.take(routes);
+        (self.fault, self.unserved) = (fault, unserved);
+    }
+
+    /// A route that the repository has yet to be told.
+    pub(crate) fn unwritten(&self) -> Option<Route> {
+        self.unwritten.first().map(|(_, route)| route.clone())
+    }
+
+    /// The repository says what is in force.
+    pub(crate) fn all_written(&mut self) {
+        self.unwritten.clear();
+    }
+
+    fn with_unwritten(&mut self, mut routes: Vec<Route>) -> Vec<Route> {
+        self.unwritten.retain(|(said, _)| routes.contains(said));
+        for route in &mut routes {
+            if let Some((_, instead)) = self.unwritten.iter().find(|(said, _)| said == route) {
+                *route = instead.clone();
+            }
+        }
+        routes
     }
 
     /// The routes in force with this one among them.
@@ -164,7 +208,7 @@ impl RouteTable {
         }
     }
 
-    pub(crate) fn details(&self, models: &Models) -> Vec<RouteDetails> {
+    pub(crate) fn details(&self, models: &Models, now: Instant) -> Vec<RouteDetails> {
         let arm = |arm: &Arm| {
             let serving = models.get(&arm.model).and_then(|managed| managed.serving(&arm.version));
             ArmDetails { version: serving.map(|deployment| deployment.info.version) }
@@ -173,6 +217,7 @@ impl RouteTable {
             arms: router.route.arms.iter().map(arm).collect(),
             route: router.route.clone(),
             fault: self.fault.clone(),
+            canary: self.canary_details(router, now),
         };
         self.routers.values().map(details).collect()
     }

@@ -1,23 +1,27 @@
 //! Which arm of a route a request goes to, and which routes can be: the same key gets the same arm for ever.
 
+pub mod canary;
 mod check;
 mod passage;
 mod split;
+pub mod tally;
 mod weight;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use self::canary::Canary;
 pub(crate) use self::check::{check, check_version};
 pub(crate) use self::passage::Passage;
 use self::split::Split;
+use self::tally::Tally;
 pub use self::weight::Weight;
 use crate::metrics::ArmMetrics;
 use crate::prediction::{ArmName, PredictionId};
 use crate::request::VersionSelector;
 
 /// A served name whose requests go to one of several models or versions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     pub name: String,
     pub policy: Policy,
@@ -26,6 +30,8 @@ pub struct Route {
     pub salt: String,
     /// The first is the control: the others must be usable by its clients.
     pub arms: Vec<Arm>,
+    /// Where the policy is one. The arms' weights are those of its stage.
+    pub canary: Option<Canary>,
 }
 
 /// One of those that a route's requests go to.
@@ -44,6 +50,8 @@ pub struct Arm {
 pub enum Policy {
     /// By weight and key.
     Split,
+    /// As a split, whose second arm grows by itself while it is as good as the first.
+    Canary,
     /// The first that serves and does not refuse.
     Fallback,
 }
@@ -78,6 +86,8 @@ pub(crate) struct Router {
 pub(crate) struct ArmHandles {
     pub(crate) name: Arc<ArmName>,
     pub(crate) metrics: Arc<ArmMetrics>,
+    /// Where a running canary wants to know.
+    pub(crate) tally: Option<Arc<Tally>>,
 }
 
 /// Where requests name their key, as a header or as metadata.
@@ -91,7 +101,7 @@ impl Route {
     /// # Errors
     /// There is no such arm, or the policy has no weights.
     pub fn with_weight(&self, arm: &str, weight: Weight) -> Result<Route, String> {
-        if self.policy != Policy::Split {
+        if self.policy == Policy::Fallback {
             return Err(format!(
                 "route '{}' has no weights: its policy is {}; set its arms in another order instead",
                 self.name,
@@ -105,6 +115,10 @@ impl Route {
                 self.arm_names()
             ));
         };
+        if self.policy == Policy::Canary {
+            let weighed = self.with_canary_weight(index, weight);
+            return weighed.map_err(|why| format!("route '{}' {why}", self.name));
+        }
         let before: Vec<Weight> = self.arms.iter().map(|arm| arm.weight).collect();
         let mut route = self.clone();
         for (arm, weight) in route.arms.iter_mut().zip(weight::with(&before, index, weight)) {
@@ -134,11 +148,12 @@ impl Arm {
 // === impl Policy ===
 
 impl Policy {
-    pub const ALL: [Policy; 2] = [Policy::Split, Policy::Fallback];
+    pub const ALL: [Policy; 3] = [Policy::Split, Policy::Canary, Policy::Fallback];
 
     pub fn name(self) -> &'static str {
         match self {
             Policy::Split => "split",
+            Policy::Canary => "canary",
             Policy::Fallback => "fallback",
         }
     }
@@ -184,11 +199,13 @@ impl Keyed for Unkeyed {
 
 impl Router {
     pub(crate) fn new(route: Route) -> Router {
+        let is_judged = route.running_canary().is_some();
         let handles = |arm: &Arm| {
             let name = ArmName { route: route.name.clone(), arm: arm.name.clone() };
             let metrics = Arc::new(ArmMetrics::new(&name));
             metrics.weight.set(arm.weight.share());
-            ArmHandles { name: Arc::new(name), metrics }
+            let tally = is_judged.then(|| Arc::new(Tally::new()));
+            ArmHandles { name: Arc::new(name), metrics, tally }
         };
         let arms = route.arms.iter().map(handles).collect();
         Router { split: Split::new(&route), arms, route }

@@ -1,8 +1,11 @@
 //! What operators ask about routes, over gRPC and as JSON: the same names in both.
 
+mod canary;
+
 use gristmill_engine::control::{Control, RouteDetails};
 use gristmill_engine::error::InferError;
 use gristmill_engine::request::VersionSelector;
+use gristmill_engine::routing::canary::Canary;
 use gristmill_engine::routing::{Arm, KeySource, Policy, Route, Weight};
 use gristmill_proto::admin as pb;
 use gristmill_proto::admin::routes_server::Routes as RoutesService;
@@ -69,7 +72,8 @@ impl RoutesAdmin {
 
 /// A route as an operator writes it.
 fn read(route: pb::Route) -> Result<Route, String> {
-    let pb::Route { name, policy, key, salt, arms, .. } = route;
+    let pb::Route { name, policy, key, salt, arms, canary, .. } = route;
+    let policy = if policy.is_empty() { Policy::Split } else { parse_policy(&policy)? };
     let arm = |arm: pb::Arm| {
         let pb::Arm { name, model, version, label, weight, .. } = arm;
         let version = match (version, label) {
@@ -78,6 +82,11 @@ fn read(route: pb::Route) -> Result<Route, String> {
             (version, label) if label.is_empty() => VersionSelector::Number(version),
             _ => return Err(format!("arm '{name}' has a version and a label: give one of the two")),
         };
+        if policy == Policy::Canary && weight != 0.0 {
+            return Err(format!(
+                "weight of arm '{name}' is {weight}: with policy canary its steps say the weights, leave it out"
+            ));
+        }
         let weight = Weight::from_percent(weight).map_err(|why| format!("weight of arm '{name}' {why}"))?;
         let mut arm = Arm { name, model, version, weight };
         if arm.name.is_empty() {
@@ -85,17 +94,23 @@ fn read(route: pb::Route) -> Result<Route, String> {
         }
         Ok(arm)
     };
-    Ok(Route {
-        policy: if policy.is_empty() { Policy::Split } else { parse_policy(&policy)? },
+    let canary = match canary {
+        Some(canary) => Some(canary::read(canary)?),
+        None => (policy == Policy::Canary).then(Canary::default),
+    };
+    let route = Route {
+        policy,
         key: if key.is_empty() { KeySource::Header } else { KeySource::parse(&key)? },
         salt: if salt.is_empty() { name.clone() } else { salt },
         arms: arms.into_iter().map(arm).collect::<Result<_, String>>()?,
+        canary,
         name,
-    })
+    };
+    Ok(route.weighed_by_canary())
 }
 
 fn message(details: RouteDetails) -> pb::Route {
-    let RouteDetails { route, arms, fault } = details;
+    let RouteDetails { route, arms, fault, canary: details } = details;
     let arm = |(arm, serving): (Arm, gristmill_engine::control::ArmDetails)| {
         let (version, label) = match arm.version {
             VersionSelector::Default => (0, String::new()),
@@ -118,6 +133,7 @@ fn message(details: RouteDetails) -> pb::Route {
         salt: route.salt,
         arms: route.arms.into_iter().zip(arms).map(arm).collect(),
         fault: fault.unwrap_or_default(),
+        canary: route.canary.map(|canary| canary::message(canary, details)),
     }
 }
 
@@ -133,14 +149,18 @@ pub(crate) fn route_json(route: &pb::Route) -> Value {
             "serving_version": arm.serving_version,
         })
     };
-    json!({
+    let mut json = json!({
         "name": route.name,
         "policy": route.policy,
         "key": route.key,
         "salt": route.salt,
         "arms": route.arms.iter().map(arm).collect::<Value>(),
         "fault": route.fault,
-    })
+    });
+    if let Some(canary) = &route.canary {
+        json["canary"] = canary::to_json(canary);
+    }
+    json
 }
 
 #[tonic::async_trait]

@@ -1,5 +1,7 @@
 //! The handlers of `/v1/admin/routes`: routes as JSON, with the names of `gristmill.v1.Routes`.
 
+mod canary;
+
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
@@ -10,6 +12,7 @@ use gristmill_proto::admin::{Arm, Route};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::canary::SetCanary;
 use super::Door;
 use super::admin::read;
 use super::reply::{self, Refusal};
@@ -29,6 +32,7 @@ struct SetRoute {
     salt: String,
     #[serde(default)]
     arms: Vec<SetArm>,
+    canary: Option<SetCanary>,
 }
 
 #[derive(Deserialize)]
@@ -66,13 +70,14 @@ pub(super) async fn show(State(door): State<Arc<Door>>, Path(route): Path<String
 pub(super) async fn set(State(door): State<Arc<Door>>, Path(name): Path<String>, request: Request) -> Answer {
     let expected =
         "{\"arms\": [{\"name\": \"control\", \"model\": \"digits\", \"version\": 1, \"weight\": 100}]}";
-    let SetRoute { policy, key, salt, arms } = read(&door, request, expected).await?;
+    let SetRoute { policy, key, salt, arms, canary } = read(&door, request, expected).await?;
     let arm = |arm: SetArm| {
         let SetArm { name, model, version, label, weight } = arm;
         Arm { name, model, version, label, weight, ..Arm::default() }
     };
     let arms = arms.into_iter().map(arm).collect();
-    answer(admin(&door).set(Route { name, policy, key, salt, arms, ..Route::default() }).await)
+    let canary = canary.map(SetCanary::message);
+    answer(admin(&door).set(Route { name, policy, key, salt, arms, canary, ..Route::default() }).await)
 }
 
 pub(super) async fn promote(

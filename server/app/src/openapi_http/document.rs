@@ -162,7 +162,7 @@ fn body_schema(takes: Takes) -> Option<(Value, bool)> {
             "version": {"type": "integer", "minimum": 0, "description": "0 takes the label away"},
         })),
         Takes::Route => optional(json!({
-            "policy": {"type": "string", "enum": ["split", "fallback"]},
+            "policy": {"type": "string", "enum": ["split", "canary", "fallback"]},
             "key": {"type": "string", "description": "header, request_id or parameter:NAME"},
             "salt": {"type": "string"},
             "arms": {"type": "array", "items": {
@@ -175,6 +175,22 @@ fn body_schema(takes: Takes) -> Option<(Value, bool)> {
                     "label": {"type": "string"},
                     "weight": {"type": "number", "minimum": 0, "maximum": 100, "description": "percent"},
                 },
+            }},
+            "canary": {"type": "object", "properties": {
+                "steps": {"type": "array", "items": {
+                    "type": "object",
+                    "required": ["percent"],
+                    "properties": {
+                        "percent": {"type": "number", "minimum": 0, "maximum": 100},
+                        "time_s": {"type": "number", "minimum": 0},
+                        "requests": {"type": "integer", "minimum": 0},
+                    },
+                }},
+                "error_rate_increase_max": {"type": "number", "minimum": 0, "maximum": 1},
+                "error_rate_max": {"type": "number", "minimum": 0, "maximum": 1},
+                "p50_ratio_max": {"type": "number"},
+                "p99_ratio_max": {"type": "number"},
+                "confidence": {"type": "number", "minimum": 0.5, "maximum": 0.999999},
             }},
         })),
         Takes::Promotion => optional(json!({

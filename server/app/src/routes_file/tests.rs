@@ -1,6 +1,7 @@
 //! What `routes.toml` may say, what it says again when it is written, and when it is taken for whole.
 
 use expect_test::{Expect, expect};
+use gristmill_engine::routing::canary::Stage;
 
 use super::*;
 
@@ -37,10 +38,10 @@ fn everything_can_be_said_and_is_written_as_it_was_read() {
     check(
         EVERYTHING,
         expect![[r#"
-        Route { name: "a b\u{7f}", policy: Fallback, key: RequestId, salt: "a b\u{7f}", arms: [Arm { name: "digits", model: "digits", version: Default, weight: Weight(0) }, Arm { name: "digits@2", model: "digits", version: Number(2), weight: Weight(0) }] }
-        Route { name: "checkout", policy: Split, key: Parameter("user_id"), salt: "checkout-2026", arms: [Arm { name: "control", model: "diabetes", version: Number(1), weight: Weight(8999) }, Arm { name: "candidate", model: "diabetes", version: Label("next"), weight: Weight(1001) }] }
-        Route { name: "short", policy: Split, key: Header, salt: "short", arms: [Arm { name: "digits", model: "digits", version: Default, weight: Weight(10000) }] }
-    "#]],
+            Route { name: "a b\u{7f}", policy: Fallback, key: RequestId, salt: "a b\u{7f}", arms: [Arm { name: "digits", model: "digits", version: Default, weight: Weight(0) }, Arm { name: "digits@2", model: "digits", version: Number(2), weight: Weight(0) }], canary: None }
+            Route { name: "checkout", policy: Split, key: Parameter("user_id"), salt: "checkout-2026", arms: [Arm { name: "control", model: "diabetes", version: Number(1), weight: Weight(8999) }, Arm { name: "candidate", model: "diabetes", version: Label("next"), weight: Weight(1001) }], canary: None }
+            Route { name: "short", policy: Split, key: Header, salt: "short", arms: [Arm { name: "digits", model: "digits", version: Default, weight: Weight(10000) }], canary: None }
+        "#]],
     );
     let routes = text::parse(EVERYTHING).unwrap();
     assert_eq!(text::parse(&text::write(&routes)).unwrap(), routes);
@@ -81,15 +82,15 @@ fn faults_say_what_was_expected() {
     check(
         "[routes.r]\nweight = 3\narms = []",
         expect![[r#"
-        TOML parse error at line 2, column 1
-          |
-        2 | weight = 3
-          | ^^^^^^
-        unknown field `weight`, expected one of `policy`, `key`, `salt`, `arms`"#]],
+            TOML parse error at line 2, column 1
+              |
+            2 | weight = 3
+              | ^^^^^^
+            unknown field `weight`, expected one of `policy`, `key`, `salt`, `arms`, `canary`"#]],
     );
     check(
         "[routes.r]\npolicy = \"bandit\"\narms = []",
-        expect![[r#"routes.r: policy is "bandit": expected split or fallback"#]],
+        expect![[r#"routes.r: policy is "bandit": expected split or canary or fallback"#]],
     );
     check(
         "[routes.r]\nkey = \"cookie\"\narms = []",
@@ -102,6 +103,87 @@ fn faults_say_what_was_expected() {
     check(
         "[routes.r]\narms = [{ model = \"m\", version = 1, label = \"stable\" }]",
         expect!["routes.r.arms[0].label stands beside a version: give one of the two"],
+    );
+}
+
+#[test]
+fn a_canary_keeps_its_plan_and_its_stage() {
+    let text = r#"
+[routes.r]
+policy = "canary"
+arms = [{ model = "m", version = 1 }, { model = "m", version = 2 }]
+[routes.r.canary]
+steps = [{ percent = 0.5, time = "90s" }, { percent = 20, requests = 50 }, { percent = 100 }]
+p50_ratio_max = 1.25
+stage = "running"
+step = 2
+"#;
+    let routes = text::parse(text).unwrap();
+    assert_eq!(routes[0].arms[1].weight.percent(), 20.0, "the weights are the step's");
+    let again = |routes: &[Route]| text::parse(&text::write(routes)).unwrap();
+    assert_eq!(again(&routes), routes);
+    expect![[r##"
+        # Written by `gristmill routes`. What is edited here is taken over at once.
+
+        [routes."r"]
+        policy = "canary"
+        key = "header"
+        salt = "r"
+        arms = [
+            { name = "m@1", model = "m", version = 1 },
+            { name = "m@2", model = "m", version = 2 },
+        ]
+        [routes."r".canary]
+        steps = [
+            { percent = 0.5, time = "1m 30s", requests = 1000 },
+            { percent = 20, time = "10m", requests = 50 },
+            { percent = 100 },
+        ]
+        error_rate_increase_max = 0.001
+        error_rate_max = 1
+        p50_ratio_max = 1.25
+        p99_ratio_max = 2
+        confidence = 0.99
+        stage = "running"
+        step = 2
+    "##]]
+    .assert_eq(&text::write(&routes));
+    let back = routes[0].clone().with_stage(Stage::RolledBack { why: "it \"failed\"\n".into() });
+    assert_eq!(again(std::slice::from_ref(&back)), [back]);
+    let done = routes[0].clone().with_stage(Stage::Done);
+    assert_eq!(again(std::slice::from_ref(&done)), [done]);
+    let usual = text::parse("[routes.r]\npolicy = \"canary\"\narms = [{ model = \"m\" }, { model = \"n\" }]")
+        .unwrap();
+    assert_eq!(usual[0].arms[1].weight.percent(), 1.0, "a plan need not be said");
+}
+
+#[test]
+fn faults_of_a_canary_say_where_they_are() {
+    let canary = |text: &str| {
+        format!(
+            "[routes.r]\npolicy = \"canary\"\narms = [{{ model = \"m\" }}, {{ model = \"n\" }}]\n[routes.r.canary]\n{text}"
+        )
+    };
+    check(
+        &canary("steps = [{ percent = 101 }]"),
+        expect!["routes.r.canary.steps[0].percent is 101: expected a percentage from 0 to 100"],
+    );
+    check(
+        &canary("steps = [{ percent = 1, time = \"soon\" }]"),
+        expect![[r#"routes.r.canary.steps[0].time is "soon": expected a duration such as "10m""#]],
+    );
+    check(
+        &canary("stage = \"paused\""),
+        expect![[r#"routes.r.canary.stage is "paused": expected running, rolled_back or done"#]],
+    );
+    check(
+        &canary("stage = \"done\"\nstep = 1"),
+        expect!["routes.r.canary.step belongs to stage running, not to done"],
+    );
+    check(&canary("step = 0"), expect!["routes.r.canary.step is 0: expected 1 for the first"]);
+    check(
+        "[routes.r]\npolicy = \"canary\"\narms = [{ model = \"m\", weight = 90 }, { model = \"n\" }]",
+        expect!["routes.r.arms[0].weight: with policy canary its steps say the weights, leave it out"],
     );
 }
 

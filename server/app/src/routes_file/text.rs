@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use gristmill_engine::request::VersionSelector;
+use gristmill_engine::routing::canary::Canary;
 use gristmill_engine::routing::{Arm, KeySource, Policy, Route, Weight};
 use serde::Deserialize;
+
+use super::canary::{self, RawCanary};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +24,7 @@ struct RawRoute {
     key: Option<String>,
     salt: Option<String>,
     arms: Vec<RawArm>,
+    canary: Option<RawCanary>,
 }
 
 #[derive(Deserialize)]
@@ -50,10 +54,22 @@ fn route(name: String, raw: RawRoute) -> Result<Route, String> {
         None => KeySource::Header,
         Some(key) => KeySource::parse(key).map_err(|why| format!("{field}: {why}"))?,
     };
+    if policy == Policy::Canary
+        && let Some(index) = raw.arms.iter().position(|arm| arm.weight.is_some())
+    {
+        return Err(format!(
+            "{field}.arms[{index}].weight: with policy canary its steps say the weights, leave it out"
+        ));
+    }
     let arms = raw.arms.into_iter().enumerate();
     let arms = arms.map(|(index, raw)| arm(raw).map_err(|why| format!("{field}.arms[{index}].{why}")));
     let arms = arms.collect::<Result<_, String>>()?;
-    Ok(Route { salt: raw.salt.unwrap_or_else(|| name.clone()), name, policy, key, arms })
+    let canary = match raw.canary {
+        Some(raw) => Some(canary::read(raw).map_err(|why| format!("{field}.canary.{why}"))?),
+        None => (policy == Policy::Canary).then(Canary::default),
+    };
+    let route = Route { salt: raw.salt.unwrap_or_else(|| name.clone()), name, policy, key, arms, canary };
+    Ok(route.weighed_by_canary())
 }
 
 fn arm(raw: RawArm) -> Result<Arm, String> {
@@ -84,7 +100,7 @@ pub(super) fn write(routes: &[Route]) -> String {
     let mut text =
         String::from("# Written by `gristmill routes`. What is edited here is taken over at once.\n");
     for route in routes {
-        let Route { name, policy, key, salt, arms } = route;
+        let Route { name, policy, key, salt, arms, canary } = route;
         let key = quoted(&key.to_string());
         let written = write!(
             text,
@@ -107,12 +123,15 @@ pub(super) fn write(routes: &[Route]) -> String {
             text += " },\n";
         }
         text += "]\n";
+        if let Some(canary) = canary {
+            canary::write(&mut text, name, canary);
+        }
     }
     text
 }
 
 /// As a basic string of TOML, which is one of JSON with U+007F escaped too.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let json = serde_json::to_string(text).expect("a string is JSON; this is a bug");
     json.replace('\u{7f}', "\\u007f")
 }

@@ -9,7 +9,7 @@ use crate::deployment::{Admitted, Deployment, Refused};
 use crate::error::InferError;
 use crate::prediction::PredictionId;
 use crate::request::{Query, VersionSelector};
-use crate::routing::{Arm, Keyed, Passage, Policy, Router, check_version};
+use crate::routing::{Arm, Keyed, Passage, Policy, Route, Router, check_version};
 
 /// What the catalog shows of routes.
 #[derive(Default)]
@@ -113,8 +113,8 @@ impl ServedRoute {
         let prediction_id = PredictionId::next();
         let begin = |index: usize| Passage::begin(router.arm(index), prediction_id, now);
         match router.route.policy {
-            Policy::Split => {
-                let index = router.choose(request, prediction_id);
+            Policy::Split | Policy::Canary => {
+                let index = stand_in(&router.route, arms, router.choose(request, prediction_id));
                 let passage = begin(index);
                 let admitted = match &arms[index] {
                     Ok(deployment) => deployment.submit(query, now, None),
@@ -152,6 +152,12 @@ impl ServedRoute {
             ServedRoute::Faulty { reason } => Err(InferError::Unavailable(reason.clone())),
         }
     }
+}
+
+/// Who takes what an arm is to get: while the candidate of a canary does not serve, the control.
+fn stand_in(route: &Route, arms: &[Target], index: usize) -> usize {
+    let is_spared = route.policy == Policy::Canary && arms[index].is_err() && arms[0].is_ok();
+    if is_spared { 0 } else { index }
 }
 
 fn finish(

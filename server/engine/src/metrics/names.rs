@@ -243,6 +243,20 @@ pub const ROUTE_WEIGHT: Metric = Metric {
     labels: &["route", "arm"],
     help: "Share of the route's keys that the arm is to get; 0 for the arms of a fallback",
 };
+pub const CANARY_STEP: Metric = Metric {
+    name: "gristmill_canary_step",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &["route"],
+    help: "Step of the route's canary, from 1; 0 when its candidate was taken back",
+};
+pub const CANARY_DECISIONS: Metric = Metric {
+    name: "gristmill_canary_decisions_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["route", "decision"],
+    help: "What was decided of the route's canary: forward, back or done",
+};
 
 /// The metrics of this crate, in the order of `/metrics`' documentation.
 pub const METRICS: &[Metric] = &[
@@ -276,4 +290,6 @@ pub const METRICS: &[Metric] = &[
     ROUTE_REQUESTS,
     ROUTE_REQUEST_SECONDS,
     ROUTE_WEIGHT,
+    CANARY_STEP,
+    CANARY_DECISIONS,
 ];

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::canary::check_canary;
 use super::{Arm, Policy, Route, Weight, weight};
 use crate::request::VersionSelector;
 
@@ -42,7 +43,7 @@ pub(crate) fn check(
         }
         is_known(arm).map_err(of_arm)?;
     }
-    check_weights(route).map_err(of_route)
+    check_canary(route).and_then(|()| check_weights(route)).map_err(of_route)
 }
 
 fn check_weights(route: &Route) -> Result<(), String> {
@@ -56,7 +57,7 @@ fn check_weights(route: &Route) -> Result<(), String> {
         Policy::Fallback if sum != Weight::default() => {
             Err("has weights: with policy fallback the order of the arms counts alone, leave them out".into())
         }
-        Policy::Split | Policy::Fallback => Ok(()),
+        Policy::Split | Policy::Canary | Policy::Fallback => Ok(()),
     }
 }
 

@@ -23,6 +23,7 @@ fn route(salt: &str, percentages: &[f64]) -> Route {
         key: KeySource::Header,
         salt: salt.into(),
         arms: percentages.iter().enumerate().map(arm).collect(),
+        canary: None,
     }
 }
 

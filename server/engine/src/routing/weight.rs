@@ -29,6 +29,12 @@ impl Weight {
         f64::from(self.0) / 100.0
     }
 
+    /// What is left of everything.
+    #[must_use]
+    pub fn rest(self) -> Weight {
+        Weight(Weight::ALL.0.saturating_sub(self.0))
+    }
+
     /// From 0 to 1.
     pub(super) fn share(self) -> f64 {
         f64::from(self.0) / f64::from(Weight::ALL.0)

@@ -35,6 +35,7 @@ fn split(percent_of_new: f64) -> Route {
         key: KeySource::Header,
         salt: "salt".into(),
         arms: vec![arm("old", 1, 100.0 - percent_of_new), arm("new", 2, percent_of_new)],
+        canary: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A repository in memory, a runtime whose versions do what they are told, and an engine that follows them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use gristmill_engine::backend::{Artifact, Backend, Instance, Model, Placement};
 use gristmill_engine::control::{Control, ControlError, Following, Loop};
 use gristmill_engine::engine::{Engine, IndexEntry};
-use gristmill_engine::error::{InferError, LoadError};
+use gristmill_engine::error::{InferError, LoadError, RunError};
 use gristmill_engine::reconcile::Options;
 use gristmill_engine::registry::{
     Desired, DesiredModel, DesiredRoutes, Lifecycle, ModelSettings, Registry, RegistryError, SourceState,
@@ -25,6 +26,8 @@ use gristmill_engine::tuning::Tuning;
 pub(crate) enum Contents {
     /// `y = x + so much`.
     Adds(i32),
+    /// `y = x`, and a row that holds this fails.
+    FailsOn(i32),
     Damaged,
     PanicsInLoad,
     PanicsInInstance,
@@ -43,6 +46,7 @@ struct Repository {
     shelf: Arc<Mutex<Shelf>>,
     lifecycle: Lifecycle,
     routes: Arc<Mutex<DesiredRoutes>>,
+    is_read_only: Arc<AtomicBool>,
 }
 
 pub(crate) struct World {
@@ -100,8 +104,12 @@ impl World {
         options: Options,
         versions: [(u64, Contents); N],
     ) -> World {
-        let repository =
-            Repository { shelf: Arc::default(), lifecycle, routes: Arc::new(Mutex::new(routes)) };
+        let repository = Repository {
+            shelf: Arc::default(),
+            lifecycle,
+            routes: Arc::new(Mutex::new(routes)),
+            is_read_only: Arc::default(),
+        };
         for (version, contents) in versions {
             repository.put(version, contents, SourceState::Complete);
         }
@@ -129,6 +137,11 @@ impl World {
     pub(crate) fn put_routes(&self, routes: DesiredRoutes) {
         *self.repository.routes.lock().unwrap() = routes;
         self.control.look();
+    }
+
+    /// Whether it refuses to keep what operators or canaries change.
+    pub(crate) fn make_read_only(&self, is_read_only: bool) {
+        self.repository.is_read_only.store(is_read_only, Ordering::Relaxed);
     }
 
     /// What it says of them.
@@ -244,6 +257,9 @@ impl Registry for Repository {
     }
 
     fn keep_routes(&mut self, routes: &[Route]) -> Result<(), ControlError> {
+        if self.is_read_only.load(Ordering::Relaxed) {
+            return Err(ControlError::Refused("the repository cannot be written to".into()));
+        }
         *self.routes.lock().unwrap() = DesiredRoutes::Read(routes.to_vec());
         Ok(())
     }
@@ -255,6 +271,7 @@ impl Backend for Repository {
             self.shelf.lock().unwrap().get(&artifact.version).map(|(contents, ..)| contents.clone());
         match contents {
             Some(Contents::Adds(added)) => Ok(Box::new(adds(added))),
+            Some(Contents::FailsOn(value)) => Ok(Box::new(fails_on(value))),
             Some(Contents::Waits(gate, added)) => {
                 gate.pass();
                 Ok(Box::new(adds(added)))
@@ -278,6 +295,16 @@ fn adds(added: i32) -> FakeBackend {
         let values = input.data.as_chunks().0.iter().map(|&bytes| i32::from_le_bytes(bytes));
         let data: Vec<u8> = values.flat_map(|value| value.wrapping_add(added).to_le_bytes()).collect();
         Ok(vec![Tensor::new(DType::Int32, input.shape, data.into()).unwrap()])
+    })
+}
+
+fn fails_on(value: i32) -> FakeBackend {
+    FakeBackend::checked_identity(DType::Int32, &[1], move |input| {
+        let mut values = input.data.as_chunks().0.iter().map(|&bytes| i32::from_le_bytes(bytes));
+        match values.any(|found| found == value) {
+            true => Err(RunError::Failed(format!("{value} is more than it can bear"))),
+            false => Ok(()),
+        }
     })
 }
 

@@ -1,0 +1,103 @@
+//! The table `canary` of a route in `routes.toml`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use gristmill_engine::routing::Weight;
+use gristmill_engine::routing::canary::{Canary, Gates, Plan, Stage, Step};
+use serde::Deserialize;
+
+use super::text::quoted;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCanary {
+    steps: Option<Vec<RawStep>>,
+    error_rate_increase_max: Option<f64>,
+    error_rate_max: Option<f64>,
+    p50_ratio_max: Option<f64>,
+    p99_ratio_max: Option<f64>,
+    confidence: Option<f64>,
+    stage: Option<String>,
+    step: Option<u64>,
+    why: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStep {
+    percent: f64,
+    time: Option<String>,
+    requests: Option<u64>,
+}
+
+/// # Errors
+/// The text begins with the field that is at fault.
+pub(super) fn read(raw: RawCanary) -> Result<Canary, String> {
+    let Plan { steps, gates, confidence } = Plan::default();
+    let steps = match raw.steps {
+        None => steps,
+        Some(raw) => {
+            let steps = raw.into_iter().enumerate();
+            let steps = steps.map(|(index, raw)| step(raw).map_err(|why| format!("steps[{index}].{why}")));
+            steps.collect::<Result<_, _>>()?
+        }
+    };
+    let gates = Gates {
+        error_rate_increase_max: raw.error_rate_increase_max.unwrap_or(gates.error_rate_increase_max),
+        error_rate_max: raw.error_rate_max.unwrap_or(gates.error_rate_max),
+        p50_ratio_max: raw.p50_ratio_max.unwrap_or(gates.p50_ratio_max),
+        p99_ratio_max: raw.p99_ratio_max.unwrap_or(gates.p99_ratio_max),
+    };
+    let stage = Stage::read(raw.stage.as_deref().unwrap_or("running"), raw.step, raw.why)?;
+    Ok(Canary { plan: Plan { steps, gates, confidence: raw.confidence.unwrap_or(confidence) }, stage })
+}
+
+fn step(raw: RawStep) -> Result<Step, String> {
+    let weight = Weight::from_percent(raw.percent).map_err(|why| format!("percent {why}"))?;
+    let usual = Step::to(weight);
+    let time_min = match raw.time {
+        None => usual.time_min,
+        Some(text) => humantime::parse_duration(&text)
+            .map_err(|_error| format!("time is \"{text}\": expected a duration such as \"10m\""))?,
+    };
+    Ok(Step { weight, time_min, requests_min: raw.requests.unwrap_or(usual.requests_min) })
+}
+
+/// What [`read`] reads back as the same canary.
+pub(super) fn write(text: &mut String, route: &str, canary: &Canary) {
+    let Canary { plan: Plan { steps, gates, confidence }, stage } = canary;
+    let step = |step: &Step| {
+        let percent = step.weight;
+        match step.weight {
+            Weight::ALL => format!("    {{ percent = {percent} }},\n"),
+            _ => format!(
+                "    {{ percent = {percent}, time = \"{}\", requests = {} }},\n",
+                duration(step.time_min),
+                step.requests_min
+            ),
+        }
+    };
+    let steps: String = steps.iter().map(step).collect();
+    let written = write!(
+        text,
+        "[routes.{}.canary]\nsteps = [\n{steps}]\nerror_rate_increase_max = {}\nerror_rate_max = {}\n\
+         p50_ratio_max = {}\np99_ratio_max = {}\nconfidence = {confidence}\nstage = {}\n",
+        quoted(route),
+        gates.error_rate_increase_max,
+        gates.error_rate_max,
+        gates.p50_ratio_max,
+        gates.p99_ratio_max,
+        quoted(stage.name()),
+    );
+    written.expect("writing to a string does not fail; this is a bug");
+    match stage {
+        Stage::Running { step } => *text += &format!("step = {}\n", step + 1),
+        Stage::RolledBack { why } => *text += &format!("why = {}\n", quoted(why)),
+        Stage::Done => {}
+    }
+}
+
+fn duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}

@@ -1,0 +1,182 @@
+//! Canaries of real models in the real program: a failing one is taken back, a good one reaches everything, and a
+//! killed server goes on where it was. How fast a version is counts for nothing here.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{Repository, Server, check_fault, request};
+use expect_test::expect;
+
+const ANY_SPEED: [&str; 4] = ["--p50-ratio-max", "1e9", "--p99-ratio-max", "1e9"];
+
+fn set(server: &Server, candidate: &str, steps: &[&str]) -> Result<String, String> {
+    let candidate = format!("candidate={candidate}");
+    let mut arguments = vec!["set", "risk", "--policy", "canary", "--arm", "control=diabetes@1", "--arm"];
+    arguments.push(&candidate);
+    arguments.extend(steps.iter().flat_map(|step| ["--step", step]));
+    arguments.extend(ANY_SPEED);
+    server.routes(&arguments)
+}
+
+/// Sends requests with other and other keys, whatever becomes of them, until the canary is where `is_there`.
+fn ask_until(server: &Server, is_there: impl Fn(&Value) -> bool) -> Value {
+    let body = json!({"inputs": [{"name": "measurements", "shape": [1, 10], "datatype": "FP32", "data": vec![0.5; 10]}]});
+    for key in 0.. {
+        let header = format!("X-Routing-Key: {key}\r\n");
+        request(&server.http, "POST", "/v2/models/risk/infer", &header, &body.to_string()).unwrap();
+        if key % 20 == 0 {
+            let canary = server.show();
+            if is_there(&canary) {
+                return canary;
+            }
+        }
+    }
+    unreachable!("the loop does not end")
+}
+
+impl Server {
+    fn show(&self) -> Value {
+        let (status, _, answer) = self.get("/v1/admin/routes/risk");
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str::<Value>(&answer).unwrap()["canary"].take()
+    }
+
+    fn arms_of_20_keys(&self) -> Vec<String> {
+        (0..20).map(|key| self.ask("risk", &key.to_string())[0].clone()).collect()
+    }
+}
+
+#[test]
+fn a_failing_candidate_is_taken_back_and_stays_so() {
+    let repository = Repository::new();
+    // The same weights as the control, under an SLO that nothing can keep: it fails every request.
+    let models = repository.root.path().join("models");
+    let hurried = models.join("hurried/1");
+    fs::create_dir_all(&hurried).unwrap();
+    fs::copy(models.join("diabetes/1/model.onnx"), hurried.join("model.onnx")).unwrap();
+    fs::write(hurried.join(".complete"), "").unwrap();
+    fs::write(models.join("hurried/model.toml"), "slo = \"1ns\"\n").unwrap();
+    let server = repository.serve();
+    while server.get("/v2/models/hurried/ready").0 != 200 {
+        std::thread::yield_now();
+    }
+    set(&server, "hurried", &["50:0s:1000", "100"]).unwrap();
+    let back = ask_until(&server, |canary| canary["stage"] != "running");
+    assert_eq!(back["stage"], "rolled_back", "{back}");
+    let why = back["state"].as_str().unwrap();
+    assert!(why.contains(" requests (100.00 %) failed") && why.contains("surely at least"), "{why}");
+    assert!(back["events"][1]["why"] == why && back["events"][1]["what"] == "taken back", "{back}");
+    let log = fs::read_to_string(repository.log()).unwrap();
+    assert!(log.contains(why), "the numbers are in the log: {log}");
+    let (_, _, metrics) = server.get("/metrics");
+    for line in [
+        r#"gristmill_canary_decisions_total{route="risk",decision="back"} 1"#,
+        r#"gristmill_canary_step{route="risk"} 0"#,
+    ] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+    assert_eq!(server.arms_of_20_keys(), ["control"; 20]);
+    server.kill();
+
+    let server = repository.serve();
+    assert_eq!(server.show()["stage"], "rolled_back");
+    assert!(kept(repository.routes().as_path()).contains(why), "the reason is kept");
+    assert_eq!(server.arms_of_20_keys(), ["control"; 20]);
+    let table = server.routes(&["show", "risk"]).unwrap();
+    assert!(table.contains(&format!("canary: taken back: {why}")), "{table}");
+}
+
+#[test]
+fn a_good_candidate_reaches_everything_and_a_killed_server_goes_on_where_it_was() {
+    let repository = Repository::new();
+    let server = repository.serve();
+    set(&server, "diabetes@2", &["10:0s:50", "50:0s:50", "100"]).unwrap();
+    let second = ask_until(&server, |canary| canary["step"] == 2);
+    assert_eq!((&second["stage"], &second["steps"][1]["percent"]), (&json!("running"), &json!(50.0)));
+    let arms = server.arms_of_20_keys();
+    server.kill();
+
+    let server = repository.serve();
+    let resumed = server.show();
+    assert_eq!((&resumed["stage"], &resumed["step"]), (&json!("running"), &json!(2)), "{resumed}");
+    assert_eq!(server.arms_of_20_keys(), arms, "each key has its arm again");
+    ask_until(&server, |canary| canary["stage"] == "done");
+    assert_eq!(server.arms_of_20_keys(), ["candidate"; 20]);
+    assert!(server.routes(&["show", "risk"]).unwrap().contains("canary: done: "));
+    server.kill();
+
+    let server = repository.serve();
+    assert_eq!(server.show()["stage"], "done");
+    assert_eq!(server.arms_of_20_keys(), ["candidate"; 20]);
+}
+
+#[test]
+fn a_canary_is_written_down_whole_and_wrong_ones_are_refused() {
+    let repository = Repository::new();
+    let server = repository.serve();
+    set(&server, "diabetes@2", &["0.5:1h:50", "100"]).unwrap();
+    expect![[r##"
+        # Written by `gristmill routes`. What is edited here is taken over at once.
+
+        [routes."risk"]
+        policy = "canary"
+        key = "header"
+        salt = "risk"
+        arms = [
+            { name = "control", model = "diabetes", version = 1 },
+            { name = "candidate", model = "diabetes", version = 2 },
+        ]
+        [routes."risk".canary]
+        steps = [
+            { percent = 0.5, time = "1h", requests = 50 },
+            { percent = 100 },
+        ]
+        error_rate_increase_max = 0.001
+        error_rate_max = 1
+        p50_ratio_max = 1000000000
+        p99_ratio_max = 1000000000
+        confidence = 0.99
+        stage = "running"
+        step = 1
+    "##]]
+    .assert_eq(&kept(repository.routes().as_path()));
+    server.routes(&["abort", "risk"]).unwrap();
+    assert_eq!(server.show()["state"], "an operator took it back");
+    let before = kept(repository.routes().as_path());
+    check_fault(
+        set(&server, "diabetes@2", &["10", "5", "100"]),
+        expect![
+            "gristmill: route 'risk': its canary: step 2 is at 5 percent, after one at 10: expected more from step to step"
+        ],
+    );
+    check_fault(
+        set(&server, "diabetes@2", &["10", "50"]),
+        expect!["gristmill: route 'risk': its canary: step 2 is the last and at 50 percent: expected 100"],
+    );
+    check_fault(
+        server.routes(&["promote", "risk", "candidate", "--weight", "7"]),
+        expect!["gristmill: route 'risk' has no step at 7 percent: its canary has 0.5, 100"],
+    );
+    check_fault(
+        server.routes(&[
+            "set",
+            "risk",
+            "--policy",
+            "canary",
+            "--arm",
+            "a=diabetes@1:90",
+            "--arm",
+            "b=diabetes@2:10",
+        ]),
+        expect![
+            "gristmill: weight of arm 'a' is 90: with policy canary its steps say the weights, leave it out"
+        ],
+    );
+    assert_eq!(kept(repository.routes().as_path()), before);
+}
+
+fn kept(routes: &Path) -> String {
+    fs::read_to_string(routes).unwrap()
+}

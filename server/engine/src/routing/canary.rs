@@ -1,0 +1,270 @@
+//! When the candidate of a canary gets more requests, waits, or is taken back: pure.
+//!
+//! Each step is judged by itself, from the requests of both arms since it began. A candidate is taken back when a gate
+//! is *surely* broken: when even the bound that favours the candidate is beyond what the gate allows. It goes forward
+//! when the step has lasted long enough, both arms have had enough requests, and what was measured is within every
+//! gate. In between it waits.
+//!
+//! All that may be wrong with that shares one chance of `1 - confidence` (Bonferroni): a candidate that keeps its
+//! bounds is taken back with no greater probability over the whole canary. It is split evenly over the steps and the
+//! gates. Looking again and again at a growing sample would spend it many times over, so a step is looked at when the
+//! candidate has had a quarter more requests than at the last look, and look `k` spends the part `1 / (k (k + 1))`;
+//! these add up to one however long the step lasts (a union bound over geometric epochs: Howard, Ramdas, McAuliffe
+//! and Sekhon, Time-uniform, nonparametric, nonasymptotic confidence sequences, 2021, section 3).
+
+mod bounds;
+mod gates;
+mod stage;
+
+use std::time::Duration;
+
+use self::gates::{GATES, findings};
+pub(in crate::routing) use self::stage::check_canary;
+pub use self::stage::{Canary, Stage};
+use super::Weight;
+use super::tally::ArmEvidence;
+
+/// How a candidate grows, and what it must keep.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Ascending; the last is everything.
+    pub steps: Vec<Step>,
+    pub gates: Gates,
+    /// A candidate that keeps the bounds is taken back with a probability of one minus this at most.
+    pub confidence: f64,
+}
+
+/// A share of the keys, and what is asked before the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub weight: Weight,
+    pub time_min: Duration,
+    /// Of either arm.
+    pub requests_min: u64,
+}
+
+/// Bounds on the candidate beside the control.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gates {
+    /// By how much its share of failed requests may exceed that of the control.
+    pub error_rate_increase_max: f64,
+    /// Whatever the control does.
+    pub error_rate_max: f64,
+    /// How many times the control's median latency its own may be.
+    pub p50_ratio_max: f64,
+    pub p99_ratio_max: f64,
+}
+
+/// What both arms did since the step began.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    pub control: ArmEvidence,
+    pub candidate: ArmEvidence,
+}
+
+/// Where a canary is in its plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The place among the plan's steps, never that of the last.
+    pub step: usize,
+    /// Since the step began.
+    pub elapsed: Duration,
+    /// The last look of this step, from 1; 0 before the first.
+    pub looks: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub verdict: Verdict,
+    /// With the numbers, for people.
+    pub why: String,
+    /// For the next [`Position`].
+    pub looks: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Hold(Wait),
+    /// To the next step.
+    Forward,
+    /// The candidate gets nothing any more.
+    Back,
+    /// The candidate gets everything.
+    Done,
+}
+
+/// What a canary waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// One of the arms does not serve.
+    Version,
+    Time,
+    Requests,
+    /// The measured value is beyond what this gate allows, which may be chance.
+    Gate(&'static str),
+}
+
+/// At fewer requests of the candidate nothing is judged.
+pub const REQUESTS_MIN: u64 = 20;
+/// The requests of one look are so many times those of the look before.
+const LOOKS_APART: f64 = 1.25;
+const STEPS_MAX: usize = 32;
+
+/// Decides what becomes of the candidate now.
+pub fn decide(plan: &Plan, position: Position, evidence: &Evidence) -> Decision {
+    let step = &plan.steps[position.step];
+    let requests = evidence.candidate.requests();
+    let look = look(requests);
+    if look > position.looks {
+        let alpha = plan.chance_of_error(look);
+        let mut broken =
+            findings(&plan.gates, evidence, alpha).into_iter().filter(|finding| finding.is_surely_beyond());
+        if let Some(finding) = broken.next() {
+            return Decision { verdict: Verdict::Back, why: finding.text, looks: look };
+        }
+    }
+    let looks = look.max(position.looks);
+    let hold = |wait, why| Decision { verdict: Verdict::Hold(wait), why, looks };
+    if position.elapsed < step.time_min {
+        let why = format!("the step lasts {:.0?} so far, at least {:?}", position.elapsed, step.time_min);
+        return hold(Wait::Time, why);
+    }
+    for (name, arm) in [("candidate", &evidence.candidate), ("control", &evidence.control)] {
+        if arm.requests() < step.requests_min {
+            let why = format!(
+                "the {name} has had {} requests in this step, at least {} are asked for",
+                arm.requests(),
+                step.requests_min
+            );
+            return hold(Wait::Requests, why);
+        }
+    }
+    let found = findings(&plan.gates, evidence, plan.chance_of_error(looks.max(1)));
+    if let Some(finding) = found.iter().find(|finding| finding.is_beyond()) {
+        return hold(Wait::Gate(finding.gate), finding.text.clone());
+    }
+    let verdict = match plan.steps[position.step + 1].weight {
+        Weight::ALL => Verdict::Done,
+        _ => Verdict::Forward,
+    };
+    let why = found.into_iter().map(|finding| finding.text).collect::<Vec<_>>().join("; ");
+    Decision { verdict, why, looks }
+}
+
+/// The number of the last look that so many requests of the candidate allow, from 1; 0 before the first.
+fn look(requests: u64) -> u32 {
+    match requests < REQUESTS_MIN {
+        true => 0,
+        false => 1 + ((requests as f64 / REQUESTS_MIN as f64).ln() / LOOKS_APART.ln()) as u32,
+    }
+}
+
+// === impl Plan ===
+
+impl Default for Plan {
+    fn default() -> Plan {
+        let step = |percent| Weight::from_percent(percent).map(Step::to);
+        let steps = [1.0, 10.0, 50.0, 100.0].into_iter().map(step).collect::<Result<_, _>>();
+        Plan {
+            steps: steps.expect("these are percentages; this is a bug"),
+            gates: Gates::default(),
+            confidence: 0.99,
+        }
+    }
+}
+
+impl Plan {
+    /// # Errors
+    /// The text says what was expected and what came.
+    pub fn check(&self) -> Result<(), String> {
+        let Plan { steps, gates, confidence } = self;
+        if steps.len() < 2 || steps.len() > STEPS_MAX {
+            return Err(format!(
+                "has {} steps: expected 2 to {STEPS_MAX}, ascending to 100 percent, such as 1, 10, 50 and 100",
+                steps.len()
+            ));
+        }
+        for (index, step) in steps.iter().enumerate() {
+            step.check(index + 1 == steps.len()).map_err(|why| format!("step {} {why}", index + 1))?;
+        }
+        if let Some(index) = steps.windows(2).position(|pair| pair[0].weight >= pair[1].weight) {
+            return Err(format!(
+                "step {} is at {} percent, after one at {}: expected more from step to step",
+                index + 2,
+                steps[index + 1].weight,
+                steps[index].weight
+            ));
+        }
+        let rates = [
+            ("error_rate_increase_max", gates.error_rate_increase_max),
+            ("error_rate_max", gates.error_rate_max),
+        ];
+        for (name, rate) in rates {
+            if !(0.0..=1.0).contains(&rate) {
+                return Err(format!(
+                    "{name} is {rate}: expected a share of requests from 0 to 1, such as 0.01"
+                ));
+            }
+        }
+        for (name, ratio) in [("p50_ratio_max", gates.p50_ratio_max), ("p99_ratio_max", gates.p99_ratio_max)]
+        {
+            if !(ratio > 0.0 && ratio.is_finite()) {
+                return Err(format!(
+                    "{name} is {ratio}: expected a number above 0, such as 1.5; one such as 1e9 allows everything"
+                ));
+            }
+        }
+        if !(0.5..=0.999_999).contains(confidence) {
+            return Err(format!("confidence is {confidence}: expected 0.5 to 0.999999, such as 0.99"));
+        }
+        Ok(())
+    }
+
+    /// That a gate of a step may take at this look.
+    fn chance_of_error(&self, look: u32) -> f64 {
+        let shares = (self.steps.len() - 1) * GATES;
+        (1.0 - self.confidence) / shares as f64 / (f64::from(look) * f64::from(look + 1))
+    }
+}
+
+// === impl Step ===
+
+impl Step {
+    /// What is asked at this weight where nothing else is said.
+    pub fn to(weight: Weight) -> Step {
+        match weight {
+            Weight::ALL => Step { weight, time_min: Duration::ZERO, requests_min: 0 },
+            _ => Step { weight, time_min: Duration::from_secs(600), requests_min: 1000 },
+        }
+    }
+
+    fn check(&self, is_last: bool) -> Result<(), String> {
+        let Step { weight, time_min, requests_min } = *self;
+        match (is_last, weight) {
+            (true, Weight::ALL) if time_min.is_zero() && requests_min == 0 => Ok(()),
+            (true, Weight::ALL) => Err("asks for time or requests at 100 percent, where nothing is left to \
+                                        compare with: leave them out"
+                .into()),
+            (true, _) => Err(format!("is the last and at {weight} percent: expected 100")),
+            (false, _) if weight == Weight::default() => Err("is at 0 percent: expected more".into()),
+            (false, _) if requests_min < REQUESTS_MIN => Err(format!(
+                "asks for {requests_min} requests: expected at least {REQUESTS_MIN}, fewer tell nothing"
+            )),
+            (false, _) => Ok(()),
+        }
+    }
+}
+
+// === impl Gates ===
+
+impl Default for Gates {
+    /// A candidate is cold and gets small batches while its share is small, so it may seem slower than it is.
+    fn default() -> Gates {
+        Gates { error_rate_increase_max: 0.001, error_rate_max: 1.0, p50_ratio_max: 1.5, p99_ratio_max: 2.0 }
+    }
+}
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
