@@ -26,7 +26,8 @@ pub(crate) struct Outbox<'a> {
 /// The answers of one run.
 pub(crate) struct Finished {
     pub(crate) ran: Ran,
-    pub(crate) answers: SmallVec<[FinishedAnswer; 16]>,
+    /// Not in place: answers are some hundred bytes each, and a run's move several times on their way out.
+    pub(crate) answers: Vec<FinishedAnswer>,
 }
 
 pub(crate) struct FinishedAnswer {
@@ -106,7 +107,7 @@ pub(crate) fn send(batches: &mut Vec<Finished>, deployment: &Deployment) {
         }
         deployment.record_run(&ran);
     }
-    deployment.record_answers(latencies.into_iter(), now);
+    deployment.record_answers(latencies.iter().copied(), now);
     service_level.count_all(tally, now);
     answer::deliver(replies, deployment.callers.get());
 }

@@ -304,7 +304,7 @@ impl<'a> Worker<'a> {
         let start = Instant::now();
         let counts: SmallVec<[usize; 64]> = jobs.iter().map(Item::rows).collect();
         let rows = counts.iter().sum();
-        let mut answers: SmallVec<[Outputs; 64]> = SmallVec::new();
+        let mut answers: Vec<Outputs> = Vec::with_capacity(jobs.len());
         if let [job] = jobs {
             answers.push(job.request.outputs().pick(outputs));
         } else {
