@@ -1,5 +1,5 @@
 //! Canaries of real models in the real program: a failing one is taken back, a good one reaches everything, and a
-//! killed server goes on where it was. How fast a version is counts for nothing here.
+//! killed server goes on where it was. Where a version is not slow on purpose, how fast it is counts for nothing.
 
 use std::fs;
 use std::path::Path;
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::{Repository, Server, check_fault, request};
 use expect_test::expect;
 
-const ANY_SPEED: [&str; 4] = ["--p50-ratio-max", "1e9", "--p99-ratio-max", "1e9"];
+const ANY_SPEED: &[&str] = &["--p50-ratio-max", "1e9", "--p99-ratio-max", "1e9"];
 
-fn set(server: &Server, candidate: &str, steps: &[&str]) -> Result<String, String> {
+fn set(server: &Server, candidate: &str, steps: &[&str], bounds: &[&str]) -> Result<String, String> {
     let candidate = format!("candidate={candidate}");
     let mut arguments = vec!["set", "risk", "--policy", "canary", "--arm", "control=diabetes@1", "--arm"];
     arguments.push(&candidate);
     arguments.extend(steps.iter().flat_map(|step| ["--step", step]));
-    arguments.extend(ANY_SPEED);
+    arguments.extend(bounds);
     server.routes(&arguments)
 }
 
@@ -36,6 +36,21 @@ fn ask_until(server: &Server, is_there: impl Fn(&Value) -> bool) -> Value {
     unreachable!("the loop does not end")
 }
 
+/// Serves the control's weights under another name too, with these settings.
+fn serve_beside(repository: &Repository, name: &str, settings: &str) -> Server {
+    let models = repository.root.path().join("models");
+    let version = models.join(name).join("1");
+    fs::create_dir_all(&version).unwrap();
+    fs::copy(models.join("diabetes/1/model.onnx"), version.join("model.onnx")).unwrap();
+    fs::write(version.join(".complete"), "").unwrap();
+    fs::write(models.join(name).join("model.toml"), settings).unwrap();
+    let server = repository.serve();
+    while server.get(&format!("/v2/models/{name}/ready")).0 != 200 {
+        std::thread::yield_now();
+    }
+    server
+}
+
 impl Server {
     fn show(&self) -> Value {
         let (status, _, answer) = self.get("/v1/admin/routes/risk");
@@ -51,18 +66,9 @@ impl Server {
 #[test]
 fn a_failing_candidate_is_taken_back_and_stays_so() {
     let repository = Repository::new();
-    // The same weights as the control, under an SLO that nothing can keep: it fails every request.
-    let models = repository.root.path().join("models");
-    let hurried = models.join("hurried/1");
-    fs::create_dir_all(&hurried).unwrap();
-    fs::copy(models.join("diabetes/1/model.onnx"), hurried.join("model.onnx")).unwrap();
-    fs::write(hurried.join(".complete"), "").unwrap();
-    fs::write(models.join("hurried/model.toml"), "slo = \"1ns\"\n").unwrap();
-    let server = repository.serve();
-    while server.get("/v2/models/hurried/ready").0 != 200 {
-        std::thread::yield_now();
-    }
-    set(&server, "hurried", &["50:0s:1000", "100"]).unwrap();
+    // It fails every request: nothing can keep such an SLO.
+    let server = serve_beside(&repository, "hurried", "slo = \"1ns\"\n");
+    set(&server, "hurried", &["50:0s:1000", "100"], ANY_SPEED).unwrap();
     let back = ask_until(&server, |canary| canary["stage"] != "running");
     assert_eq!(back["stage"], "rolled_back", "{back}");
     let why = back["state"].as_str().unwrap();
@@ -88,11 +94,25 @@ fn a_failing_candidate_is_taken_back_and_stays_so() {
     assert!(table.contains(&format!("canary: taken back: {why}")), "{table}");
 }
 
+/// It waits for others to batch with, which do not come. The step never ends by itself, so that no pause of the
+/// machine can let it pass.
+#[test]
+fn a_slow_candidate_is_taken_back() {
+    let repository = Repository::new();
+    let server = serve_beside(&repository, "slow", "batching = { rows_max = 64, delay = \"30ms\" }\n");
+    set(&server, "slow", &["50:0s:1000000000", "100"], &["--p50-ratio-max", "1.2"]).unwrap();
+    let back = ask_until(&server, |canary| canary["stage"] != "running");
+    assert_eq!(back["stage"], "rolled_back", "{back}");
+    let why = back["state"].as_str().unwrap();
+    assert!(why.contains("that of the control's") && why.contains("surely at least"), "{why}");
+    assert_eq!(server.arms_of_20_keys(), ["control"; 20]);
+}
+
 #[test]
 fn a_good_candidate_reaches_everything_and_a_killed_server_goes_on_where_it_was() {
     let repository = Repository::new();
     let server = repository.serve();
-    set(&server, "diabetes@2", &["10:0s:50", "50:0s:50", "100"]).unwrap();
+    set(&server, "diabetes@2", &["10:0s:50", "50:0s:50", "100"], ANY_SPEED).unwrap();
     let second = ask_until(&server, |canary| canary["step"] == 2);
     assert_eq!((&second["stage"], &second["steps"][1]["percent"]), (&json!("running"), &json!(50.0)));
     let arms = server.arms_of_20_keys();
@@ -116,7 +136,7 @@ fn a_good_candidate_reaches_everything_and_a_killed_server_goes_on_where_it_was(
 fn a_canary_is_written_down_whole_and_wrong_ones_are_refused() {
     let repository = Repository::new();
     let server = repository.serve();
-    set(&server, "diabetes@2", &["0.5:1h:50", "100"]).unwrap();
+    set(&server, "diabetes@2", &["0.5:1h:50", "100"], ANY_SPEED).unwrap();
     expect![[r##"
         # Written by `gristmill routes`. What is edited here is taken over at once.
 
@@ -146,13 +166,13 @@ fn a_canary_is_written_down_whole_and_wrong_ones_are_refused() {
     assert_eq!(server.show()["state"], "an operator took it back");
     let before = kept(repository.routes().as_path());
     check_fault(
-        set(&server, "diabetes@2", &["10", "5", "100"]),
+        set(&server, "diabetes@2", &["10", "5", "100"], ANY_SPEED),
         expect![
             "gristmill: route 'risk': its canary: step 2 is at 5 percent, after one at 10: expected more from step to step"
         ],
     );
     check_fault(
-        set(&server, "diabetes@2", &["10", "50"]),
+        set(&server, "diabetes@2", &["10", "50"], ANY_SPEED),
         expect!["gristmill: route 'risk': its canary: step 2 is the last and at 50 percent: expected 100"],
     );
     check_fault(
