@@ -4,9 +4,8 @@ mod numbers;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
 use crate::backend::{InputView, Instance};
+pub use crate::comparison::Tolerance;
 use crate::gather::Gather;
 use crate::request::{NamedTensor, Query, Request};
 use crate::tensor::{ShapeText, Signature, Tensor, TensorSpec};
@@ -29,32 +28,6 @@ pub struct GoldenCase {
     /// What the model must give: one of its outputs at least. Others are not compared.
     pub outputs: Vec<NamedTensor>,
     pub tolerance: Tolerance,
-}
-
-/// How far an answer may be from the expected one.
-///
-/// For floats the rule is numpy's `allclose`: `|got - expected| <= absolute + relative * |expected|`,
-/// NaN equals NaN, and an infinity equals itself alone. Whole numbers must be equal, unless `absolute`
-/// is 1 or more, which can only be meant for them too: then `|got - expected| <= absolute`. `BOOL` and
-/// `BYTES` must always be equal.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Tolerance {
-    pub absolute: f64,
-    pub relative: f64,
-}
-
-impl Default for Tolerance {
-    /// 1e-5 and 1e-5: some fifty times the rounding of FP32 (1.2e-7), room for kernels that sum in
-    /// another order, and far below what moves a decision.
-    fn default() -> Tolerance {
-        Tolerance { absolute: 1e-5, relative: 1e-5 }
-    }
-}
-
-impl fmt::Display for Tolerance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "absolute {:?}, relative {:?}", self.absolute, self.relative)
-    }
 }
 
 /// Runs each case whole on `instance`, and returns what was found, for people.

@@ -3,6 +3,7 @@
 //! Modules are declared in dependency order: each uses only those above it.
 
 pub mod tensor;
+pub mod comparison;
 pub mod error;
 pub mod companions;
 pub mod prediction;

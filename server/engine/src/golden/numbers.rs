@@ -1,9 +1,9 @@
 //! Element by element: what a number becomes in another dtype, and which elements of two tensors differ.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use half::{bf16, f16};
 
-use super::Tolerance;
+use crate::comparison::{Elements, Tolerance, at, elements};
 use crate::tensor::{DType, Tensor};
 
 /// Longest piece of a `BYTES` element that a text repeats, in bytes.
@@ -29,13 +29,6 @@ pub(super) struct Difference {
     pub(super) got: String,
     /// `|got - expected|`; infinite where one is NaN or an infinity.
     pub(super) amount: f64,
-}
-
-/// A tensor's elements as values of one kind.
-enum Elements<'a> {
-    Whole(Vec<i128>),
-    Real(Vec<f64>),
-    Text(Vec<&'a [u8]>),
 }
 
 /// `tensor` in the dtype `to`: itself, or its numbers converted where its dtype is one in which
@@ -93,17 +86,15 @@ pub(super) fn compare(expected: &Tensor, got: &Tensor, tolerance: Tolerance) -> 
     match (elements(expected), elements(got)) {
         (Elements::Whole(expected_values), Elements::Whole(got_values)) => {
             let numeric = expected.dtype() != DType::Bool;
-            let allowed = if numeric && tolerance.absolute >= 1.0 { tolerance.absolute } else { 0.0 };
             for (element, (want, have)) in expected_values.into_iter().zip(got_values).enumerate() {
-                let amount = (have - want).unsigned_abs() as f64;
-                if want != have && amount > allowed {
-                    record(element, numeric.then_some(amount));
+                if !tolerance.allows_whole(want, have, !numeric) {
+                    record(element, numeric.then_some((have - want).unsigned_abs() as f64));
                 }
             }
         }
         (Elements::Real(expected_values), Elements::Real(got_values)) => {
             for (element, (want, have)) in expected_values.into_iter().zip(got_values).enumerate() {
-                if !is_close(want, have, tolerance) {
+                if !tolerance.allows(want, have) {
                     let amount = (have - want).abs();
                     record(element, Some(if amount.is_nan() { f64::INFINITY } else { amount }));
                 }
@@ -120,17 +111,6 @@ pub(super) fn compare(expected: &Tensor, got: &Tensor, tolerance: Tolerance) -> 
     }
     comparison.largest = largest.map(|(element, amount)| difference(expected, got, element, amount));
     comparison
-}
-
-fn is_close(expected: f64, got: f64, tolerance: Tolerance) -> bool {
-    if expected.is_nan() || got.is_nan() {
-        return expected.is_nan() && got.is_nan();
-    }
-    // Of an infinity the rule would make a tolerance that everything is within.
-    if expected.is_infinite() || got.is_infinite() {
-        return expected == got;
-    }
-    (got - expected).abs() <= tolerance.absolute + tolerance.relative * expected.abs()
 }
 
 fn difference(expected: &Tensor, got: &Tensor, element: usize, amount: f64) -> Difference {
@@ -161,36 +141,6 @@ fn show(tensor: &Tensor, element: usize) -> String {
             let more = if shown.len() < bytes.len() { "…" } else { "" };
             format!("\"{}{more}\"", shown.escape_ascii())
         }
-    }
-}
-
-fn at<const SIZE: usize>(data: &Bytes, element: usize) -> [u8; SIZE] {
-    data.as_chunks().0[element]
-}
-
-fn elements(tensor: &Tensor) -> Elements<'_> {
-    /// The data as the type's little-endian values, each turned into the kind's type.
-    macro_rules! read {
-        ($kind:ident, $number:ty, $turn:expr) => {{
-            let chunks = tensor.data().as_chunks().0;
-            Elements::$kind(chunks.iter().map(|&bytes| $turn(<$number>::from_le_bytes(bytes))).collect())
-        }};
-    }
-    match tensor.dtype() {
-        DType::Bool => Elements::Whole(tensor.data().iter().map(|&byte| i128::from(byte != 0)).collect()),
-        DType::Int8 => read!(Whole, i8, i128::from),
-        DType::Int16 => read!(Whole, i16, i128::from),
-        DType::Int32 => read!(Whole, i32, i128::from),
-        DType::Int64 => read!(Whole, i64, i128::from),
-        DType::Uint8 => read!(Whole, u8, i128::from),
-        DType::Uint16 => read!(Whole, u16, i128::from),
-        DType::Uint32 => read!(Whole, u32, i128::from),
-        DType::Uint64 => read!(Whole, u64, i128::from),
-        DType::Fp16 => read!(Real, f16, f64::from),
-        DType::Bf16 => read!(Real, bf16, f64::from),
-        DType::Fp32 => read!(Real, f32, f64::from),
-        DType::Fp64 => read!(Real, f64, f64::from),
-        DType::Bytes => Elements::Text(tensor.bytes_elements().collect()),
     }
 }
 
