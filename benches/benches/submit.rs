@@ -117,6 +117,7 @@ fn split(arms: u32) -> Route {
         salt: "bench".into(),
         arms: (0..arms).map(arm).collect(),
         canary: None,
+        shadows: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What operators ask of a running server, over gRPC and as JSON: the same names in both.
 
 pub(crate) mod routes;
+pub(crate) mod shadows;
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;

@@ -116,6 +116,7 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/v1/admin/routes/{route}", get(routes::show).post(routes::set))
         .route("/v1/admin/routes/{route}/promote", post(routes::promote))
         .route("/v1/admin/routes/{route}/abort", post(routes::abort))
+        .route("/v1/admin/routes/{route}/mismatches", get(routes::mismatches))
         .route("/predict/{model}", post(predict_http::predict))
         .route("/predict/{model}/{version}", post(predict_http::predict))
         .route("/health", get(predict_http::health))

@@ -1,6 +1,7 @@
 //! `gristmill routes`: the commands about the routes of a running server, and how their answers are printed.
 
 mod canary;
+mod shadows;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -13,7 +14,9 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 pub use self::canary::CanaryArgs;
+use self::shadows::{mismatches, read_shadow, read_tolerance, shadow_table, shadows};
 use crate::admin::routes::route_json;
+use crate::admin::shadows::mismatches_json;
 use crate::models_command::ServerArgs;
 
 #[derive(Clone, Debug, Subcommand)]
@@ -28,6 +31,8 @@ pub enum RoutesCommand {
     Promote(PromoteArgs),
     /// Give the first arm everything; a canary stays taken back.
     Abort(RouteArgs),
+    /// Show how a route's shadows fare, with the worst mismatches of each; with --json also their inputs, where kept.
+    Mismatches(RouteArgs),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -59,6 +64,16 @@ pub struct SetArgs {
     pub salt: String,
     #[command(flatten)]
     pub canary: CanaryArgs,
+    /// A version that answers requests too, for comparison, in time that nobody else wants: its name, its model, perhaps
+    /// a version or a label, and the share of the keys that are mirrored, in percent (all if left out).
+    #[arg(long = "shadow", value_parser = read_shadow, value_name = "NAME=MODEL[@VERSION|@LABEL][:PERCENT]")]
+    pub shadows: Vec<pb::Shadow>,
+    /// How far answers of shadows may be apart before they count as a mismatch: |shadow - primary| <= A + R * |primary|.
+    #[arg(long, value_name = "A,R", value_parser = read_tolerance, requires = "shadows")]
+    pub shadow_tolerance: Option<(f64, f64)>,
+    /// Keep the worst mismatches of shadows with the inputs of their requests.
+    #[arg(long, requires = "shadows")]
+    pub keep_inputs: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -73,6 +88,12 @@ pub struct PromoteArgs {
     pub weight: f64,
 }
 
+/// What the server says.
+enum Told {
+    Routes(Vec<pb::Route>),
+    Mismatches(pb::ListMismatchesResponse),
+}
+
 /// Asks and prints. What the server refuses is told on standard error, with exit code 1.
 ///
 /// # Errors
@@ -80,7 +101,9 @@ pub struct PromoteArgs {
 pub fn run(command: &RoutesCommand) -> anyhow::Result<ExitCode> {
     let server = match command {
         RoutesCommand::List(server) => server,
-        RoutesCommand::Show(args) | RoutesCommand::Abort(args) => &args.server,
+        RoutesCommand::Show(args) | RoutesCommand::Abort(args) | RoutesCommand::Mismatches(args) => {
+            &args.server
+        }
         RoutesCommand::Set(args) => &args.route.server,
         RoutesCommand::Promote(args) => &args.route.server,
     };
@@ -93,8 +116,10 @@ pub fn run(command: &RoutesCommand) -> anyhow::Result<ExitCode> {
         anyhow::Ok(ask(client, command).await)
     })?;
     let text = match answer {
-        Ok(routes) if server.json => json(command, &routes),
-        Ok(routes) => table(&routes),
+        Ok(Told::Routes(routes)) if server.json => json(command, &routes),
+        Ok(Told::Routes(routes)) => table(&routes),
+        Ok(Told::Mismatches(answer)) if server.json => mismatches_json(&answer).to_string(),
+        Ok(Told::Mismatches(answer)) => mismatches(&answer),
         Err(status) => {
             eprintln!("gristmill: {}", status.message());
             return Ok(ExitCode::FAILURE);
@@ -104,18 +129,26 @@ pub fn run(command: &RoutesCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(mut client: RoutesClient<Channel>, command: &RoutesCommand) -> Result<Vec<pb::Route>, Status> {
+async fn ask(mut client: RoutesClient<Channel>, command: &RoutesCommand) -> Result<Told, Status> {
     let answer = match command {
+        RoutesCommand::Mismatches(args) => {
+            let route = args.route.clone();
+            let answer = client.list_mismatches(pb::ListMismatchesRequest { route }).await?;
+            return Ok(Told::Mismatches(answer.into_inner()));
+        }
         RoutesCommand::List(_) => {
-            return client.list_routes(pb::ListRoutesRequest {}).await.map(|list| list.into_inner().routes);
+            let list = client.list_routes(pb::ListRoutesRequest {}).await?;
+            return Ok(Told::Routes(list.into_inner().routes));
         }
         RoutesCommand::Show(args) => {
             client.show_route(pb::ShowRouteRequest { route: args.route.clone() }).await
         }
         RoutesCommand::Set(args) => {
-            let SetArgs { route: RouteArgs { route, .. }, arms, policy, key, salt, canary } = args.clone();
-            let canary = canary.message();
-            let route = pb::Route { name: route, policy, key, salt, arms, canary, ..pb::Route::default() };
+            let SetArgs { route: RouteArgs { route, .. }, arms, policy, key, salt, canary, .. } =
+                args.clone();
+            let (canary, shadows) = (canary.message(), shadows(args));
+            let route =
+                pb::Route { name: route, policy, key, salt, arms, canary, shadows, ..pb::Route::default() };
             client.set_route(pb::SetRouteRequest { route: Some(route) }).await
         }
         RoutesCommand::Promote(args) => {
@@ -126,7 +159,7 @@ async fn ask(mut client: RoutesClient<Channel>, command: &RoutesCommand) -> Resu
             client.abort_route(pb::AbortRouteRequest { route: args.route.clone() }).await
         }
     };
-    answer.map(|route| vec![route.into_inner()])
+    answer.map(|route| Told::Routes(vec![route.into_inner()]))
 }
 
 fn json(command: &RoutesCommand, routes: &[pb::Route]) -> String {
@@ -165,6 +198,7 @@ fn table(routes: &[pb::Route]) -> String {
     let mut lines: Vec<String> = rows.iter().map(line).collect();
     if let [route] = routes {
         lines.push(format!("\ndealt by {}, salt {:?}", route.key, route.salt));
+        lines.extend(shadow_table(&route.shadows));
     }
     if let [pb::Route { canary: Some(canary), .. }] = routes {
         lines.extend(canary::lines(canary));

@@ -342,11 +342,73 @@ fn operators_may_use_json_instead() {
     let server = repository.serve();
     let arms = json!([{"model": "diabetes", "version": 1}, {"model": "diabetes", "version": 2}]);
     let route = server.post("/v1/admin/routes/safe", &json!({"policy": "fallback", "arms": arms}));
-    expect![[r#"{"name":"safe","policy":"fallback","key":"header","salt":"safe","arms":[{"name":"diabetes@1","model":"diabetes","version":1,"label":"","weight":0.0,"serving_version":1},{"name":"diabetes@2","model":"diabetes","version":2,"label":"","weight":0.0,"serving_version":2}],"fault":""}"#]].assert_eq(&route.to_string());
+    expect![[r#"{"name":"safe","policy":"fallback","key":"header","salt":"safe","arms":[{"name":"diabetes@1","model":"diabetes","version":1,"label":"","weight":0.0,"serving_version":1},{"name":"diabetes@2","model":"diabetes","version":2,"label":"","weight":0.0,"serving_version":2}],"fault":"","shadows":[]}"#]].assert_eq(&route.to_string());
     assert_eq!(server.ask("safe", "x")[..2], ["diabetes@1", "diabetes:1"]);
     let (_, _, metrics) = server.get("/metrics");
     let counted = r#"gristmill_route_requests_total{route="safe",arm="diabetes@1",outcome="ok"} 1"#;
     assert!(metrics.contains(counted), "{metrics}");
     let list: Value = serde_json::from_str(&server.get("/v1/admin/routes").2).unwrap();
     assert_eq!(list["routes"], json!([route]));
+}
+
+#[test]
+fn a_shadow_is_set_shown_and_kept() {
+    let repository = Repository::new();
+    let server = repository.serve();
+    let shadows =
+        ["--shadow", "next=diabetes@2", "--shadow-tolerance", "0.5,0", "--shadow", "same=diabetes@1:12.5"];
+    expect![[r#"
+        route  arm      weight  goes to     serves
+        risk   control   100 %  diabetes@1  version 1
+
+        dealt by header, salt "risk"
+
+        shadow  mirrors  goes to     serves     compared  mismatched  failed  shed
+        next    100 %    diabetes@2  version 2  0         -           0       0
+        same    12.5 %   diabetes@1  version 1  0         -           0       0
+    "#]]
+    .assert_eq(
+        &server
+            .routes(&[&["set", "risk", "--arm", "control=diabetes@1:100"], &shadows[..]].concat())
+            .unwrap(),
+    );
+    expect![[r##"
+        # Written by `gristmill routes`. What is edited here is taken over at once.
+
+        [routes."risk"]
+        policy = "split"
+        key = "header"
+        salt = "risk"
+        arms = [
+            { name = "control", model = "diabetes", version = 1, weight = 100 },
+        ]
+        shadows = [
+            { name = "next", model = "diabetes", version = 2, percent = 100, absolute = 0.5, relative = 0.0 },
+            { name = "same", model = "diabetes", version = 1, percent = 12.5, absolute = 0.5, relative = 0.0 },
+        ]
+    "##]]
+    .assert_eq(&fs::read_to_string(repository.routes()).unwrap());
+    expect![[r#"
+        shadow next: 0 compared, - mismatched, 0 failed, 0 shed
+
+        shadow same: 0 compared, - mismatched, 0 failed, 0 shed
+    "#]]
+    .assert_eq(&server.routes(&["mismatches", "risk"]).unwrap());
+    check_fault(
+        server.routes(&["set", "risk", "--arm", "control=diabetes@1:100", "--shadow", "next=iris"]),
+        expect![
+            "gristmill: route 'risk': shadow 'next' names the model 'iris', which is not in the repository"
+        ],
+    );
+    check_fault(server.routes(&["mismatches", "none"]), expect!["gristmill: there is no route 'none'"]);
+    let shown = server.json(&["show", "risk"]);
+    assert_eq!(server.ask("risk", "1")[0], "control");
+    // The shadow of the version that answers has nothing to compare; the other one has, or is shed.
+    while server.json(&["show", "risk"])["shadows"][0]["counts"] == shown["shadows"][0]["counts"] {
+        std::thread::yield_now();
+    }
+    assert_eq!(server.json(&["show", "risk"])["shadows"][1], shown["shadows"][1]);
+    server.kill();
+    let server = repository.serve();
+    assert_eq!(server.json(&["show", "risk"]), shown);
 }

@@ -1,6 +1,6 @@
 //! How threads that load and free models keep out of the way of those that serve.
 
-/// A thread in the background, until it ends or this is dropped.
+/// A thread in the background: it rests until this is dropped, and stays on cores that nothing else wants until it ends.
 pub(crate) struct Background {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     _rests: Option<timer::Timer>,
@@ -76,8 +76,10 @@ mod timer {
         is_starved: bool,
     }
 
+    const FRESH: Window = Window { began: 0, ran_before: 0, is_starved: false };
+
     thread_local! {
-        static WINDOW: Cell<Window> = const { Cell::new(Window { began: 0, ran_before: 0, is_starved: false }) };
+        static WINDOW: Cell<Window> = const { Cell::new(FRESH) };
     }
 
     // === impl Timer ===
@@ -102,6 +104,8 @@ mod timer {
             // SAFETY: both pointers are to values that live through the call.
             check(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) })?;
             let timer = Timer(timer);
+            // Time between two stays in the background is not time that others took.
+            WINDOW.set(FRESH);
             let interval = libc::timespec { tv_sec: 0, tv_nsec: INTERVAL_NS };
             let times = libc::itimerspec { it_interval: interval, it_value: interval };
             // SAFETY: the timer exists, the times live through the call, and the old ones are not asked for.
@@ -177,8 +181,7 @@ mod timer {
 
         #[test]
         fn a_thread_that_gets_less_than_a_fifth_of_a_core_does_not_rest() {
-            let fresh = Window { began: 0, ran_before: 0, is_starved: false };
-            let first = fresh.at(5 * WINDOW_NS, 7);
+            let first = FRESH.at(5 * WINDOW_NS, 7);
             assert!(!first.is_starved, "nothing is known yet");
             let half = first.at(6 * WINDOW_NS, 7 + WINDOW_NS / 2);
             assert!(!half.is_starved);

@@ -13,7 +13,9 @@ pub use crate::error::ControlError;
 use crate::managed::{Managed, ModelDetails};
 use crate::reconcile::{LoadReport, Reconciler};
 use crate::registry::{HandedOver, Registry, RegistryError};
-pub use crate::route_table::{ArmDetails, CanaryDetails, CanaryEvent, RouteDetails};
+pub use crate::route_table::{
+    ArmDetails, CanaryDetails, CanaryEvent, RouteDetails, ShadowCounts, ShadowDetails,
+};
 use crate::routing::{Route, Weight};
 
 /// How a repository is followed.

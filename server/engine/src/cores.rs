@@ -154,6 +154,17 @@ impl Cores {
         }
     }
 
+    /// Slots for what nobody waits for and what can be left undone, on a thread in the background: those of one thread,
+    /// or all of a GPU, whose runs give way to nobody. `None` unless they are free now and nobody wants them.
+    pub(crate) fn spare(self: &Arc<Cores>, device: Device) -> Option<Slot> {
+        let slots = match device {
+            Device::Socket(_) => 1,
+            Device::Gpu(_) => usize::MAX,
+        };
+        let ticket = self.lock().ledger.ask_spare(self.loading, device, slots, Instant::now())?;
+        Some(self.slot(ticket))
+    }
+
     /// Sets the gauges that describe a moment.
     pub(crate) fn refresh_gauges(&self) {
         let state = self.lock();

@@ -8,8 +8,10 @@ use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
 use crate::answer::{self, Ticket};
+use crate::backend::{Device, Model};
 use crate::capacity::{Capacity, LatencyModel};
 use crate::conduct::{Conduct, Summary};
+use crate::cores::{Cores, Slot};
 use crate::cost::CostModel;
 use crate::error::{InferError, Stage};
 use crate::former::{Policy, Refusal};
@@ -33,12 +35,19 @@ pub(crate) struct Deployment {
     pub(crate) queue: Queue<Job>,
     pub(crate) metrics: DeploymentMetrics,
     pub(crate) service_level: Arc<ServiceLevel>,
+    pub(crate) origin: Origin,
     statistics: Mutex<Statistics>,
     /// The runtime of whoever asks: the same for all.
     pub(crate) callers: OnceLock<Handle>,
     conduct: Mutex<Conduct>,
     /// The workers free their sessions on cores that nothing else wants.
     pub(crate) frees_when_idle: AtomicBool,
+}
+
+/// What more sessions of a version are made of, and where they run.
+pub(crate) struct Origin {
+    pub(crate) model: Arc<dyn Model>,
+    pub(crate) cores: Arc<Cores>,
 }
 
 /// A query that waits for its answer. Dropping it frees what it still has of the queue.
@@ -95,6 +104,7 @@ impl Deployment {
         batch_rows_why: String,
         terms: Terms,
         service_level: Arc<ServiceLevel>,
+        origin: Origin,
     ) -> Deployment {
         let metrics = DeploymentMetrics::new(&info.name, info.version);
         Deployment {
@@ -105,6 +115,7 @@ impl Deployment {
             terms,
             metrics,
             service_level,
+            origin,
             statistics: Mutex::new(Statistics::default()),
             callers: OnceLock::new(),
             conduct: Mutex::new(Conduct::new(Instant::now())),
@@ -327,6 +338,20 @@ impl Deployment {
 
     fn lock_statistics(&self) -> std::sync::MutexGuard<'_, Statistics> {
         self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Origin ===
+
+impl Origin {
+    /// Of a session beside those that serve.
+    pub(crate) fn device(&self) -> Device {
+        self.model.devices().first().copied().unwrap_or(Device::Socket(0))
+    }
+
+    /// Run slots for it, if nobody else wants them now.
+    pub(crate) fn spare(&self) -> Option<Slot> {
+        self.cores.spare(self.device())
     }
 }
 

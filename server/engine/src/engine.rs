@@ -16,6 +16,8 @@ use crate::cores::Cores;
 use crate::deployment::Admitted;
 use crate::error::{InferError, Stage};
 use crate::metrics;
+use crate::mirror::Sampled;
+pub use crate::mirror::{Mismatch, ShadowReport, TensorMismatch};
 use crate::reconcile::{Options, Reconciler};
 use crate::request::{ModelInfo, Query, Response, VersionSelector};
 use crate::routing::{Keyed, Passage, Unkeyed};
@@ -41,6 +43,9 @@ pub struct Readiness {
     /// that does not serve.
     pub failing: Vec<String>,
 }
+
+/// A request's way through a route, and the shadows that it is mirrored to.
+type OnRoute = (Passage, Option<Sampled>);
 
 // === impl Engine ===
 
@@ -74,7 +79,10 @@ impl Engine {
     pub async fn infer_keyed(&self, query: Query, request: &dyn Keyed) -> Result<Response, InferError> {
         let (mut admitted, passage) = self.submit(query, request)?;
         let answered = answered(&mut admitted).await;
-        let Some(passage) = passage else { return answered };
+        let Some((passage, sampled)) = passage else { return answered };
+        if let Some(sampled) = sampled {
+            sampled.offer(&answered);
+        }
         match answered {
             Ok(response) => Ok(Response { routed: Some(passage.answered()), ..response }),
             Err(error) => {
@@ -89,7 +97,7 @@ impl Engine {
         &self,
         mut query: Query,
         request: &dyn Keyed,
-    ) -> Result<(Admitted, Option<Passage>), InferError> {
+    ) -> Result<(Admitted, Option<OnRoute>), InferError> {
         let now = Instant::now();
         query.deadline =
             query.deadline.into_iter().chain(self.deadline_max.and_then(|max| now.checked_add(max))).min();
@@ -99,8 +107,8 @@ impl Engine {
             return deployment.submit(query, now, fallback).map(|admitted| (admitted, None));
         }
         if let Some(route) = catalog.route(&query.model) {
-            let (admitted, passage) = route.submit(query, now, request)?;
-            return Ok((admitted, Some(passage)));
+            let (admitted, passage, sampled) = route.submit(query, now, request)?;
+            return Ok((admitted, Some((passage, sampled))));
         }
         let error = catalog.missing(&query.model, &query.version);
         // Nobody else counts what finds nothing that serves.
@@ -172,6 +180,17 @@ impl Engine {
     pub fn attainment(&self, name: &str) -> Result<Attainment, InferError> {
         let catalog = self.published.catalog.load();
         Ok(catalog.service_level(name)?.read(std::time::Instant::now()))
+    }
+
+    /// How the shadows of a route fare, with the worst of their mismatches.
+    ///
+    /// # Errors
+    /// `NotFound` for what is no route in force.
+    pub fn shadows(&self, route: &str) -> Result<Vec<ShadowReport>, InferError> {
+        let catalog = self.published.catalog.load();
+        let found = catalog.route(route);
+        let found = found.ok_or_else(|| InferError::NotFound(format!("there is no route '{route}'")))?;
+        Ok(found.shadows())
     }
 
     /// Ready means: every model in the repository has a servable version, and no shutdown has begun.

@@ -47,6 +47,7 @@ mod runs;
 mod worker;
 mod crew;
 mod workers;
+mod mirror;
 pub mod simulation;
 mod catalog;
 mod plan;

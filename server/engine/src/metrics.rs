@@ -3,12 +3,14 @@
 #![expect(clippy::disallowed_macros, reason = "this is the one place where handles are resolved by name")]
 
 mod names;
+mod shadow;
 
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, SharedString};
 
 pub use self::names::*;
+pub(crate) use self::shadow::{Fate, ShadowMetrics};
 use crate::attainment::{Attainment, WINDOWS};
 use crate::backend::Device;
 use crate::error::InferError;

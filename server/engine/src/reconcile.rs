@@ -288,6 +288,7 @@ impl Reconciler {
     /// Publishes first and retires then: no request finds only a version that admits nothing more.
     fn publish(&mut self) {
         let catalog = Catalog::new(self.models.values().map(Managed::report), self.routes.report());
+        catalog.aim_mirrors();
         let before = self.published.publish(catalog);
         self.snapshots.retain(|snapshot| snapshot.strong_count() > 0);
         self.snapshots.push(Arc::downgrade(&before));
@@ -310,6 +311,7 @@ impl Reconciler {
         }
         let mut workers = std::mem::take(&mut self.to_retire);
         workers.extend(self.models.values_mut().flat_map(Managed::take_all));
+        self.routes.end();
         for one in &workers {
             one.deployment().queue.close();
         }

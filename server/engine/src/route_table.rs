@@ -14,14 +14,18 @@ use crate::catalog::RoutesReport;
 use crate::compatibility;
 use crate::error::ControlError;
 use crate::managed::Managed;
+use crate::mirror::Mirror;
+pub use crate::mirror::ShadowCounts;
 use crate::registry::{DesiredRoutes, check_name};
 use crate::request::VersionSelector;
-use crate::routing::{Arm, Route, Router, Weight, check};
+use crate::routing::{Arm, Route, Router, Shadow, Weight, check};
 
 /// The table in force, beside what the repository says.
 #[derive(Default)]
 pub(crate) struct RouteTable {
     routers: BTreeMap<String, Arc<Router>>,
+    /// By route, in the order of its shadows.
+    mirrors: BTreeMap<String, Vec<Arc<Mirror>>>,
     /// Routes of the first table that cannot be: there are no older ones to go on with. Each with why.
     unserved: BTreeMap<String, String>,
     /// Why what the repository says is not in force.
@@ -40,6 +44,8 @@ pub struct RouteDetails {
     pub route: Route,
     /// In the route's order.
     pub arms: Vec<ArmDetails>,
+    /// In the route's order.
+    pub shadows: Vec<ShadowDetails>,
     /// Why the repository's routes, or this one of them, are not in force.
     pub fault: Option<String>,
     /// Where the policy is one.
@@ -51,6 +57,14 @@ pub struct RouteDetails {
 pub struct ArmDetails {
     /// The version that serves; `None` where none does.
     pub version: Option<u64>,
+}
+
+/// Where a shadow leads now, and what came of it since it is as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShadowDetails {
+    /// The version that serves; `None` where none does.
+    pub version: Option<u64>,
+    pub counts: ShadowCounts,
 }
 
 type Models = BTreeMap<String, Managed>;
@@ -93,7 +107,10 @@ impl RouteTable {
     /// Has these routes in force, which must be sound.
     pub(crate) fn take(&mut self, routes: Vec<Route>) {
         let mut before = std::mem::take(&mut self.routers);
+        let mut mirrors = std::mem::take(&mut self.mirrors);
         for route in routes {
+            let known = mirrors.remove(&route.name).unwrap_or_default();
+            self.mirrors.insert(route.name.clone(), mirrors_of(&route, &known));
             let kept = before.remove(&route.name).filter(|router| router.route == route);
             let router = kept.unwrap_or_else(|| {
                 tracing::info!(route = route.name, arms = describe(&route), "a route is in force");
@@ -191,7 +208,9 @@ impl RouteTable {
 
     /// Versions of a model that arms name by number.
     pub(crate) fn versions_of(&self, model: &str) -> BTreeSet<u64> {
-        let arms = self.routers.values().flat_map(|router| &router.route.arms);
+        let routes = || self.routers.values().map(|router| &router.route);
+        let shadows = routes().flat_map(|route| &route.shadows).map(|shadow| &shadow.target);
+        let arms = routes().flat_map(|route| &route.arms).chain(shadows);
         let versions = arms.filter(|arm| arm.model == model).filter_map(|arm| match arm.version {
             VersionSelector::Number(version) => Some(version),
             VersionSelector::Default | VersionSelector::Label(_) => None,
@@ -202,6 +221,7 @@ impl RouteTable {
     pub(crate) fn report(&self) -> RoutesReport {
         RoutesReport {
             routes: self.routers.values().cloned().collect(),
+            mirrors: self.mirrors.clone(),
             unserved: self.unserved.clone().into_iter().collect(),
             fault: self.fault.clone(),
             has_table: self.has_table,
@@ -209,17 +229,34 @@ impl RouteTable {
     }
 
     pub(crate) fn details(&self, models: &Models, now: Instant) -> Vec<RouteDetails> {
-        let arm = |arm: &Arm| {
+        let version = |arm: &Arm| {
             let serving = models.get(&arm.model).and_then(|managed| managed.serving(&arm.version));
-            ArmDetails { version: serving.map(|deployment| deployment.info.version) }
+            serving.map(|deployment| deployment.info.version)
+        };
+        let arm = |arm: &Arm| ArmDetails { version: version(arm) };
+        let shadow = |mirror: &Arc<Mirror>| ShadowDetails {
+            version: version(&mirror.shadow.target),
+            counts: mirror.counts(),
         };
         let details = |router: &Arc<Router>| RouteDetails {
             arms: router.route.arms.iter().map(arm).collect(),
+            shadows: self.mirrors.get(&router.route.name).into_iter().flatten().map(shadow).collect(),
             route: router.route.clone(),
             fault: self.fault.clone(),
             canary: self.canary_details(router, now),
         };
         self.routers.values().map(details).collect()
+    }
+
+    /// Ends the shadows' threads, whose sessions are freed with them.
+    pub(crate) fn end(&self) {
+        self.mirrors.values().flatten().for_each(|mirror| mirror.begin_end());
+        for mirror in self.mirrors.values().flatten() {
+            if !mirror.has_ended() {
+                let shadow = &mirror.shadow.target.name;
+                tracing::warn!(shadow, "a run of a shadow does not end: its session is left behind");
+            }
+        }
     }
 
     fn is_in_force(&self, routes: &[Route]) -> bool {
@@ -234,6 +271,15 @@ impl RouteTable {
         }
         self.fault = fault;
     }
+}
+
+/// Those of a route's shadows: of those that are `known` what goes on as it is.
+fn mirrors_of(route: &Route, known: &[Arc<Mirror>]) -> Vec<Arc<Mirror>> {
+    let mirror = |shadow: &Shadow| {
+        let same = known.iter().find(|mirror| mirror.is_of(route, shadow));
+        same.map_or_else(|| Mirror::start(route, shadow), Arc::clone)
+    };
+    route.shadows.iter().map(mirror).collect()
 }
 
 /// What is wrong, by route.
@@ -283,6 +329,21 @@ fn check_signatures(route: &Route, models: &Models) -> Result<(), String> {
                 arm.target()
             )
         })?;
+    }
+    for Shadow { target, .. } in &route.shadows {
+        let Some(deployment) = serving(target) else { continue };
+        compatibility::check_mirrored(&control.info.signature, &deployment.info.signature).map_err(
+            |why| {
+                format!(
+                    "route '{}': requests for arm '{}' ({}) cannot be mirrored to shadow '{}' ({}): {why}",
+                    route.name,
+                    first.name,
+                    first.target(),
+                    target.name,
+                    target.target()
+                )
+            },
+        )?;
     }
     Ok(())
 }

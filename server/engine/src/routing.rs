@@ -3,6 +3,7 @@
 pub mod canary;
 mod check;
 mod passage;
+mod sample;
 mod split;
 pub mod tally;
 mod weight;
@@ -13,9 +14,11 @@ use std::sync::Arc;
 use self::canary::Canary;
 pub(crate) use self::check::{check, check_version};
 pub(crate) use self::passage::Passage;
+pub(crate) use self::sample::Sampler;
 use self::split::Split;
 use self::tally::Tally;
 pub use self::weight::Weight;
+use crate::comparison::Tolerance;
 use crate::metrics::ArmMetrics;
 use crate::prediction::{ArmName, PredictionId};
 use crate::request::VersionSelector;
@@ -32,6 +35,8 @@ pub struct Route {
     pub arms: Vec<Arm>,
     /// Where the policy is one. The arms' weights are those of its stage.
     pub canary: Option<Canary>,
+    /// Who answers requests too, for comparison.
+    pub shadows: Vec<Shadow>,
 }
 
 /// One of those that a route's requests go to.
@@ -43,6 +48,18 @@ pub struct Arm {
     pub version: VersionSelector,
     /// Nothing where the policy is a fallback.
     pub weight: Weight,
+}
+
+/// A version that answers some of a route's requests besides, in time that nobody else wants, and whose answers are
+/// compared with those that clients get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadow {
+    /// Its weight is the share of the keys that are mirrored.
+    pub target: Arm,
+    /// Answers further apart than this are a mismatch.
+    pub tolerance: Tolerance,
+    /// The worst mismatches are kept with the requests' inputs.
+    pub keep_inputs: bool,
 }
 
 /// How an arm is chosen.
@@ -209,6 +226,11 @@ impl Router {
         };
         let arms = route.arms.iter().map(handles).collect();
         Router { split: Split::new(&route), arms, route }
+    }
+
+    /// What a request without a key of its own is dealt by is its prediction id.
+    pub(crate) fn key<'a>(&self, request: &'a dyn Keyed, prediction_id: &'a [u8; 16]) -> Cow<'a, [u8]> {
+        request.key(&self.route.key).unwrap_or(Cow::Borrowed(prediction_id))
     }
 
     /// The place among the arms of the one that this request goes to.

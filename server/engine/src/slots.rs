@@ -13,8 +13,12 @@
 //! Runs are not interrupted here, so a short one could wait for a whole long one. On a CPU one short run at a time may
 //! therefore be a visitor: it runs beside those that hold all slots, and the kernel interrupts them for it.
 
+mod device;
+
 use std::time::{Duration, Instant};
 
+use self::device::DeviceSlots;
+pub(crate) use self::device::Visits;
 use crate::backend::Device;
 
 /// A run visits if it would else wait at least so many times as long as it takes.
@@ -66,6 +70,8 @@ pub(crate) enum Class {
     /// Loading and the like, on threads that leave their cores to others at once: takes what is left over, and
     /// what it has taken does not count for [`Class::Serving`].
     Background,
+    /// The same, after all others, and never waited for: see [`Ledger::ask_spare`].
+    Spare,
 }
 
 /// What an account has to run at the moment.
@@ -81,27 +87,6 @@ pub(crate) enum Outcome {
     Granted,
     /// There is nothing to run for it any more.
     Dismissed,
-}
-
-/// Whether a device's runs can be interrupted for a short one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Visits {
-    OneAtATime,
-    Never,
-}
-
-#[derive(Debug)]
-struct DeviceSlots {
-    device: Device,
-    visits: Visits,
-    capacity: usize,
-    serving: usize,
-    background: usize,
-    /// Somebody runs beside those that hold slots.
-    has_visitor: bool,
-    /// The least that anybody had used who ran or waited when slots were granted: what an account that comes back
-    /// after a pause begins with.
-    clock: u64,
 }
 
 #[derive(Debug)]
@@ -191,18 +176,41 @@ impl Ledger {
         let device = self.device(claim.device);
         let ticket = self.ticket();
         self.arrive(&claim, device);
-        let goes_first = |waiter: &Waiter| {
-            waiter.device == device
-                && (waiter.claim.class == Class::Serving || claim.class == Class::Background)
-        };
-        let fits = self.devices[device].needed(&claim) <= self.devices[device].free(claim.class);
-        if (fits && !self.waiters.iter().any(goes_first)) || self.may_visit(&claim, device, now) {
+        if self.may_begin(&claim, device) || self.may_visit(&claim, device, now) {
             self.grant(ticket, claim, device, now);
             Ok(ticket)
         } else {
             self.waiters.push(Waiter { ticket, claim, device, since: now });
             Err(ticket)
         }
+    }
+
+    /// Grants at once, in the class of what is spare, if nobody waits for anything and the slots are free; or never.
+    pub(crate) fn ask_spare(
+        &mut self,
+        account: AccountId,
+        device: Device,
+        slots: usize,
+        now: Instant,
+    ) -> Option<Ticket> {
+        let claim = Claim { account, device, slots, class: Class::Spare };
+        let device = self.device(device);
+        if !self.may_begin(&claim, device) {
+            return None;
+        }
+        let ticket = self.ticket();
+        self.arrive(&claim, device);
+        self.grant(ticket, claim, device, now);
+        Some(ticket)
+    }
+
+    /// Whether the slots are free and nobody waits for them who goes first.
+    fn may_begin(&self, claim: &Claim, device: usize) -> bool {
+        let goes_first = |waiter: &Waiter| {
+            waiter.device == device && (waiter.claim.class == Class::Serving || claim.class != Class::Serving)
+        };
+        let of_device = &self.devices[device];
+        of_device.needed(claim) <= of_device.free(claim.class) && !self.waiters.iter().any(goes_first)
     }
 
     /// Gives back what was granted and asks for as much again. Who does this is at no moment without a claim, so
@@ -242,6 +250,7 @@ impl Ledger {
             Class::Serving if is_visitor => self.devices[device].has_visitor = false,
             Class::Serving => self.devices[device].serving -= slots,
             Class::Background => self.devices[device].background -= slots,
+            Class::Spare => self.devices[device].spare -= slots,
         }
         let took = now.saturating_duration_since(began);
         let account = self.account(claim.account);
@@ -416,6 +425,7 @@ impl Ledger {
                 account.used += account.cost(expected, slots);
             }
             Class::Background => self.devices[device].background += slots,
+            Class::Spare => self.devices[device].spare += slots,
         }
         self.holders.push(Holder { ticket, claim, device, is_visitor, began: now, expected });
     }
@@ -445,25 +455,6 @@ impl Ledger {
     fn ticket(&mut self) -> Ticket {
         self.tickets += 1;
         Ticket(self.tickets)
-    }
-}
-
-// === impl DeviceSlots ===
-
-impl DeviceSlots {
-    fn new(device: Device, capacity: usize, visits: Visits) -> DeviceSlots {
-        DeviceSlots { device, visits, capacity, serving: 0, background: 0, has_visitor: false, clock: 0 }
-    }
-
-    fn needed(&self, claim: &Claim) -> usize {
-        claim.slots.clamp(1, self.capacity)
-    }
-
-    fn free(&self, class: Class) -> usize {
-        match class {
-            Class::Serving => self.capacity - self.serving,
-            Class::Background => self.capacity.saturating_sub(self.serving + self.background),
-        }
     }
 }
 

@@ -339,6 +339,30 @@ fn the_background_has_what_is_left_and_keeps_nothing_from_others() {
     assert_eq!(desk.take(claim(serving, 1)), Ticket(6), "as if nothing was loaded");
 }
 
+#[test]
+fn what_is_spare_goes_to_nobody_while_anybody_else_wants_it() {
+    let mut desk = Desk::new(2);
+    let (serving, loading) = (desk.account(1, ms(5)), desk.account(1, ms(5)));
+    let background = Claim { class: Class::Background, ..claim(loading, 1) };
+    let spare = |desk: &mut Desk, slots: usize| desk.ledger.ask_spare(loading, CPU, slots, desk.now);
+    let all = spare(&mut desk, usize::MAX).expect("nothing runs: the whole device");
+    assert_eq!(spare(&mut desk, 1), None, "that was all of it");
+    let runs = [desk.take(claim(serving, 1)), desk.take(claim(serving, 1))];
+    desk.ledger.release(all, desk.now);
+    assert_eq!(spare(&mut desk, 1), None, "all cores serve");
+    let waiting = desk.wait(background);
+    assert_eq!(desk.release(runs[0], 5), [waiting], "loads go first");
+    assert_eq!(spare(&mut desk, 1), None);
+    assert_eq!(desk.release(runs[1], 5), []);
+    let one = spare(&mut desk, 1).expect("one core is left");
+    desk.ledger.release(waiting, desk.now);
+    let load = desk.take(background);
+    let runs = [desk.take(claim(serving, 1)), desk.take(claim(serving, 1))];
+    for ticket in [one, load, runs[0], runs[1]] {
+        desk.ledger.release(ticket, desk.now);
+    }
+}
+
 /// Somebody who runs, again and again, for as long as the runs of the plan last.
 #[derive(Clone, Debug)]
 struct Plan {

@@ -353,7 +353,7 @@ fn caller(job: &mut Job) -> Caller {
 }
 
 /// A runtime that answers with other tensors than it declared must not hand out anybody's rows.
-fn check_outputs(signature: &Signature, outputs: &[Tensor], rows: usize) -> Result<(), RunError> {
+pub(crate) fn check_outputs(signature: &Signature, outputs: &[Tensor], rows: usize) -> Result<(), RunError> {
     if outputs.len() != signature.outputs.len() {
         return Err(RunError::Failed(format!(
             "the model gave {} outputs, its signature has {}",
@@ -381,7 +381,7 @@ fn check_outputs(signature: &Signature, outputs: &[Tensor], rows: usize) -> Resu
     Ok(())
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     if let Some(text) = panic.downcast_ref::<&str>() {
         (*text).to_owned()
     } else if let Some(text) = panic.downcast_ref::<String>() {

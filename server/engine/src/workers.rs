@@ -10,7 +10,7 @@ use crate::cores;
 use crate::cost::CostModel;
 pub(crate) use crate::crew::Freeing;
 use crate::crew::{Crew, Machine};
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, Origin};
 use crate::error::LoadError;
 use crate::former::Policy;
 use crate::golden;
@@ -175,7 +175,8 @@ impl Workers {
         }
         drop(background);
         let service_level = Arc::clone(service_level);
-        let deployment = Deployment::new(info, policy, cost, batch_rows_why, terms, service_level);
+        let origin = Origin { model: Arc::clone(&model), cores: Arc::clone(&machine.cores) };
+        let deployment = Deployment::new(info, policy, cost, batch_rows_why, terms, service_level, origin);
         let deployment = Arc::new(deployment);
         let weight = tuning.weight.unwrap_or(1);
         let crew = Crew::new(Arc::clone(&deployment), model, rules, weight, Arc::clone(machine));

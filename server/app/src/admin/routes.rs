@@ -2,7 +2,10 @@
 
 mod canary;
 
+use std::sync::Arc;
+
 use gristmill_engine::control::{Control, RouteDetails};
+use gristmill_engine::engine::Engine;
 use gristmill_engine::error::InferError;
 use gristmill_engine::request::VersionSelector;
 use gristmill_engine::routing::canary::Canary;
@@ -12,6 +15,7 @@ use gristmill_proto::admin::routes_server::Routes as RoutesService;
 use serde_json::{Value, json};
 use tonic::{Request, Response, Status};
 
+use super::shadows::{self, shadow_json};
 use crate::repository_orders::{self, refused};
 use crate::routes_file::parse_policy;
 use crate::status::grpc_status;
@@ -19,14 +23,15 @@ use crate::status::grpc_status;
 /// What both dialects call.
 #[derive(Clone)]
 pub(crate) struct RoutesAdmin {
+    engine: Arc<Engine>,
     control: Option<Control>,
 }
 
 // === impl RoutesAdmin ===
 
 impl RoutesAdmin {
-    pub(crate) fn new(control: Option<Control>) -> RoutesAdmin {
-        RoutesAdmin { control }
+    pub(crate) fn new(engine: Arc<Engine>, control: Option<Control>) -> RoutesAdmin {
+        RoutesAdmin { engine, control }
     }
 
     fn control(&self) -> Result<&Control, InferError> {
@@ -48,6 +53,12 @@ impl RoutesAdmin {
     pub(crate) async fn set(&self, route: pb::Route) -> Result<pb::Route, InferError> {
         let route = read(route).map_err(InferError::InvalidInput)?;
         self.control()?.set_route(route).await.map(message).map_err(refused)
+    }
+
+    /// How a route's shadows fare, with the worst mismatches of each.
+    pub(crate) fn mismatches(&self, route: &str) -> Result<pb::ListMismatchesResponse, InferError> {
+        let reports = self.engine.shadows(route)?;
+        Ok(pb::ListMismatchesResponse { shadows: reports.into_iter().map(shadows::mismatches).collect() })
     }
 
     /// Everything where `weight` is `None`; in percent.
@@ -72,7 +83,7 @@ impl RoutesAdmin {
 
 /// A route as an operator writes it.
 fn read(route: pb::Route) -> Result<Route, String> {
-    let pb::Route { name, policy, key, salt, arms, canary, .. } = route;
+    let pb::Route { name, policy, key, salt, arms, canary, shadows, .. } = route;
     let policy = if policy.is_empty() { Policy::Split } else { parse_policy(&policy)? };
     let arm = |arm: pb::Arm| {
         let pb::Arm { name, model, version, label, weight, .. } = arm;
@@ -104,13 +115,14 @@ fn read(route: pb::Route) -> Result<Route, String> {
         salt: if salt.is_empty() { name.clone() } else { salt },
         arms: arms.into_iter().map(arm).collect::<Result<_, String>>()?,
         canary,
+        shadows: shadows.into_iter().map(shadows::read).collect::<Result<_, String>>()?,
         name,
     };
     Ok(route.weighed_by_canary())
 }
 
 fn message(details: RouteDetails) -> pb::Route {
-    let RouteDetails { route, arms, fault, canary: details } = details;
+    let RouteDetails { route, arms, shadows, fault, canary: details } = details;
     let arm = |(arm, serving): (Arm, gristmill_engine::control::ArmDetails)| {
         let (version, label) = match arm.version {
             VersionSelector::Default => (0, String::new()),
@@ -134,6 +146,7 @@ fn message(details: RouteDetails) -> pb::Route {
         arms: route.arms.into_iter().zip(arms).map(arm).collect(),
         fault: fault.unwrap_or_default(),
         canary: route.canary.map(|canary| canary::message(canary, details)),
+        shadows: route.shadows.into_iter().zip(shadows).map(shadows::message).collect(),
     }
 }
 
@@ -156,6 +169,7 @@ pub(crate) fn route_json(route: &pb::Route) -> Value {
         "salt": route.salt,
         "arms": route.arms.iter().map(arm).collect::<Value>(),
         "fault": route.fault,
+        "shadows": route.shadows.iter().map(shadow_json).collect::<Value>(),
     });
     if let Some(canary) = &route.canary {
         json["canary"] = canary::to_json(canary);
@@ -200,5 +214,13 @@ impl RoutesService for RoutesAdmin {
     ) -> Result<Response<pb::Route>, Status> {
         let pb::AbortRouteRequest { route } = request.into_inner();
         self.abort(&route).await.map(Response::new).map_err(grpc_status)
+    }
+
+    async fn list_mismatches(
+        &self,
+        request: Request<pb::ListMismatchesRequest>,
+    ) -> Result<Response<pb::ListMismatchesResponse>, Status> {
+        let pb::ListMismatchesRequest { route } = request.into_inner();
+        self.mismatches(&route).map(Response::new).map_err(grpc_status)
     }
 }

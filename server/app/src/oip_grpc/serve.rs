@@ -124,7 +124,7 @@ fn edge(
     let engine = Arc::clone(gateway.engine());
     let health = EngineHealth { engine: Arc::clone(&engine), stopping: stopping.clone() };
     let admin = Admin::new(Arc::clone(&engine), control.clone());
-    let routes = RoutesAdmin::new(control.clone());
+    let routes = RoutesAdmin::new(Arc::clone(&engine), control.clone());
     let latency = Latency { engine: Arc::clone(&engine) };
     let tensorflow = TensorFlowServing {
         gateway: Arc::clone(&gateway),

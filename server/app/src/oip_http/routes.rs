@@ -8,7 +8,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use gristmill_engine::error::InferError;
-use gristmill_proto::admin::{Arm, Route};
+use gristmill_proto::admin::{Arm, Route, Shadow};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -17,6 +17,7 @@ use super::Door;
 use super::admin::read;
 use super::reply::{self, Refusal};
 use crate::admin::routes::{RoutesAdmin, route_json};
+use crate::admin::shadows::mismatches_json;
 
 type Answer = Result<Response, Refusal>;
 
@@ -33,6 +34,8 @@ struct SetRoute {
     #[serde(default)]
     arms: Vec<SetArm>,
     canary: Option<SetCanary>,
+    #[serde(default)]
+    shadows: Vec<SetShadow>,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +50,23 @@ struct SetArm {
     label: String,
     #[serde(default)]
     weight: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetShadow {
+    #[serde(default)]
+    name: String,
+    model: String,
+    #[serde(default)]
+    version: u64,
+    #[serde(default)]
+    label: String,
+    percent: Option<f64>,
+    absolute: Option<f64>,
+    relative: Option<f64>,
+    #[serde(default)]
+    keep_inputs: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -70,14 +90,20 @@ pub(super) async fn show(State(door): State<Arc<Door>>, Path(route): Path<String
 pub(super) async fn set(State(door): State<Arc<Door>>, Path(name): Path<String>, request: Request) -> Answer {
     let expected =
         "{\"arms\": [{\"name\": \"control\", \"model\": \"digits\", \"version\": 1, \"weight\": 100}]}";
-    let SetRoute { policy, key, salt, arms, canary } = read(&door, request, expected).await?;
+    let SetRoute { policy, key, salt, arms, canary, shadows } = read(&door, request, expected).await?;
     let arm = |arm: SetArm| {
         let SetArm { name, model, version, label, weight } = arm;
         Arm { name, model, version, label, weight, ..Arm::default() }
     };
     let arms = arms.into_iter().map(arm).collect();
     let canary = canary.map(SetCanary::message);
-    answer(admin(&door).set(Route { name, policy, key, salt, arms, canary, ..Route::default() }).await)
+    let shadow = |shadow: SetShadow| {
+        let SetShadow { name, model, version, label, percent, absolute, relative, keep_inputs } = shadow;
+        Shadow { name, model, version, label, percent, absolute, relative, keep_inputs, ..Shadow::default() }
+    };
+    let shadows = shadows.into_iter().map(shadow).collect();
+    let route = Route { name, policy, key, salt, arms, canary, shadows, ..Route::default() };
+    answer(admin(&door).set(route).await)
 }
 
 pub(super) async fn promote(
@@ -94,8 +120,12 @@ pub(super) async fn abort(State(door): State<Arc<Door>>, Path(route): Path<Strin
     answer(admin(&door).abort(&route).await)
 }
 
+pub(super) async fn mismatches(State(door): State<Arc<Door>>, Path(route): Path<String>) -> Answer {
+    Ok(reply::json(StatusCode::OK, &mismatches_json(&admin(&door).mismatches(&route)?)))
+}
+
 fn admin(door: &Door) -> RoutesAdmin {
-    RoutesAdmin::new(door.control.clone())
+    RoutesAdmin::new(Arc::clone(&door.engine), door.control.clone())
 }
 
 fn answer(route: Result<Route, InferError>) -> Answer {

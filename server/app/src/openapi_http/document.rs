@@ -176,6 +176,20 @@ fn body_schema(takes: Takes) -> Option<(Value, bool)> {
                     "weight": {"type": "number", "minimum": 0, "maximum": 100, "description": "percent"},
                 },
             }},
+            "shadows": {"type": "array", "items": {
+                "type": "object",
+                "required": ["model"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "model": {"type": "string"},
+                    "version": {"type": "integer", "minimum": 0, "description": "0 for the default or the label"},
+                    "label": {"type": "string"},
+                    "percent": {"type": "number", "minimum": 0, "maximum": 100, "description": "of the keys"},
+                    "absolute": {"type": "number", "minimum": 0, "description": "tolerance"},
+                    "relative": {"type": "number", "minimum": 0, "description": "tolerance"},
+                    "keep_inputs": {"type": "boolean"},
+                },
+            }},
             "canary": {"type": "object", "properties": {
                 "steps": {"type": "array", "items": {
                     "type": "object",

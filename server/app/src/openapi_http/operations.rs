@@ -112,6 +112,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
     post("/v1/admin/routes/{route}", ADMIN, "Make or replace a route", Takes::Route),
     post("/v1/admin/routes/{route}/promote", ADMIN, "Give an arm more, or everything", Takes::Promotion),
     post("/v1/admin/routes/{route}/abort", ADMIN, "Give everything to the first arm", Takes::Nothing),
+    get(
+        "/v1/admin/routes/{route}/mismatches",
+        ADMIN,
+        "How a route's shadows fare, with their worst mismatches",
+    ),
     get("/v1/models", TENSORFLOW, "Names of the models that serve"),
     get("/v1/models/{model}", TENSORFLOW, "States of a model's versions"),
     get("/v1/models/{model}/metadata", TENSORFLOW, "Signature of a model"),

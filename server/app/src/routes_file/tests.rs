@@ -22,6 +22,19 @@ arms = [{ model = "digits" }, { model = "digits", version = 2 }]
 
 [routes.short]
 arms = [{ model = "digits", weight = 100 }]
+
+[[routes.short.shadows]]
+model = "digits"
+version = 2
+
+[[routes.short.shadows]]
+name = "next"
+model = "digits"
+label = "next"
+percent = 12.5
+absolute = 0.25
+relative = 0
+keep_inputs = true
 "#;
 
 /// What is read of a file that may not settle, as lines.
@@ -38,9 +51,9 @@ fn everything_can_be_said_and_is_written_as_it_was_read() {
     check(
         EVERYTHING,
         expect![[r#"
-            Route { name: "a b\u{7f}", policy: Fallback, key: RequestId, salt: "a b\u{7f}", arms: [Arm { name: "digits", model: "digits", version: Default, weight: Weight(0) }, Arm { name: "digits@2", model: "digits", version: Number(2), weight: Weight(0) }], canary: None }
-            Route { name: "checkout", policy: Split, key: Parameter("user_id"), salt: "checkout-2026", arms: [Arm { name: "control", model: "diabetes", version: Number(1), weight: Weight(8999) }, Arm { name: "candidate", model: "diabetes", version: Label("next"), weight: Weight(1001) }], canary: None }
-            Route { name: "short", policy: Split, key: Header, salt: "short", arms: [Arm { name: "digits", model: "digits", version: Default, weight: Weight(10000) }], canary: None }
+            Route { name: "a b\u{7f}", policy: Fallback, key: RequestId, salt: "a b\u{7f}", arms: [Arm { name: "digits", model: "digits", version: Default, weight: Weight(0) }, Arm { name: "digits@2", model: "digits", version: Number(2), weight: Weight(0) }], canary: None, shadows: [] }
+            Route { name: "checkout", policy: Split, key: Parameter("user_id"), salt: "checkout-2026", arms: [Arm { name: "control", model: "diabetes", version: Number(1), weight: Weight(8999) }, Arm { name: "candidate", model: "diabetes", version: Label("next"), weight: Weight(1001) }], canary: None, shadows: [] }
+            Route { name: "short", policy: Split, key: Header, salt: "short", arms: [Arm { name: "digits", model: "digits", version: Default, weight: Weight(10000) }], canary: None, shadows: [Shadow { target: Arm { name: "digits@2", model: "digits", version: Number(2), weight: Weight(10000) }, tolerance: Tolerance { absolute: 1e-5, relative: 1e-5 }, keep_inputs: false }, Shadow { target: Arm { name: "next", model: "digits", version: Label("next"), weight: Weight(1250) }, tolerance: Tolerance { absolute: 0.25, relative: 0.0 }, keep_inputs: true }] }
         "#]],
     );
     let routes = text::parse(EVERYTHING).unwrap();
@@ -73,6 +86,10 @@ fn everything_can_be_said_and_is_written_as_it_was_read() {
         arms = [
             { name = "digits", model = "digits", weight = 100 },
         ]
+        shadows = [
+            { name = "digits@2", model = "digits", version = 2, percent = 100, absolute = 1e-5, relative = 1e-5 },
+            { name = "next", model = "digits", label = "next", percent = 12.5, absolute = 0.25, relative = 0.0, keep_inputs = true },
+        ]
     "##]]
     .assert_eq(&text::write(&routes));
 }
@@ -86,7 +103,7 @@ fn faults_say_what_was_expected() {
               |
             2 | weight = 3
               | ^^^^^^
-            unknown field `weight`, expected one of `policy`, `key`, `salt`, `arms`, `canary`"#]],
+            unknown field `weight`, expected one of `policy`, `key`, `salt`, `arms`, `canary`, `shadows`"#]],
     );
     check(
         "[routes.r]\npolicy = \"bandit\"\narms = []",
@@ -103,6 +120,10 @@ fn faults_say_what_was_expected() {
     check(
         "[routes.r]\narms = [{ model = \"m\", version = 1, label = \"stable\" }]",
         expect!["routes.r.arms[0].label stands beside a version: give one of the two"],
+    );
+    check(
+        "[routes.r]\narms = []\nshadows = [{ model = \"m\", percent = 101 }]",
+        expect!["routes.r.shadows[0].percent is 101: expected a percentage from 0 to 100"],
     );
 }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use gristmill_engine::comparison::Tolerance;
 use gristmill_engine::request::VersionSelector;
 use gristmill_engine::routing::canary::Canary;
-use gristmill_engine::routing::{Arm, KeySource, Policy, Route, Weight};
+use gristmill_engine::routing::{Arm, KeySource, Policy, Route, Shadow, Weight};
 use serde::Deserialize;
 
 use super::canary::{self, RawCanary};
@@ -25,6 +26,8 @@ struct RawRoute {
     salt: Option<String>,
     arms: Vec<RawArm>,
     canary: Option<RawCanary>,
+    #[serde(default)]
+    shadows: Vec<RawShadow>,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +38,20 @@ struct RawArm {
     version: Option<u64>,
     label: Option<String>,
     weight: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawShadow {
+    name: Option<String>,
+    model: String,
+    version: Option<u64>,
+    label: Option<String>,
+    percent: Option<f64>,
+    absolute: Option<f64>,
+    relative: Option<f64>,
+    #[serde(default)]
+    keep_inputs: bool,
 }
 
 /// # Errors
@@ -64,11 +81,16 @@ fn route(name: String, raw: RawRoute) -> Result<Route, String> {
     let arms = raw.arms.into_iter().enumerate();
     let arms = arms.map(|(index, raw)| arm(raw).map_err(|why| format!("{field}.arms[{index}].{why}")));
     let arms = arms.collect::<Result<_, String>>()?;
+    let shadows = raw.shadows.into_iter().enumerate();
+    let shadows =
+        shadows.map(|(index, raw)| shadow(raw).map_err(|why| format!("{field}.shadows[{index}].{why}")));
+    let shadows = shadows.collect::<Result<_, String>>()?;
     let canary = match raw.canary {
         Some(raw) => Some(canary::read(raw).map_err(|why| format!("{field}.canary.{why}"))?),
         None => (policy == Policy::Canary).then(Canary::default),
     };
-    let route = Route { salt: raw.salt.unwrap_or_else(|| name.clone()), name, policy, key, arms, canary };
+    let route =
+        Route { salt: raw.salt.unwrap_or_else(|| name.clone()), name, policy, key, arms, canary, shadows };
     Ok(route.weighed_by_canary())
 }
 
@@ -86,6 +108,20 @@ fn arm(raw: RawArm) -> Result<Arm, String> {
     Ok(arm)
 }
 
+fn shadow(raw: RawShadow) -> Result<Shadow, String> {
+    let RawShadow { name, model, version, label, percent, absolute, relative, keep_inputs } = raw;
+    // Said here, where it has its own name.
+    let percent = percent.unwrap_or(100.0);
+    Weight::from_percent(percent).map_err(|why| format!("percent {why}"))?;
+    let target = arm(RawArm { name, model, version, label, weight: Some(percent) })?;
+    let default = Tolerance::default();
+    let tolerance = Tolerance {
+        absolute: absolute.unwrap_or(default.absolute),
+        relative: relative.unwrap_or(default.relative),
+    };
+    Ok(Shadow { target, tolerance, keep_inputs })
+}
+
 /// # Errors
 /// No policy has this name.
 pub(crate) fn parse_policy(text: &str) -> Result<Policy, String> {
@@ -100,7 +136,7 @@ pub(super) fn write(routes: &[Route]) -> String {
     let mut text =
         String::from("# Written by `gristmill routes`. What is edited here is taken over at once.\n");
     for route in routes {
-        let Route { name, policy, key, salt, arms, canary } = route;
+        let Route { name, policy, key, salt, arms, canary, shadows } = route;
         let key = quoted(&key.to_string());
         let written = write!(
             text,
@@ -111,23 +147,43 @@ pub(super) fn write(routes: &[Route]) -> String {
         );
         written.expect("writing to a string does not fail; this is a bug");
         for arm in arms {
-            text += &format!("    {{ name = {}, model = {}", quoted(&arm.name), quoted(&arm.model));
-            match &arm.version {
-                VersionSelector::Default => {}
-                VersionSelector::Number(version) => text += &format!(", version = {version}"),
-                VersionSelector::Label(label) => text += &format!(", label = {}", quoted(label)),
-            }
+            text += &format!("    {{ {}", target(arm));
             if *policy == Policy::Split {
                 text += &format!(", weight = {}", arm.weight);
             }
             text += " },\n";
         }
         text += "]\n";
+        if !shadows.is_empty() {
+            text += "shadows = [\n";
+            shadows.iter().for_each(|shadow| text += &shadow_line(shadow));
+            text += "]\n";
+        }
         if let Some(canary) = canary {
             canary::write(&mut text, name, canary);
         }
     }
     text
+}
+
+/// What an arm names.
+fn target(arm: &Arm) -> String {
+    let named = format!("name = {}, model = {}", quoted(&arm.name), quoted(&arm.model));
+    match &arm.version {
+        VersionSelector::Default => named,
+        VersionSelector::Number(version) => format!("{named}, version = {version}"),
+        VersionSelector::Label(label) => format!("{named}, label = {}", quoted(label)),
+    }
+}
+
+fn shadow_line(shadow: &Shadow) -> String {
+    let Shadow { target: arm, tolerance: Tolerance { absolute, relative }, keep_inputs } = shadow;
+    let mut text = format!("    {{ {}, percent = {}", target(arm), arm.weight);
+    text += &format!(", absolute = {absolute:?}, relative = {relative:?}");
+    if *keep_inputs {
+        text += ", keep_inputs = true";
+    }
+    text + " },\n"
 }
 
 /// As a basic string of TOML, which is one of JSON with U+007F escaped too.

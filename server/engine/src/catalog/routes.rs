@@ -1,5 +1,6 @@
 //! Routes as a catalog serves them: each arm with the deployment that it points at now.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use super::Catalog;
 use crate::compatibility;
 use crate::deployment::{Admitted, Deployment, Refused};
 use crate::error::InferError;
+use crate::mirror::{Mirror, Sampled, ShadowReport};
 use crate::prediction::PredictionId;
 use crate::request::{Query, VersionSelector};
 use crate::routing::{Arm, Keyed, Passage, Policy, Route, Router, check_version};
@@ -15,6 +17,8 @@ use crate::routing::{Arm, Keyed, Passage, Policy, Route, Router, check_version};
 #[derive(Default)]
 pub(crate) struct RoutesReport {
     pub(crate) routes: Vec<Arc<Router>>,
+    /// Of the routes' shadows.
+    pub(crate) mirrors: BTreeMap<String, Vec<Arc<Mirror>>>,
     /// Routes that ought to serve and cannot, each with why.
     pub(crate) unserved: Vec<(String, String)>,
     /// Why what the repository says is not in force ...
@@ -32,6 +36,8 @@ pub(crate) enum ServedRoute {
         router: Arc<Router>,
         /// Of each arm.
         arms: Vec<Target>,
+        /// Of each shadow, with where it leads.
+        mirrors: Vec<(Arc<Mirror>, Target)>,
     },
     /// It ought to serve and cannot; the reason names it.
     Faulty { reason: String },
@@ -40,7 +46,7 @@ pub(crate) enum ServedRoute {
 // === impl Catalog ===
 
 impl Catalog {
-    pub(super) fn add_routes(&mut self, report: RoutesReport) {
+    pub(super) fn add_routes(&mut self, mut report: RoutesReport) {
         match report.has_table {
             true => self.failing.extend(report.fault),
             false => self.unserved.extend(report.fault),
@@ -59,7 +65,22 @@ impl Catalog {
                 Some(format!("route '{name}': arm '{}': {why}", arm.name))
             });
             self.failing.extend(faults);
-            self.routes.insert(name, ServedRoute::Sound { router, arms });
+            let mirrors: Vec<(Arc<Mirror>, Target)> = report
+                .mirrors
+                .remove(&name)
+                .into_iter()
+                .flatten()
+                .map(|mirror| {
+                    let target = self.shadow_target(&mirror, &arms);
+                    (mirror, target)
+                })
+                .collect();
+            let faults = mirrors.iter().filter_map(|(mirror, target)| {
+                let why = target.as_ref().err()?;
+                Some(format!("route '{name}': shadow '{}': {why}", mirror.shadow.target.name))
+            });
+            self.failing.extend(faults);
+            self.routes.insert(name, ServedRoute::Sound { router, arms, mirrors });
         }
         for (name, reason) in report.unserved {
             self.unserved.push(reason.clone());
@@ -67,8 +88,31 @@ impl Catalog {
         }
     }
 
+    /// Has the routes' shadows lead where this catalog says.
+    pub(crate) fn aim_mirrors(&self) {
+        for route in self.routes.values() {
+            if let ServedRoute::Sound { mirrors, .. } = route {
+                for (mirror, target) in mirrors {
+                    mirror.aim(target.as_ref().ok());
+                }
+            }
+        }
+    }
+
     pub(crate) fn route(&self, name: &str) -> Option<&ServedRoute> {
         self.routes.get(name)
+    }
+
+    /// The deployment of a shadow, which must take what clients of the first arm that serves may send.
+    fn shadow_target(&self, mirror: &Mirror, arms: &[Target]) -> Target {
+        let Arm { model, version, .. } = &mirror.shadow.target;
+        let found = self.deployment(model, version);
+        let deployment = found.ok_or_else(|| self.missing(model, version).to_string())?;
+        if let Some(control) = arms.iter().find_map(|arm| arm.as_ref().ok()) {
+            compatibility::check_mirrored(&control.info.signature, &deployment.info.signature)
+                .map_err(|why| format!("requests cannot be mirrored to it: {why}"))?;
+        }
+        Ok(Arc::clone(deployment))
     }
 
     /// The deployments of a route's arms. Clients know the route by the first that serves, so all others must be
@@ -107,10 +151,23 @@ impl ServedRoute {
         query: Query,
         now: Instant,
         request: &dyn Keyed,
-    ) -> Result<(Admitted, Passage), InferError> {
+    ) -> Result<(Admitted, Passage, Option<Sampled>), InferError> {
         let (router, arms) = self.sound()?;
         check_version(&router.route, &query.version).map_err(InferError::NotFound)?;
         let prediction_id = PredictionId::next();
+        let sampled = self.sample(router, &query, request, prediction_id);
+        let (admitted, passage) = Self::deal(router, arms, query, now, request, prediction_id)?;
+        Ok((admitted, passage, sampled))
+    }
+
+    fn deal(
+        router: &Router,
+        arms: &[Target],
+        query: Query,
+        now: Instant,
+        request: &dyn Keyed,
+        prediction_id: PredictionId,
+    ) -> Result<(Admitted, Passage), InferError> {
         let begin = |index: usize| Passage::begin(router.arm(index), prediction_id, now);
         match router.route.policy {
             Policy::Split | Policy::Canary => {
@@ -146,9 +203,34 @@ impl ServedRoute {
         }
     }
 
+    /// The shadows that a request is mirrored to.
+    fn sample(
+        &self,
+        router: &Router,
+        query: &Query,
+        request: &dyn Keyed,
+        prediction_id: PredictionId,
+    ) -> Option<Sampled> {
+        let ServedRoute::Sound { mirrors, .. } = self else { return None };
+        if mirrors.is_empty() {
+            return None;
+        }
+        let mirrors = mirrors.iter().map(|(mirror, _)| mirror);
+        let id = prediction_id.bytes();
+        Sampled::choose(mirrors, &query.inputs, &router.key(request, &id), prediction_id)
+    }
+
+    /// How the shadows fare, in the route's order.
+    pub(crate) fn shadows(&self) -> Vec<ShadowReport> {
+        match self {
+            ServedRoute::Sound { mirrors, .. } => mirrors.iter().map(|(mirror, _)| mirror.report()).collect(),
+            ServedRoute::Faulty { .. } => Vec::new(),
+        }
+    }
+
     fn sound(&self) -> Result<(&Router, &[Target]), InferError> {
         match self {
-            ServedRoute::Sound { router, arms } => Ok((&**router, arms.as_slice())),
+            ServedRoute::Sound { router, arms, .. } => Ok((&**router, arms.as_slice())),
             ServedRoute::Faulty { reason } => Err(InferError::Unavailable(reason.clone())),
         }
     }

@@ -31,6 +31,15 @@ pub const SECONDS_BUCKETS: &[f64] = &[
 /// Powers of two: batch limits are usually one of them.
 pub const ROWS_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
+/// Decades: what is far below a tolerance, about it, and far above.
+pub const DIFFERENCE_BUCKETS: &[f64] =
+    &[0.0, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e3, 1e6];
+
+/// Of what lies between 0 and 1, and mostly near 0.
+pub const DISTANCE_BUCKETS: &[f64] =
+    &[0.0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0];
+
+const SHADOW_LABELS: &[&str] = &["route", "shadow"];
 const VERSION_LABELS: &[&str] = &["model", "version"];
 
 pub const REQUESTS: Metric = Metric {
@@ -257,6 +266,48 @@ pub const CANARY_DECISIONS: Metric = Metric {
     labels: &["route", "decision"],
     help: "What was decided of the route's canary: forward, back or done",
 };
+pub const SHADOW_REQUESTS: Metric = Metric {
+    name: "gristmill_shadow_requests_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["route", "shadow", "outcome"],
+    help: "Requests to mirror: matched, mismatched, shadow_failed, primary_failed, both_failed, not_serving, unanswered; shed: no_room, no_core",
+};
+pub const SHADOW_ABSOLUTE_DIFFERENCE: Metric = Metric {
+    name: "gristmill_shadow_absolute_difference",
+    kind: Kind::Histogram(DIFFERENCE_BUCKETS),
+    unit: Unit::Count,
+    labels: SHADOW_LABELS,
+    help: "Largest difference of an element from the primary's, by compared tensor of numbers",
+};
+pub const SHADOW_RELATIVE_DIFFERENCE: Metric = Metric {
+    name: "gristmill_shadow_relative_difference",
+    kind: Kind::Histogram(DIFFERENCE_BUCKETS),
+    unit: Unit::Count,
+    labels: SHADOW_LABELS,
+    help: "Largest difference of an element divided by the larger of the two, by compared tensor of numbers",
+};
+pub const SHADOW_DISTANCE: Metric = Metric {
+    name: "gristmill_shadow_total_variation_ratio",
+    kind: Kind::Histogram(DISTANCE_BUCKETS),
+    unit: Unit::Count,
+    labels: SHADOW_LABELS,
+    help: "Largest total variation distance of a row of scores, by compared tensor of scores",
+};
+pub const SHADOW_ROWS: Metric = Metric {
+    name: "gristmill_shadow_rows_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["route", "shadow", "top1"],
+    help: "Compared rows of scores by whether the best class is the same or an other one",
+};
+pub const SHADOW_RUN_SECONDS: Metric = Metric {
+    name: "gristmill_shadow_run_seconds",
+    kind: Kind::Histogram(SECONDS_BUCKETS),
+    unit: Unit::Seconds,
+    labels: &["route", "shadow", "side"],
+    help: "Time of the run of compared requests: of the primary's batch, and of the shadow, which gives way to all others",
+};
 
 /// The metrics of this crate, in the order of `/metrics`' documentation.
 pub const METRICS: &[Metric] = &[
@@ -292,4 +343,10 @@ pub const METRICS: &[Metric] = &[
     ROUTE_WEIGHT,
     CANARY_STEP,
     CANARY_DECISIONS,
+    SHADOW_REQUESTS,
+    SHADOW_ABSOLUTE_DIFFERENCE,
+    SHADOW_RELATIVE_DIFFERENCE,
+    SHADOW_DISTANCE,
+    SHADOW_ROWS,
+    SHADOW_RUN_SECONDS,
 ];

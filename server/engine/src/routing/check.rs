@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::canary::check_canary;
-use super::{Arm, Policy, Route, Weight, weight};
+use super::{Arm, Policy, Route, Shadow, Weight, weight};
 use crate::request::VersionSelector;
 
 /// More is a typing error, and each costs every request of the route some nanoseconds.
 const ARMS_MAX: usize = 32;
+
+/// Each has a thread and perhaps a session of its own.
+const SHADOWS_MAX: usize = 8;
 
 /// Checks one route among others. `is_known` says whether the repository has what an arm names, and if not, why.
 ///
@@ -43,7 +46,39 @@ pub(crate) fn check(
         }
         is_known(arm).map_err(of_arm)?;
     }
+    check_shadows(route, is_route, is_known).map_err(of_route)?;
     check_canary(route).and_then(|()| check_weights(route)).map_err(of_route)
+}
+
+fn check_shadows(
+    route: &Route,
+    is_route: &dyn Fn(&str) -> bool,
+    is_known: &dyn Fn(&Arm) -> Result<(), String>,
+) -> Result<(), String> {
+    if route.shadows.len() > SHADOWS_MAX {
+        return Err(format!("has {} shadows: expected {SHADOWS_MAX} at most", route.shadows.len()));
+    }
+    let mut names = BTreeSet::new();
+    for Shadow { target, tolerance, .. } in &route.shadows {
+        let of_shadow = |why: String| format!("shadow '{}' {why}", target.name);
+        if target.name.is_empty() || target.name.contains(|letter: char| letter.is_control()) {
+            return Err(of_shadow("is not a name: expected some letters".into()));
+        }
+        if !names.insert(&target.name) {
+            return Err(of_shadow("is there twice: give each shadow a name of its own".into()));
+        }
+        if [tolerance.absolute, tolerance.relative].iter().any(|bound| !bound.is_finite() || *bound < 0.0) {
+            return Err(of_shadow(format!("has the tolerance {tolerance}: expected numbers from 0 on")));
+        }
+        if is_route(&target.model) {
+            return Err(of_shadow(format!(
+                "names the route '{}': a shadow is a model; name one of its models instead",
+                target.model
+            )));
+        }
+        is_known(target).map_err(of_shadow)?;
+    }
+    Ok(())
 }
 
 fn check_weights(route: &Route) -> Result<(), String> {

@@ -50,9 +50,12 @@ impl Split {
 }
 
 pub(super) fn score(hash: u64, weight: f64) -> f64 {
-    // Inside (0, 1): neither end, and every value exact in a double.
-    let unit = ((hash >> 12) as f64 + 0.5) / (1u64 << 52) as f64;
-    -unit.ln() / weight
+    -unit(hash).ln() / weight
+}
+
+/// Inside (0, 1): neither end, and every value exact in a double.
+pub(super) fn unit(hash: u64) -> f64 {
+    ((hash >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }
 
 pub(super) fn smallest(scores: impl Iterator<Item = (usize, f64)>) -> usize {

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use expect_test::{Expect, expect};
+use gristmill_engine::comparison::Tolerance;
 use gristmill_engine::control::{ControlError, RouteDetails};
 use gristmill_engine::error::InferError;
 use gristmill_engine::reconcile::Options;
 use gristmill_engine::registry::DesiredRoutes;
 use gristmill_engine::request::{Query, Response, VersionSelector};
-use gristmill_engine::routing::{Arm, KeySource, Keyed, Policy, Route, Weight};
+use gristmill_engine::routing::{Arm, KeySource, Keyed, Policy, Route, Shadow, Weight};
 
 use crate::world::{Contents, World, all, latest, query};
 
@@ -36,6 +37,7 @@ fn split(percent_of_new: f64) -> Route {
         salt: "salt".into(),
         arms: vec![arm("old", 1, 100.0 - percent_of_new), arm("new", 2, percent_of_new)],
         canary: None,
+        shadows: Vec::new(),
     }
 }
 
@@ -253,5 +255,66 @@ async fn operators_change_routes_and_the_registry_keeps_them() {
     expect!["the repository's routes were written to a moment ago: try again when they are in force"]
         .assert_eq(&refused(world.control.abort("split").await));
     world.put_routes(read(split(0.0)));
+    world.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_shadow_follows_its_model_and_keeps_its_version_loaded() {
+    let target = Arm { version: VersionSelector::Default, ..arm("next", 0, 100.0) };
+    let shadow = Shadow { target, tolerance: Tolerance::default(), keep_inputs: false };
+    let old = Shadow { target: arm("old", 2, 0.0), ..shadow.clone() };
+    let route = Route { shadows: vec![shadow, old], ..split(0.0) };
+    let world = World::start_with(read(route), latest(), Options::default(), TWO).await;
+    // Version 1 answers, the default one is compared with it.
+    let counts = async |compared: u64| loop {
+        ask(&world, "split", 0).await.unwrap();
+        let counts = world.engine.shadows("split").unwrap().swap_remove(0).counts;
+        if counts.mismatched >= compared {
+            return counts;
+        }
+    };
+    assert_eq!(counts(1).await.matched, 0);
+    world.put(3, Contents::Adds(1));
+    world.until_default(3).await;
+    let matched = async || world.engine.shadows("split").unwrap()[0].counts.matched;
+    while matched().await == 0 {
+        ask(&world, "split", 0).await.unwrap();
+    }
+    let details = world.control.routes().await.unwrap().swap_remove(0);
+    let versions: Vec<Option<u64>> = details.shadows.iter().map(|shadow| shadow.version).collect();
+    assert_eq!(versions, [Some(3), Some(2)], "kept loaded although the policy is the latest one");
+    let (before, asked) = (details.shadows[0].counts.compared(), details.route.clone());
+    let promoted = world.control.promote("split", "new", Weight::from_percent(1.0).unwrap()).await.unwrap();
+    assert!(promoted.shadows[0].counts.compared() >= before, "weights change, shadows go on");
+    assert_ne!(promoted.route, asked);
+    world.control.unload("m").await.unwrap();
+    let failing = world.engine.ready().failing.join("\n");
+    assert!(failing.contains("route 'split': shadow 'next': model 'm'"), "{failing}");
+    world.shut_down().await;
+}
+
+#[tokio::test]
+async fn shadows_that_cannot_be_are_refused() {
+    let world = World::start_with(read(split(0.0)), all(), Options::default(), TWO).await;
+    let of = |target: Arm| Shadow { target, tolerance: Tolerance::default(), keep_inputs: false };
+    let set =
+        async |shadows: Vec<Shadow>| refused(world.control.set_route(Route { shadows, ..split(0.0) }).await);
+    let model = |model: &str| of(Arm { model: model.into(), ..arm("s", 1, 100.0) });
+    expect![[r#"route 'split': shadow 's' names the model 'none', which is not in the repository"#]]
+        .assert_eq(&set(vec![model("none")]).await);
+    expect![[r#"route 'split': shadow 's' names the route 'split': a shadow is a model; name one of its models instead"#]]
+        .assert_eq(&set(vec![model("split")]).await);
+    expect![[r#"route 'split': shadow 's' names version 7 of model 'm', which has no such version"#]]
+        .assert_eq(&set(vec![of(arm("s", 7, 100.0))]).await);
+    expect![[r#"route 'split': shadow 's' is there twice: give each shadow a name of its own"#]]
+        .assert_eq(&set(vec![of(arm("s", 1, 1.0)), of(arm("s", 2, 1.0))]).await);
+    let tolerance = Tolerance { absolute: -1.0, relative: 0.0 };
+    expect![[r#"route 'split': shadow 's' has the tolerance absolute -1.0, relative 0.0: expected numbers from 0 on"#]]
+        .assert_eq(&set(vec![Shadow { tolerance, ..of(arm("s", 2, 1.0)) }]).await);
+    expect![[r#"route 'split': requests for arm 'old' (m@1) cannot be mirrored to shadow 's' (wide@1): input x INT32 [batch, 1] would be x INT32 [batch, 2]"#]]
+        .assert_eq(&set(vec![model("wide")]).await);
+    let many = (0..9).map(|index| of(Arm { name: format!("s{index}"), ..arm("", 2, 1.0) })).collect();
+    expect![[r#"route 'split': has 9 shadows: expected 8 at most"#]].assert_eq(&set(many).await);
+    assert_eq!(world.kept_routes(), read(split(0.0)), "nothing of that is kept");
     world.shut_down().await;
 }
