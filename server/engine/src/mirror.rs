@@ -36,7 +36,7 @@ const WAITING_REQUESTS_MAX: usize = 16;
 /// ... and the bytes of their inputs together.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 /// A mirror waits so long for a core that is left over, and is shed then.
-const CORE_WAIT_MAX: Duration = Duration::from_millis(20);
+const CORE_WAIT_MAX: Duration = Duration::from_millis(100);
 /// It looks for one so often.
 const CORE_PAUSE: Duration = Duration::from_millis(1);
 /// Longest that the end waits for a run of a mirror.

@@ -15,6 +15,10 @@ use gristmill_engine::routing::{Arm, KeySource, Policy, Route, Shadow, Weight};
 use gristmill_engine::tensor::{DType, Tensor};
 use gristmill_engine::testing::{FakeBackend, Gate, batched_signature, engine_with_routes};
 use gristmill_engine::tuning::Tuning;
+use tokio::sync::Mutex;
+
+/// Mirrors have only what others leave of the cores, and tests that wait for them leave little: they take turns.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 fn arm(name: &str, model: &str, percent: f64) -> Arm {
     let weight = Weight::from_percent(percent).unwrap();
@@ -82,6 +86,7 @@ async fn report(engine: &Engine, ended: u64) -> ShadowReport {
 
 #[tokio::test]
 async fn answers_are_compared_and_clients_see_the_primary_alone() {
+    let _turn = TURN.lock().await;
     let same = Shadow { keep_inputs: true, ..shadow("same") };
     let far = Shadow { keep_inputs: true, ..shadow("far") };
     let models = [("primary", adds(0.0, false)), ("same", adds(0.25, false)), ("far", adds(2.0, false))];
@@ -146,6 +151,7 @@ fn first_input(found: &gristmill_engine::engine::Mismatch) -> f32 {
 
 #[tokio::test]
 async fn the_primary_does_not_wait_and_what_has_no_room_is_shed() {
+    let _turn = TURN.lock().await;
     let gate = Arc::new(Gate::default());
     let models = [("primary", adds(0.0, false)), ("slow", adds(0.0, false).held_at(&gate))];
     let (engine, reconciler) = serve(models, route(vec![shadow("slow")]));
@@ -166,6 +172,7 @@ async fn the_primary_does_not_wait_and_what_has_no_room_is_shed() {
 
 #[tokio::test]
 async fn a_mirror_has_no_core_that_anybody_wants() {
+    let _turn = TURN.lock().await;
     let (held, mirrors) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
     let busy = Tuning { instances: Some(8), batch_rows_max: Some(1), ..Tuning::default() };
     let one = || Tuning { instances: Some(1), ..Tuning::default() };
@@ -202,6 +209,7 @@ async fn a_mirror_has_no_core_that_anybody_wants() {
 
 #[tokio::test]
 async fn a_failure_on_one_side_is_told_apart() {
+    let _turn = TURN.lock().await;
     for (primary_fails, shadow_fails) in [(true, false), (false, true), (true, true)] {
         let models = [("primary", adds(0.0, primary_fails)), ("other", adds(0.0, shadow_fails))];
         let (engine, reconciler) = serve(models, route(vec![shadow("other")]));
@@ -221,6 +229,7 @@ async fn a_failure_on_one_side_is_told_apart() {
 
 #[tokio::test]
 async fn a_panic_costs_one_mirror() {
+    let _turn = TURN.lock().await;
     let panics = Arc::new(AtomicBool::new(false));
     let does = Arc::clone(&panics);
     let fragile = FakeBackend::checked_identity(DType::Fp32, &[2], move |_| {
@@ -243,6 +252,7 @@ async fn a_panic_costs_one_mirror() {
 
 #[tokio::test]
 async fn the_end_stops_a_mirror_that_runs() {
+    let _turn = TURN.lock().await;
     let gate = Arc::new(Gate::default());
     let models = [("primary", adds(0.0, false)), ("slow", adds(0.0, false).held_at(&gate))];
     let (engine, reconciler) = serve(models, route(vec![shadow("slow")]));
