@@ -4,6 +4,8 @@
 
 pub mod tensor;
 pub mod comparison;
+pub mod random;
+pub mod bandit;
 pub mod error;
 pub mod companions;
 pub mod prediction;

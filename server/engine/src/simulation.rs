@@ -5,7 +5,6 @@ pub mod comparison;
 mod demand;
 mod outcome;
 mod ours;
-mod random;
 mod run_times;
 
 use std::cmp::Reverse;
@@ -16,8 +15,8 @@ pub use self::baselines::{AdditiveIncrease, EagerFifo, FixedDelay, LinearFit};
 pub use self::demand::{Demand, Kind, Process};
 pub use self::ours::Ours;
 pub use self::outcome::Outcome;
-pub use self::random::Random;
 pub use self::run_times::RunTimes;
+pub use crate::random::Random;
 use crate::sizing::BATCH_OVERHEAD;
 
 /// A request, as a trace has it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Arrival;
-use super::random::Random;
+use crate::random::Random;
 
 /// Requests of several kinds that come by one process.
 #[derive(Clone, Debug, PartialEq)]

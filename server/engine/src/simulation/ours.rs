@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::random::Random;
 use super::{Machine, Next, Part, Scheduler};
 use crate::cost::CostModel;
 use crate::former::{Decision, Former};
+use crate::random::Random;
 use crate::request::{Query, ShapeKey};
 use crate::sweep::Sweep;
 use crate::terms::Terms;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::random::Random;
 use crate::cost::{CostSource, SizeCost};
+use crate::random::Random;
 
 /// Run times by rows.
 #[derive(Clone, Debug, PartialEq)]

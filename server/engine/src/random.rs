@@ -25,7 +25,7 @@ impl Random {
     }
 
     /// The gaps of a Poisson process.
-    pub(super) fn exponential(&mut self, mean: f64) -> f64 {
+    pub fn exponential(&mut self, mean: f64) -> f64 {
         -(1.0 - self.uniform()).ln() * mean
     }
 }

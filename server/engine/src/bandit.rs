@@ -1,0 +1,243 @@
+//! Which share of the requests each arm gets, from what arms were rewarded with and how they behave: pure.
+//!
+//! Time is in seconds on any one clock, so that rewards may be played, told late, and read back after a restart.
+
+pub mod best;
+pub mod guard;
+pub mod posterior;
+pub mod special;
+
+use std::time::Duration;
+
+pub use self::best::Standing;
+pub use self::guard::{Guard, Health, Tally};
+pub use self::posterior::{Evidence, Posterior};
+
+/// What an operator says of a bandit. All numbers are finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    pub algorithm: Algorithm,
+    pub rewards: Rewards,
+    /// After this time a reward counts half; all count alike for ever if `None`.
+    pub half_life: Option<Duration>,
+    pub guard: Guard,
+    /// An arm that is the best with this probability gets everything from then on; none does if `None`.
+    pub winner_probability: Option<f64>,
+    /// Rewards that each arm needs before one of them can have won.
+    pub rewards_min: u32,
+}
+
+/// How shares follow from rewards.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Algorithm {
+    /// Each arm in proportion to its probability of being the best, as Thompson put it (Biometrika 1933): what
+    /// drawing from the posteriors does request by request, done for all requests until the next rewards come.
+    Thompson,
+    /// The arm with the best mean, and this share for all alike.
+    EpsilonGreedy { epsilon: f64 },
+    /// The arm with the highest upper confidence bound (Auer, Cesa-Bianchi and Fischer 2002). Real rewards are taken
+    /// to be spread as they were so far: the bound is two standard deviations times that for rewards from 0 to 1,
+    /// which have half of one at most.
+    Ucb1,
+}
+
+/// What rewards are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewards {
+    /// From 0 to 1: successes, or parts of one.
+    Binary,
+    /// Any finite numbers.
+    Real,
+}
+
+/// The arms of one experiment: what is known of them, and what follows.
+#[derive(Clone, Debug)]
+pub struct Bandit {
+    settings: Settings,
+    evidence: Vec<Evidence>,
+    health: Vec<Health>,
+    winner: Option<usize>,
+}
+
+// === impl Settings ===
+
+/// Its numbers are never NaN.
+impl Eq for Settings {}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            algorithm: Algorithm::Thompson,
+            rewards: Rewards::Binary,
+            half_life: None,
+            guard: Guard::default(),
+            winner_probability: None,
+            rewards_min: 100,
+        }
+    }
+}
+
+// === impl Rewards ===
+
+impl Rewards {
+    /// # Errors
+    /// It is no such reward.
+    pub fn check(self, reward: f64) -> Result<(), String> {
+        match self {
+            Rewards::Binary if !(0.0..=1.0).contains(&reward) => {
+                Err(format!("reward is {reward}: expected a number from 0 to 1, as rewards are binary"))
+            }
+            Rewards::Real if !reward.is_finite() => {
+                Err(format!("reward is {reward}: expected a finite number"))
+            }
+            Rewards::Binary | Rewards::Real => Ok(()),
+        }
+    }
+
+    /// What is believed of each arm's mean reward.
+    pub fn posteriors(self, evidence: &[Evidence]) -> Vec<Posterior> {
+        match self {
+            Rewards::Binary => evidence.iter().map(Posterior::binary).collect(),
+            Rewards::Real => {
+                let pooled = Evidence::pooled(evidence);
+                evidence.iter().map(|evidence| Posterior::real(evidence, &pooled)).collect()
+            }
+        }
+    }
+}
+
+// === impl Bandit ===
+
+impl Bandit {
+    /// Nothing is known of any arm.
+    pub fn new(settings: Settings, arms: usize) -> Bandit {
+        Bandit {
+            settings,
+            evidence: vec![Evidence::default(); arms],
+            health: vec![Health::default(); arms],
+            winner: None,
+        }
+    }
+
+    /// The same with what was known of an arm before.
+    pub fn restore(&mut self, arm: usize, evidence: Evidence) {
+        self.evidence[arm] = evidence;
+    }
+
+    /// An arm's prediction of time `at_s` was rewarded. The order in which rewards are told does not matter.
+    pub fn reward(&mut self, arm: usize, reward: f64, at_s: f64) {
+        self.evidence[arm].add(reward, at_s, self.settings.half_life);
+    }
+
+    /// An arm's requests ended so since the last time that this was told.
+    pub fn behaved(&mut self, arm: usize, tally: Tally, now_s: f64) {
+        self.health[arm].observe(&self.settings.guard, tally, now_s);
+    }
+
+    pub fn health(&self, arm: usize) -> &Health {
+        &self.health[arm]
+    }
+
+    /// Who has won, if winners are looked for. One that breaks its bounds has lost.
+    pub fn winner(&self) -> Option<usize> {
+        self.winner
+    }
+
+    /// What is known of each arm, as much as it counts now.
+    pub fn evidence(&self, now_s: f64) -> Vec<Evidence> {
+        self.evidence.iter().map(|evidence| evidence.at(now_s, self.settings.half_life)).collect()
+    }
+
+    /// How all arms stand beside each other, whether they keep their bounds or not.
+    pub fn standings(&self, now_s: f64) -> Vec<Standing> {
+        best::standings(&self.settings.rewards.posteriors(&self.evidence(now_s)))
+    }
+
+    /// Each arm's share of the requests from now on; together they are 1. An arm that breaks its bounds gets none
+    /// but its part of the probes; if all do, the first gets what they would have.
+    pub fn shares(&mut self, now_s: f64) -> Vec<f64> {
+        let arms = self.evidence.len();
+        let mut sound: Vec<usize> = (0..arms).filter(|arm| !self.health[*arm].is_broken()).collect();
+        if sound.is_empty() {
+            sound.push(0);
+        }
+        let evidence = self.evidence(now_s);
+        let of_sound: Vec<Evidence> = sound.iter().map(|arm| evidence[*arm]).collect();
+        self.winner = self.winner.filter(|winner| sound.contains(winner));
+        let among = match self.winner {
+            Some(winner) => sound.iter().map(|arm| f64::from(*arm == winner)).collect(),
+            None => {
+                let standings = best::standings(&self.settings.rewards.posteriors(&of_sound));
+                let won = self.has_won(&standings, &of_sound);
+                self.winner = won.map(|index| sound[index]);
+                match won {
+                    Some(winner) => (0..sound.len()).map(|index| f64::from(index == winner)).collect(),
+                    None => self.settings.algorithm.shares(self.settings.rewards, &of_sound, &standings),
+                }
+            }
+        };
+        let broken = arms - sound.len();
+        let probes = if broken == 0 { 0.0 } else { self.settings.guard.probe_share };
+        let mut shares = vec![probes / broken.max(1) as f64; arms];
+        for (arm, share) in sound.into_iter().zip(among) {
+            shares[arm] = (1.0 - probes) * share;
+        }
+        shares
+    }
+
+    fn has_won(&self, standings: &[Standing], evidence: &[Evidence]) -> Option<usize> {
+        let probability = self.settings.winner_probability?;
+        let rewards_min = f64::from(self.settings.rewards_min);
+        let is_known = evidence.iter().all(|evidence| evidence.count >= rewards_min);
+        let is_best = |standing: &Standing| standing.probability_best >= probability;
+        // One alone is the best of nothing.
+        if is_known && standings.len() > 1 { standings.iter().position(is_best) } else { None }
+    }
+}
+
+// === impl Algorithm ===
+
+impl Algorithm {
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Thompson => "thompson",
+            Algorithm::EpsilonGreedy { .. } => "epsilon-greedy",
+            Algorithm::Ucb1 => "ucb1",
+        }
+    }
+
+    fn shares(self, rewards: Rewards, evidence: &[Evidence], standings: &[Standing]) -> Vec<f64> {
+        let count = evidence.len() as f64;
+        match self {
+            Algorithm::Thompson => standings.iter().map(|standing| standing.probability_best).collect(),
+            Algorithm::EpsilonGreedy { epsilon } => {
+                let greedy = highest(standings.iter().map(|standing| standing.posterior.mean()));
+                greedy.into_iter().map(|share| epsilon / count + (1.0 - epsilon) * share).collect()
+            }
+            Algorithm::Ucb1 => {
+                let pooled = Evidence::pooled(evidence);
+                let spread = match rewards {
+                    Rewards::Binary => 1.0,
+                    Rewards::Real => 2.0 * pooled.variance().sqrt(),
+                };
+                let rounds = pooled.count.max(1.0).ln();
+                highest(evidence.iter().map(|arm| match arm.count {
+                    // Nothing is known of it.
+                    0.0 => f64::INFINITY,
+                    rewards => arm.mean + spread * (2.0 * rounds / rewards).sqrt(),
+                }))
+            }
+        }
+    }
+}
+
+/// Everything to those with the highest score, alike.
+fn highest(scores: impl Iterator<Item = f64>) -> Vec<f64> {
+    let scores: Vec<f64> = scores.collect();
+    let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sharers = scores.iter().filter(|score| **score == highest).count() as f64;
+    scores.into_iter().map(|score| if score == highest { 1.0 / sharers } else { 0.0 }).collect()
+}
+
+#[cfg(test)]
+mod tests;
