@@ -129,6 +129,13 @@ pub struct ServeArgs {
     /// it; without it nobody is limited.
     #[arg(long, env = "GRISTMILL_LIMITS", value_name = "FILE")]
     pub limits: Option<PathBuf>,
+    /// Directory for what the server itself must remember: predictions that wait for feedback, and the feedback. By
+    /// default the one beside the repository with its name and `.state`, made when a route is first asked.
+    #[arg(long, env = "GRISTMILL_STATE_DIR", value_name = "DIRECTORY")]
+    pub state_dir: Option<PathBuf>,
+    /// Predictions of routes that wait for feedback at most, the newest.
+    #[arg(long, env = "GRISTMILL_PREDICTIONS_MAX", default_value_t = 1_000_000, value_name = "COUNT")]
+    pub predictions_max: u64,
     /// Send traces to this OTLP receiver, by gRPC, for example http://127.0.0.1:4317. OpenTelemetry's own variable
     /// OTEL_EXPORTER_OTLP_ENDPOINT is read where this is not given; without both nothing is traced.
     #[arg(long, env = "GRISTMILL_OTLP_ENDPOINT", value_name = "URL")]

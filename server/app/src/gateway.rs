@@ -9,6 +9,7 @@ use gristmill_engine::prediction::Routed;
 use gristmill_engine::request::{ModelInfo, NamedTensor, Query, Response, Timing, VersionSelector};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::feedback::Feedback;
 use crate::limits::{Limits, Permit};
 use crate::routing_key::{Keys, Said};
 use crate::telemetry::Exemplars;
@@ -21,6 +22,7 @@ pub struct Gateway {
     limits: Option<Limits>,
     exemplars: Option<Exemplars>,
     traces: Option<Traces>,
+    feedback: Option<Feedback>,
 }
 
 /// The model, and perhaps the version, that a request names.
@@ -67,7 +69,7 @@ const BATCH_ROWS: HeaderName = HeaderName::from_static("x-gristmill-batch-rows")
 
 impl Gateway {
     pub fn new(engine: Arc<Engine>) -> Gateway {
-        Gateway { engine, limits: None, exemplars: None, traces: None }
+        Gateway { engine, limits: None, exemplars: None, traces: None, feedback: None }
     }
 
     /// With limits of tenants.
@@ -86,6 +88,16 @@ impl Gateway {
     #[must_use]
     pub fn with_traces(self, traces: Traces) -> Gateway {
         Gateway { traces: Some(traces), ..self }
+    }
+
+    /// With somebody who keeps predictions of routes and what is told of them.
+    #[must_use]
+    pub fn with_feedback(self, feedback: Feedback) -> Gateway {
+        Gateway { feedback: Some(feedback), ..self }
+    }
+
+    pub(crate) fn feedback(&self) -> Option<&Feedback> {
+        self.feedback.as_ref()
     }
 
     pub fn engine(&self) -> &Arc<Engine> {

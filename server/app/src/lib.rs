@@ -7,6 +7,7 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 pub(crate) mod features;
+pub mod feedback;
 pub mod gateway;
 mod golden;
 pub mod handler;

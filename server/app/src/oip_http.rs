@@ -4,6 +4,7 @@ mod admin;
 pub(crate) mod body;
 mod connection;
 mod describe;
+mod feedback;
 pub(crate) mod reply;
 mod repository;
 mod routes;
@@ -101,6 +102,7 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/v2/models", get(v2::models))
         .route("/v2/models/stats", get(v2::all_statistics))
         .route("/v2/models/{model}/slo", get(admin::slo))
+        .route("/v2/models/{model}/feedback", post(feedback::send))
         .nest("/v2/models/{model}", models.clone())
         .nest("/v2/models/{model}/versions/{version}", models)
         .route("/v2/repository/index", post(repository::index))

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cli::{LogFormat, ModelControl, ServeArgs};
 use crate::config::SettingsReader;
+use crate::feedback::{Feedback, Place};
 use crate::gateway::Gateway;
 use crate::limits::Limits;
 use crate::oip_grpc::{self, GrpcOptions};
@@ -129,6 +130,9 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
         Some(limits) => gateway.with_limits(limits),
         None => gateway,
     };
+    let place = Place::new(args.state_dir.as_deref(), &args.models.repository);
+    let (feedback, keeping) = Feedback::start(Arc::clone(&engine), place, args.predictions_max)?;
+    let gateway = gateway.with_feedback(feedback.clone());
     let traces = start_traces(args)?;
     let gateway = Arc::new(match &traces {
         Some(traces) => gateway.with_traces(traces.clone()),
@@ -178,6 +182,7 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
     let signal = signals.next().await;
     let reconciler = control.shut_down(reconciling);
     let code = end_in_order(args, &mut signals, signal, &engine, reconciler, &stop, &doors).await;
+    feedback.end(keeping);
     if let Some(traces) = traces {
         traces.flush();
     }

@@ -15,18 +15,20 @@ pub use crate::catalog::{IndexEntry, VersionState};
 use crate::cores::Cores;
 use crate::deployment::Admitted;
 use crate::error::{InferError, Stage};
+use crate::journal::Journal;
 use crate::metrics;
 use crate::mirror::Sampled;
 pub use crate::mirror::{Mismatch, ShadowReport, TensorMismatch};
 use crate::reconcile::{Options, Reconciler};
 use crate::request::{ModelInfo, Query, Response, VersionSelector};
-use crate::routing::{Keyed, Passage, Unkeyed};
+use crate::routing::{Keyed, Passage, Route, Unkeyed};
 use crate::statistics::Statistics;
 
 /// What front doors call. Cheap to share; holds no thread of its own.
 pub struct Engine {
     published: Arc<Published>,
     cores: Arc<Cores>,
+    journal: Arc<Journal>,
     /// An empty repository counts as ready.
     allow_empty: bool,
     /// No caller is waited for longer.
@@ -55,7 +57,8 @@ impl Engine {
         let published = Arc::new(Published::default());
         let reconciler = Reconciler::new(Arc::clone(&published), options);
         let cores = Arc::clone(&reconciler.machine.cores);
-        (Engine { published, cores, allow_empty, deadline_max: None }, reconciler)
+        let journal = Arc::clone(&reconciler.routes.journal);
+        (Engine { published, cores, journal, allow_empty, deadline_max: None }, reconciler)
     }
 
     /// Gives every query a deadline so long after its arrival, if it has no earlier one.
@@ -212,6 +215,16 @@ impl Engine {
     /// Reports not ready from now on. Requests are still served until the reconciler shuts down.
     pub fn begin_shutdown(&self) {
         self.published.begin_shutdown();
+    }
+
+    /// Where the ends of requests to routes are told.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// The routes in force, by name.
+    pub fn routes(&self) -> Vec<Route> {
+        self.published.catalog.load().routes_in_force()
     }
 
     /// True once [`Engine::begin_shutdown`] was called.

@@ -9,6 +9,7 @@ pub mod bandit;
 pub mod error;
 pub mod companions;
 pub mod prediction;
+pub mod journal;
 pub mod trace;
 pub mod request;
 pub mod backend;

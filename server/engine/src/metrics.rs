@@ -76,6 +76,23 @@ pub(crate) struct CanaryMetrics {
     pub(crate) done: Counter,
 }
 
+/// What became of feedback: the values of the label `result`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedbackResult {
+    Accepted,
+    Duplicate,
+    Conflict,
+    Unknown,
+    Invalid,
+}
+
+/// Handles of whoever keeps predictions and feedback.
+pub struct FeedbackMetrics {
+    results: [Counter; FeedbackResult::ALL.len()],
+    pub outstanding: Gauge,
+    pub dropped: Counter,
+}
+
 /// Handles of one device.
 pub(crate) struct SlotGauges {
     pub(crate) slots: Gauge,
@@ -146,7 +163,7 @@ impl Outcome {
         Outcome::BackendError,
     ];
 
-    fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Outcome::Ok => "ok",
             Outcome::InvalidInput => "invalid_input",
@@ -316,6 +333,45 @@ impl CanaryMetrics {
             done: decision("done"),
             step: metrics::gauge!(CANARY_STEP.name, &route),
         }
+    }
+}
+
+// === impl FeedbackResult ===
+
+impl FeedbackResult {
+    const ALL: [FeedbackResult; 5] = [
+        FeedbackResult::Accepted,
+        FeedbackResult::Duplicate,
+        FeedbackResult::Conflict,
+        FeedbackResult::Unknown,
+        FeedbackResult::Invalid,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            FeedbackResult::Accepted => "accepted",
+            FeedbackResult::Duplicate => "duplicate",
+            FeedbackResult::Conflict => "conflict",
+            FeedbackResult::Unknown => "unknown",
+            FeedbackResult::Invalid => "invalid",
+        }
+    }
+}
+
+// === impl FeedbackMetrics ===
+
+impl FeedbackMetrics {
+    pub fn resolve() -> FeedbackMetrics {
+        FeedbackMetrics {
+            results: FeedbackResult::ALL
+                .map(|result| metrics::counter!(FEEDBACK.name, &[("result", result.label())])),
+            outstanding: metrics::gauge!(PREDICTIONS_OUTSTANDING.name),
+            dropped: metrics::counter!(PREDICTIONS_DROPPED.name),
+        }
+    }
+
+    pub fn count(&self, result: FeedbackResult) {
+        self.results[result as usize].increment(1);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -14,7 +15,7 @@ pub struct Routed {
 }
 
 /// An arm, and the route that it is of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ArmName {
     pub route: String,
     pub arm: String,
@@ -38,9 +39,14 @@ impl PredictionId {
         PredictionId { process: *PROCESS, request: scatter(REQUESTS.fetch_add(1, Ordering::Relaxed)) }
     }
 
+    /// The same, as a number.
+    pub fn number(self) -> u128 {
+        (u128::from(self.process) << 64) | u128::from(self.request)
+    }
+
     /// As a routing key of its own, where a request has none.
     pub(crate) fn bytes(self) -> [u8; 16] {
-        ((u128::from(self.process) << 64) | u128::from(self.request)).to_be_bytes()
+        self.number().to_be_bytes()
     }
 }
 
@@ -48,6 +54,19 @@ impl PredictionId {
 impl fmt::Display for PredictionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}{:016x}", self.process, self.request)
+    }
+}
+
+/// The same 32 digits.
+impl FromStr for PredictionId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PredictionId, String> {
+        let is_id = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u128::from_str_radix(text, 16).ok().filter(|_| is_id);
+        let number = number
+            .ok_or_else(|| format!("\"{text}\" is no prediction id: expected 32 hexadecimal digits"))?;
+        Ok(PredictionId { process: (number >> 64) as u64, request: number as u64 })
     }
 }
 
@@ -70,6 +89,9 @@ mod tests {
     fn ids_are_32_digits_and_never_the_same() {
         let ids: HashSet<String> = (0..1000).map(|_| PredictionId::next().to_string()).collect();
         assert_eq!(ids.len(), 1000);
+        let id = PredictionId::next();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("+2345678901234567890123456789012".parse::<PredictionId>().is_err());
         assert!(ids.iter().all(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
     }
 }

@@ -13,6 +13,7 @@ pub(crate) use self::rollouts::{JUDGED_EVERY, Turn};
 use crate::catalog::RoutesReport;
 use crate::compatibility;
 use crate::error::ControlError;
+use crate::journal::Journal;
 use crate::managed::Managed;
 use crate::mirror::Mirror;
 pub use crate::mirror::ShadowCounts;
@@ -23,6 +24,8 @@ use crate::routing::{Arm, Route, Router, Shadow, Weight, check};
 /// The table in force, beside what the repository says.
 #[derive(Default)]
 pub(crate) struct RouteTable {
+    /// Of the ends of requests through all routes.
+    pub(crate) journal: Arc<Journal>,
     routers: BTreeMap<String, Arc<Router>>,
     /// By route, in the order of its shadows.
     mirrors: BTreeMap<String, Vec<Arc<Mirror>>>,
@@ -114,7 +117,7 @@ impl RouteTable {
             let kept = before.remove(&route.name).filter(|router| router.route == route);
             let router = kept.unwrap_or_else(|| {
                 tracing::info!(route = route.name, arms = describe(&route), "a route is in force");
-                Arc::new(Router::new(route))
+                Arc::new(Router::new(route, Arc::clone(&self.journal)))
             });
             self.routers.insert(router.route.name.clone(), router);
         }

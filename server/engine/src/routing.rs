@@ -10,6 +10,9 @@ mod weight;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
+
+use xxhash_rust::xxh64::xxh64;
 
 use self::canary::Canary;
 pub(crate) use self::check::{check, check_version};
@@ -19,6 +22,7 @@ use self::split::Split;
 use self::tally::Tally;
 pub use self::weight::Weight;
 use crate::comparison::Tolerance;
+use crate::journal::Journal;
 use crate::metrics::ArmMetrics;
 use crate::prediction::{ArmName, PredictionId};
 use crate::request::VersionSelector;
@@ -96,7 +100,10 @@ pub struct Unkeyed;
 pub(crate) struct Router {
     pub(crate) route: Route,
     split: Split,
+    /// Of the routing keys' hashes.
+    key_seed: u64,
     arms: Vec<ArmHandles>,
+    journal: Arc<Journal>,
 }
 
 /// What the request path needs of an arm.
@@ -215,7 +222,7 @@ impl Keyed for Unkeyed {
 // === impl Router ===
 
 impl Router {
-    pub(crate) fn new(route: Route) -> Router {
+    pub(crate) fn new(route: Route, journal: Arc<Journal>) -> Router {
         let is_judged = route.running_canary().is_some();
         let handles = |arm: &Arm| {
             let name = ArmName { route: route.name.clone(), arm: arm.name.clone() };
@@ -225,7 +232,8 @@ impl Router {
             ArmHandles { name: Arc::new(name), metrics, tally }
         };
         let arms = route.arms.iter().map(handles).collect();
-        Router { split: Split::new(&route), arms, route }
+        let key_seed = xxh64(route.salt.as_bytes(), 0);
+        Router { split: Split::new(&route), key_seed, arms, journal, route }
     }
 
     /// What a request without a key of its own is dealt by is its prediction id.
@@ -233,16 +241,29 @@ impl Router {
         request.key(&self.route.key).unwrap_or(Cow::Borrowed(prediction_id))
     }
 
-    /// The place among the arms of the one that this request goes to.
-    pub(crate) fn choose(&self, request: &dyn Keyed, prediction_id: PredictionId) -> usize {
-        match request.key(&self.route.key) {
-            Some(key) => self.split.pick(&key),
-            None => self.split.pick(&prediction_id.bytes()),
-        }
+    /// The same route, of whose arms nothing is known.
+    pub(crate) fn anew(&self) -> Router {
+        Router::new(self.route.clone(), Arc::clone(&self.journal))
     }
 
     pub(crate) fn arm(&self, index: usize) -> &ArmHandles {
         &self.arms[index]
+    }
+
+    /// The place among the arms of the one that this request goes to, and the hash of its key.
+    pub(crate) fn choose(&self, request: &dyn Keyed, prediction_id: PredictionId) -> (usize, Option<u64>) {
+        match request.key(&self.route.key) {
+            Some(key) => {
+                let hash = self.journal.is_open().then(|| xxh64(&key, self.key_seed));
+                (self.split.pick(&key), hash)
+            }
+            None => (self.split.pick(&prediction_id.bytes()), None),
+        }
+    }
+
+    /// A request goes through an arm.
+    pub(crate) fn pass(&self, index: usize, prediction_id: PredictionId, arrived: Instant) -> Passage {
+        Passage::begin(&self.arms[index], Arc::clone(&self.journal), prediction_id, arrived)
     }
 }
 

@@ -207,6 +207,17 @@ fn body_schema(takes: Takes) -> Option<(Value, bool)> {
                 "confidence": {"type": "number", "minimum": 0.5, "maximum": 0.999999},
             }},
         })),
+        Takes::Feedback => optional(json!({
+            "feedback": {"type": "array", "items": {
+                "type": "object",
+                "required": ["prediction_id"],
+                "properties": {
+                    "prediction_id": {"type": "string"},
+                    "reward": {"type": "number"},
+                    "truth": {"description": "what the answer ought to have been"},
+                },
+            }},
+        })),
         Takes::Promotion => optional(json!({
             "arm": {"type": "string"},
             "weight": {"type": "number", "minimum": 0, "maximum": 100, "description": "percent; everything if left out"},

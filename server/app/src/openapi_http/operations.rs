@@ -55,6 +55,8 @@ pub(super) enum Takes {
     /// The arms of a route and how one is chosen.
     Route,
     Promotion,
+    /// Rewards and truths by prediction id.
+    Feedback,
 }
 
 const SELF: &str = "About this server";
@@ -107,6 +109,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     post("/v1/admin/models/{model}/unload", ADMIN, "Take a model out of service", Takes::Nothing),
     post("/v1/admin/models/{model}/rollback", ADMIN, "Serve the version before", Takes::Reason),
     post("/v1/admin/models/{model}/label", ADMIN, "Point a label at a version", Takes::Label),
+    post(
+        "/v2/models/{model}/feedback",
+        ADMIN,
+        "Tell a route what became of its predictions",
+        Takes::Feedback,
+    ),
     get("/v1/admin/routes", ADMIN, "Every route with its arms"),
     get("/v1/admin/routes/{route}", ADMIN, "A route, and why it is not in force if it is not"),
     post("/v1/admin/routes/{route}", ADMIN, "Make or replace a route", Takes::Route),

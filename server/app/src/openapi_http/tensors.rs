@@ -45,7 +45,8 @@ pub(super) fn schema(model: &ModelInfo, takes: Takes) -> Value {
         | Takes::Reason
         | Takes::Label
         | Takes::Route
-        | Takes::Promotion => json!({}),
+        | Takes::Promotion
+        | Takes::Feedback => json!({}),
     }
 }
 
@@ -73,7 +74,8 @@ pub(super) fn example(model: &ModelInfo, takes: Takes) -> Option<Value> {
         | Takes::Reason
         | Takes::Label
         | Takes::Route
-        | Takes::Promotion => return None,
+        | Takes::Promotion
+        | Takes::Feedback => return None,
     })
 }
 

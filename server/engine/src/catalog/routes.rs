@@ -99,6 +99,13 @@ impl Catalog {
         }
     }
 
+    pub(crate) fn routes_in_force(&self) -> Vec<Route> {
+        let sound = self.routes.values().filter_map(|route| route.sound().ok());
+        let mut routes: Vec<Route> = sound.map(|(router, _)| router.route.clone()).collect();
+        routes.sort_by(|a, b| a.name.cmp(&b.name));
+        routes
+    }
+
     pub(crate) fn route(&self, name: &str) -> Option<&ServedRoute> {
         self.routes.get(name)
     }
@@ -168,11 +175,15 @@ impl ServedRoute {
         request: &dyn Keyed,
         prediction_id: PredictionId,
     ) -> Result<(Admitted, Passage), InferError> {
-        let begin = |index: usize| Passage::begin(router.arm(index), prediction_id, now);
+        let begin = |index: usize, key_hash| {
+            let version = arms[index].as_ref().map_or(0, |deployment| deployment.info.version);
+            router.pass(index, prediction_id, now).of(version, key_hash)
+        };
         match router.route.policy {
             Policy::Split | Policy::Canary => {
-                let index = stand_in(&router.route, arms, router.choose(request, prediction_id));
-                let passage = begin(index);
+                let (index, key_hash) = router.choose(request, prediction_id);
+                let index = stand_in(&router.route, arms, index);
+                let passage = begin(index, key_hash);
                 let admitted = match &arms[index] {
                     Ok(deployment) => deployment.submit(query, now, None),
                     why => Err(unserved(router, index, why)),
@@ -184,7 +195,7 @@ impl ServedRoute {
                 for (index, arm) in arms.iter().enumerate() {
                     let Ok(deployment) = arm else { continue };
                     match deployment.admit(query.clone(), now) {
-                        Ok(admitted) => return Ok((admitted, begin(index))),
+                        Ok(admitted) => return Ok((admitted, begin(index, None))),
                         Err(refused) => {
                             // What is wrong with the request is wrong everywhere.
                             let is_final = matches!(refused, Refused::Error(_));
@@ -198,7 +209,7 @@ impl ServedRoute {
                 }
                 let refused = refusal.map(|(index, deployment, refused)| (index, deployment.refuse(refused)));
                 let (index, error) = refused.unwrap_or_else(|| (0, unserved(router, 0, &arms[0])));
-                finish(Err(error), begin(index))
+                finish(Err(error), begin(index, None))
             }
         }
     }

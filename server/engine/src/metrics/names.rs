@@ -309,6 +309,28 @@ pub const SHADOW_RUN_SECONDS: Metric = Metric {
     help: "Time of the run of compared requests: of the primary's batch, and of the shadow, which gives way to all others",
 };
 
+pub const FEEDBACK: Metric = Metric {
+    name: "gristmill_feedback_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["result"],
+    help: "Feedback to predictions: accepted, duplicate, conflict, unknown, invalid",
+};
+pub const PREDICTIONS_OUTSTANDING: Metric = Metric {
+    name: "gristmill_predictions_outstanding",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &[],
+    help: "Predictions of routes that feedback may still come to",
+};
+pub const PREDICTIONS_DROPPED: Metric = Metric {
+    name: "gristmill_predictions_dropped_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &[],
+    help: "Ends of routed requests that were not kept, because the thread that keeps them did not keep up",
+};
+
 /// The metrics of this crate, in the order of `/metrics`' documentation.
 pub const METRICS: &[Metric] = &[
     REQUESTS,
@@ -349,4 +371,7 @@ pub const METRICS: &[Metric] = &[
     SHADOW_DISTANCE,
     SHADOW_ROWS,
     SHADOW_RUN_SECONDS,
+    FEEDBACK,
+    PREDICTIONS_OUTSTANDING,
+    PREDICTIONS_DROPPED,
 ];

@@ -232,7 +232,7 @@ impl Rollout {
         if !self.targets.iter().zip(&targets).all(is_same) {
             let is_first = self.targets[0].is_none();
             if !is_first {
-                *router = Arc::new(Router::new(router.route.clone()));
+                *router = Arc::new(router.anew());
                 let say = |info: &Option<Arc<ModelInfo>>| {
                     info.as_ref()
                         .map_or(String::new(), |info| format!("{} version {}", info.name, info.version))

@@ -1,11 +1,12 @@
 //! One request on its way through an arm, and how its end is counted.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::ArmHandles;
 use super::tally::Tally;
 use crate::error::InferError;
+use crate::journal::{Ended, Journal};
 use crate::metrics::{ArmMetrics, Outcome};
 use crate::prediction::{ArmName, PredictionId, Routed};
 
@@ -13,8 +14,12 @@ use crate::prediction::{ArmName, PredictionId, Routed};
 pub(crate) struct Passage {
     metrics: Arc<ArmMetrics>,
     tally: Option<Arc<Tally>>,
+    journal: Arc<Journal>,
     name: Arc<ArmName>,
     prediction_id: PredictionId,
+    /// 0 where the arm leads nowhere.
+    version: u64,
+    key_hash: Option<u64>,
     arrived: Instant,
     is_over: bool,
 }
@@ -22,40 +27,67 @@ pub(crate) struct Passage {
 // === impl Passage ===
 
 impl Passage {
-    pub(crate) fn begin(arm: &ArmHandles, prediction_id: PredictionId, arrived: Instant) -> Passage {
+    pub(crate) fn begin(
+        arm: &ArmHandles,
+        journal: Arc<Journal>,
+        prediction_id: PredictionId,
+        arrived: Instant,
+    ) -> Passage {
         let (metrics, name) = (Arc::clone(&arm.metrics), Arc::clone(&arm.name));
-        Passage { metrics, tally: arm.tally.clone(), name, prediction_id, arrived, is_over: false }
+        let tally = arm.tally.clone();
+        let (version, key_hash) = (0, None);
+        Passage { metrics, tally, journal, name, prediction_id, version, key_hash, arrived, is_over: false }
+    }
+
+    /// What else is told of it: the version that the arm points at, and the hash of the request's key.
+    #[must_use]
+    pub(crate) fn of(mut self, version: u64, key_hash: Option<u64>) -> Passage {
+        (self.version, self.key_hash) = (version, key_hash);
+        self
     }
 
     /// It was answered.
     pub(crate) fn answered(mut self) -> Routed {
-        self.is_over = true;
-        let latency = self.arrived.elapsed();
-        self.metrics.record_answer(latency);
-        if let Some(tally) = &self.tally {
-            tally.lasted(latency);
-        }
+        let took = self.arrived.elapsed();
+        self.metrics.record_answer(took);
+        self.end(Outcome::Ok, took);
         Routed { arm: Arc::clone(&self.name), prediction_id: self.prediction_id }
     }
 
     pub(crate) fn failed(mut self, error: &InferError) {
-        self.is_over = true;
-        let outcome = Outcome::of(error);
+        self.fail(Outcome::of(error));
+    }
+
+    fn fail(&mut self, outcome: Outcome) {
         self.metrics.count(outcome);
-        if let (Some(tally), Some(false)) = (&self.tally, outcome.verdict()) {
-            tally.failed();
+        self.end(outcome, self.arrived.elapsed());
+    }
+
+    fn end(&mut self, outcome: Outcome, took: Duration) {
+        self.is_over = true;
+        match (&self.tally, outcome) {
+            // One that was cancelled took so long at least: left out, a slow arm would look fast by those who do not
+            // wait for it.
+            (Some(tally), Outcome::Ok | Outcome::Cancelled) => tally.lasted(took),
+            (Some(tally), outcome) if outcome.verdict() == Some(false) => tally.failed(),
+            _ => {}
         }
+        self.journal.push(Ended {
+            prediction_id: self.prediction_id,
+            arm: Arc::clone(&self.name),
+            version: self.version,
+            key_hash: self.key_hash,
+            took,
+            outcome: outcome.label(),
+            is_good: outcome.verdict(),
+        });
     }
 }
 
 impl Drop for Passage {
     fn drop(&mut self) {
         if !self.is_over {
-            self.metrics.count(Outcome::Cancelled);
-            // It took so long at least: left out, a slow arm would look fast by those who do not wait for it.
-            if let Some(tally) = &self.tally {
-                tally.lasted(self.arrived.elapsed());
-            }
+            self.fail(Outcome::Cancelled);
         }
     }
 }

@@ -1,0 +1,160 @@
+//! The thread that keeps predictions and feedback: whatever came meanwhile is one commit.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use gristmill_engine::bandit::Rewards;
+use gristmill_engine::engine::Engine;
+use gristmill_engine::journal::Ended;
+use gristmill_engine::metrics::{FeedbackMetrics, FeedbackResult};
+use tokio::sync::oneshot;
+
+use super::place::Place;
+use super::store::{OfRoute, Rules, Store};
+use super::{Fate, Item, Taken};
+
+pub(super) enum Command {
+    Tell { route: String, items: Vec<Item>, answer: Answer },
+    End,
+}
+
+type Answer = oneshot::Sender<Result<Taken, String>>;
+
+pub(super) struct Keeper {
+    engine: Arc<Engine>,
+    place: Place,
+    predictions_max: u64,
+    /// Opened when there is something to keep.
+    store: Option<Store>,
+    metrics: FeedbackMetrics,
+    dropped: u64,
+    /// Predictions are brought to the disk at least this often, where no feedback does it.
+    synced: Instant,
+    is_behind: bool,
+}
+
+/// How often predictions are taken over while nothing is told.
+const TICK: Duration = Duration::from_millis(100);
+/// The longest that predictions of a killed server may have been made and be unknown after it.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+// === impl Keeper ===
+
+impl Keeper {
+    pub(super) fn new(engine: Arc<Engine>, place: Place, predictions_max: u64) -> anyhow::Result<Keeper> {
+        let mut keeper = Keeper {
+            engine,
+            place,
+            predictions_max,
+            store: None,
+            metrics: FeedbackMetrics::resolve(),
+            dropped: 0,
+            synced: Instant::now(),
+            is_behind: false,
+        };
+        if keeper.place.is_due() {
+            keeper.open().map_err(anyhow::Error::msg)?;
+        }
+        Ok(keeper)
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<Command>) {
+        loop {
+            let first = match inbox.recv_timeout(TICK) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(Command::End),
+            };
+            let mut batches = Vec::new();
+            let mut is_over = false;
+            for command in first.into_iter().chain(inbox.try_iter()) {
+                match command {
+                    Command::Tell { route, items, answer } => batches.push((route, items, answer)),
+                    Command::End => is_over = true,
+                }
+            }
+            self.keep(batches, is_over);
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// One commit, and then the answers.
+    fn keep(&mut self, batches: Vec<(String, Vec<Item>, Answer)>, is_over: bool) {
+        // After the batches were received: a prediction that one of them names has been told here before.
+        let ended: Vec<Ended> = std::iter::from_fn(|| self.engine.journal().next()).collect();
+        let told: Vec<OfRoute<'_>> = batches
+            .iter()
+            .flat_map(|(route, items, _)| items.iter().map(move |item| (&**route, item)))
+            .collect();
+        let written = self.write(&ended, &told, is_over);
+        let mut fates = match written {
+            Ok(fates) => fates.into_iter(),
+            Err(why) => {
+                tracing::error!(why, "predictions and feedback were not kept");
+                for (_, _, answer) in batches {
+                    // Whoever asked may have left.
+                    let _left = answer.send(Err(format!("feedback was not kept: {why}")));
+                }
+                return;
+            }
+        };
+        let is_durable = self.store.as_ref().is_some_and(Store::is_durable);
+        for (_, items, answer) in batches {
+            let fates: Vec<Fate> = fates.by_ref().take(items.len()).collect();
+            fates.iter().for_each(|fate| self.metrics.count(result(fate)));
+            let _left = answer.send(Ok(Taken { fates, is_durable }));
+        }
+    }
+
+    fn write(&mut self, ended: &[Ended], told: &[OfRoute<'_>], is_over: bool) -> Result<Vec<Fate>, String> {
+        let dropped = self.engine.journal().dropped();
+        self.metrics.dropped.increment(dropped - self.dropped);
+        self.dropped = dropped;
+        let is_late = self.is_behind && (is_over || self.synced.elapsed() >= SYNC_INTERVAL);
+        if ended.is_empty() && told.is_empty() && !is_late {
+            return Ok(Vec::new());
+        }
+        let is_urgent = !told.is_empty() || is_over || self.synced.elapsed() >= SYNC_INTERVAL;
+        let store = match &mut self.store {
+            Some(store) => store,
+            none => none.insert(open(&self.place, self.predictions_max)?),
+        };
+        let rules = |_route: &str| Rules { rewards: Rewards::Real, half_life: None };
+        let kept = store.write(ended, told, &rules, now_ms(), is_urgent).map_err(|error| error.to_string());
+        self.is_behind = !is_urgent;
+        if is_urgent {
+            self.synced = Instant::now();
+        }
+        if let Ok(held) = store.held() {
+            self.metrics.outstanding.set(held as f64);
+        }
+        kept
+    }
+
+    fn open(&mut self) -> Result<(), String> {
+        self.store = Some(open(&self.place, self.predictions_max)?);
+        Ok(())
+    }
+}
+
+fn open(place: &Place, predictions_max: u64) -> Result<Store, String> {
+    Store::new(place.open()?, predictions_max).map_err(|error| format!("cannot read kept feedback: {error}"))
+}
+
+fn result(fate: &Fate) -> FeedbackResult {
+    match fate {
+        Fate::Accepted => FeedbackResult::Accepted,
+        Fate::Duplicate => FeedbackResult::Duplicate,
+        Fate::Conflict { .. } => FeedbackResult::Conflict,
+        Fate::Unknown => FeedbackResult::Unknown,
+        Fate::Invalid(_) => FeedbackResult::Invalid,
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,228 @@
+//! Feedback to a running server, which may be killed at any moment: what it accepted is there again.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use gristmill_proto::admin::feedback_client::FeedbackClient;
+use gristmill_proto::admin::{FeedbackItem, SendFeedbackRequest};
+use serde_json::{Value, json};
+
+const ROUTES: &str = r#"
+[routes.risk]
+arms = [
+    { name = "control", model = "diabetes", version = 1, weight = 50 },
+    { name = "candidate", model = "diabetes", version = 2, weight = 50 },
+]
+"#;
+
+/// The real program on free ports; ended with the test.
+struct Server {
+    child: Child,
+    http: String,
+    grpc: String,
+}
+
+impl Server {
+    /// Serves a route between two versions of diabetes from `root`, and keeps feedback there.
+    fn start(root: &Path) -> Server {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/diabetes");
+        for version in ["1", "2"] {
+            let directory = root.join("models/diabetes").join(version);
+            fs::create_dir_all(&directory).unwrap();
+            fs::copy(models.join(version).join("model.onnx"), directory.join("model.onnx")).unwrap();
+            fs::write(directory.join(".complete"), "").unwrap();
+        }
+        fs::write(root.join("models/routes.toml"), ROUTES).unwrap();
+        let ready_file = root.join("ready.json");
+        // Of the server before.
+        let _none = fs::remove_file(&ready_file);
+        let child = Command::new(env!("CARGO_BIN_EXE_gristmill"))
+            .env_clear()
+            .args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .args(["--backend", "tract", "--log", "off", "--settle-time", "1ms", "--repository"])
+            .arg(root.join("models"))
+            .arg("--ready-file")
+            .arg(&ready_file)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut server = Server { child, http: String::new(), grpc: String::new() };
+        let addresses: Value = loop {
+            if let Ok(text) = fs::read_to_string(&ready_file) {
+                break serde_json::from_str(&text).unwrap();
+            }
+            assert_eq!(server.child.try_wait().unwrap(), None, "the server ended");
+            std::thread::yield_now();
+        };
+        server.http = addresses["http"].as_str().unwrap().to_owned();
+        server.grpc = addresses["grpc"].as_str().unwrap().to_owned();
+        for version in ["1", "2"] {
+            let path = format!("/v2/models/diabetes/versions/{version}/ready");
+            while request(&server.http, "GET", &path, "").unwrap().0 != 200 {
+                std::thread::yield_now();
+            }
+        }
+        while request(&server.http, "GET", "/v1/admin/routes/risk", "").unwrap().0 != 200 {
+            std::thread::yield_now();
+        }
+        server
+    }
+
+    /// The id of a prediction that the route makes.
+    fn predict(&self) -> String {
+        let body = json!({"inputs": [{"name": "measurements", "shape": [1, 10], "datatype": "FP32", "data": vec![0.5; 10]}]});
+        let (status, answer) =
+            request(&self.http, "POST", "/v2/models/risk/infer", &body.to_string()).unwrap();
+        assert_eq!(status, 200, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        answer["parameters"]["gristmill_prediction_id"].as_str().unwrap().to_owned()
+    }
+
+    fn tell(&self, feedback: &Value) -> Value {
+        let (status, answer) = tell(&self.http, "risk", feedback).unwrap();
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing depends on how it ends.
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+fn tell(address: &str, route: &str, feedback: &Value) -> std::io::Result<(u16, String)> {
+    let body = json!({ "feedback": feedback }).to_string();
+    request(address, "POST", &format!("/v2/models/{route}/feedback"), &body)
+}
+
+fn request(address: &str, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let cut = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(cut)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(cut)?;
+    Ok((status, body.to_owned()))
+}
+
+fn counts(answer: &Value) -> [u64; 5] {
+    ["accepted", "duplicates", "conflicts", "unknown", "invalid"].map(|name| answer[name].as_u64().unwrap())
+}
+
+#[test]
+fn what_is_told_is_kept_once_whichever_way_it_comes() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path());
+    assert!(!root.path().join("models.state").exists(), "nobody has asked a route yet");
+    let [first, second] = [server.predict(), server.predict()];
+    let nobodys = "0".repeat(32);
+    let answer = server.tell(&json!([
+        {"prediction_id": second, "reward": 0.25},
+        {"prediction_id": first, "reward": 1},
+        {"prediction_id": first, "truth": [1.5, null]},
+        {"prediction_id": nobodys, "reward": 1},
+    ]));
+    assert_eq!((counts(&answer), &answer["durable"]), ([3, 0, 0, 1, 0], &json!(true)));
+    assert_eq!(answer["problems"][0]["index"], 3);
+    assert_eq!(answer["problems"][0]["prediction_id"], nobodys);
+    assert!(root.path().join("models.state/feedback.redb").exists());
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let item = |prediction_id: &str, reward| FeedbackItem {
+        prediction_id: prediction_id.to_owned(),
+        reward: Some(reward),
+        truth: None,
+    };
+    let feedback = vec![item(&first, 1.0), item(&second, 0.5)];
+    let request_of = |route: &str| SendFeedbackRequest { route: route.into(), feedback: feedback.clone() };
+    let (answer, refused) = runtime.block_on(async {
+        let mut client = FeedbackClient::connect(format!("http://{}", server.grpc)).await.unwrap();
+        let answer = client.send_feedback(request_of("risk")).await.unwrap().into_inner();
+        (answer, client.send_feedback(request_of("none")).await.unwrap_err())
+    });
+    assert_eq!((answer.duplicates, answer.conflicts), (1, 1));
+    assert_eq!(answer.problems[0].detail, "0.25 was told before, and stays");
+    assert_eq!(refused.code(), tonic::Code::NotFound);
+
+    let faults = [
+        (json!([]), "feedback has 0 items: expected 1 to 10000"),
+        (
+            json!([{"prediction_id": "x", "reward": 1}]),
+            "feedback[0]: \"x\" is no prediction id: expected 32 hexadecimal digits",
+        ),
+        (json!([{"prediction_id": first}]), "feedback[0]: expected a reward or a truth, one of the two"),
+    ];
+    for (feedback, why) in faults {
+        let (status, answer) = tell(&server.http, "risk", &feedback).unwrap();
+        assert_eq!(status, 400);
+        assert!(answer.contains(&json!(why).to_string()), "{answer} has not {why}");
+    }
+    let (_, metrics) = request(&server.http, "GET", "/metrics", "").unwrap();
+    for line in [
+        "gristmill_feedback_total{result=\"accepted\"} 3",
+        "gristmill_feedback_total{result=\"conflict\"} 1",
+        "gristmill_feedback_total{result=\"unknown\"} 1",
+        "gristmill_predictions_outstanding 2",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+}
+
+/// What was answered as accepted before the kill is a duplicate after it, and was never lost.
+#[test]
+fn a_server_that_is_killed_has_kept_all_that_it_accepted() {
+    let root = tempfile::tempdir().unwrap();
+    let mut server = Server::start(root.path());
+    let mut all_accepted = Vec::new();
+    for answers in [1, 7, 40] {
+        let ids: Vec<String> = (0..120).map(|_| server.predict()).collect();
+        let (http, accepted) = (server.http.clone(), Arc::new(Mutex::new(BTreeSet::new())));
+        let tellers: Vec<_> = ids
+            .chunks(30)
+            .map(|ids| {
+                let (ids, http, accepted) = (ids.to_vec(), http.clone(), Arc::clone(&accepted));
+                std::thread::spawn(move || {
+                    for id in ids {
+                        match tell(&http, "risk", &json!([{"prediction_id": id, "reward": 1}])) {
+                            Ok((200, answer)) if answer.contains("\"accepted\":1,") => {
+                                accepted.lock().unwrap().insert(id);
+                            }
+                            // It was killed; this one may have been kept or not.
+                            _ => return,
+                        }
+                    }
+                })
+            })
+            .collect();
+        while accepted.lock().unwrap().len() < answers {
+            std::thread::yield_now();
+        }
+        server.kill();
+        tellers.into_iter().for_each(|teller| teller.join().unwrap());
+        all_accepted.extend(accepted.lock().unwrap().iter().cloned());
+        server = Server::start(root.path());
+        let again: Vec<Value> =
+            all_accepted.iter().map(|id| json!({"prediction_id": id, "reward": 1})).collect();
+        let answer = server.tell(&json!(again));
+        assert_eq!(counts(&answer), [0, all_accepted.len() as u64, 0, 0, 0], "{answer}");
+    }
+}
