@@ -1,5 +1,6 @@
 //! Feedback: what became of predictions, told by their ids, late, in any order and perhaps twice.
 
+mod bandits;
 mod keeper;
 mod place;
 mod service;

@@ -52,8 +52,8 @@ pub struct SetArgs {
     /// percent (none with --policy canary and fallback). For example control=diabetes@1:90.
     #[arg(long = "arm", required = true, value_parser = read_arm, value_name = "NAME=MODEL[@VERSION|@LABEL][:PERCENT]")]
     pub arms: Vec<pb::Arm>,
-    /// How an arm is chosen: split, canary for a second arm that grows while it is as good as the first, or fallback
-    /// for the first that serves and does not refuse.
+    /// How an arm is chosen: split, canary for a second arm that grows while it is as good as the first, fallback for
+    /// the first that serves and does not refuse, or bandit by rewards.
     #[arg(long, default_value = "split", value_name = "POLICY")]
     pub policy: String,
     /// Where requests name the key that they are dealt by: header (x-routing-key), request_id or parameter:NAME.

@@ -1,5 +1,6 @@
 //! `routes.toml` in the model repository: what it may say, when it is taken for whole, and how it is replaced.
 
+pub(crate) mod bandit;
 mod canary;
 mod text;
 

@@ -21,6 +21,16 @@ arms = [
 ]
 "#;
 
+const BANDIT: &str = r#"
+[routes.risk]
+policy = "bandit"
+arms = [
+    { name = "control", model = "diabetes", version = 1 },
+    { name = "candidate", model = "diabetes", version = 2 },
+]
+bandit = { algorithm = "thompson", half_life = "1day" }
+"#;
+
 /// The real program on free ports; ended with the test.
 struct Server {
     child: Child,
@@ -29,8 +39,8 @@ struct Server {
 }
 
 impl Server {
-    /// Serves a route between two versions of diabetes from `root`, and keeps feedback there.
-    fn start(root: &Path) -> Server {
+    /// Serves routes between two versions of diabetes from `root`, and keeps feedback there.
+    fn start(root: &Path, routes: &str) -> Server {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/diabetes");
         for version in ["1", "2"] {
             let directory = root.join("models/diabetes").join(version);
@@ -38,7 +48,7 @@ impl Server {
             fs::copy(models.join(version).join("model.onnx"), directory.join("model.onnx")).unwrap();
             fs::write(directory.join(".complete"), "").unwrap();
         }
-        fs::write(root.join("models/routes.toml"), ROUTES).unwrap();
+        fs::write(root.join("models/routes.toml"), routes).unwrap();
         let ready_file = root.join("ready.json");
         // Of the server before.
         let _none = fs::remove_file(&ready_file);
@@ -75,14 +85,19 @@ impl Server {
         server
     }
 
-    /// The id of a prediction that the route makes.
     fn predict(&self) -> String {
+        self.predict_by().0
+    }
+
+    /// The id of a prediction that the route makes, and the arm.
+    fn predict_by(&self) -> (String, String) {
         let body = json!({"inputs": [{"name": "measurements", "shape": [1, 10], "datatype": "FP32", "data": vec![0.5; 10]}]});
         let (status, answer) =
             request(&self.http, "POST", "/v2/models/risk/infer", &body.to_string()).unwrap();
         assert_eq!(status, 200, "{answer}");
         let answer: Value = serde_json::from_str(&answer).unwrap();
-        answer["parameters"]["gristmill_prediction_id"].as_str().unwrap().to_owned()
+        let text = |name: &str| answer["parameters"][name].as_str().unwrap().to_owned();
+        (text("gristmill_prediction_id"), text("gristmill_arm"))
     }
 
     fn tell(&self, feedback: &Value) -> Value {
@@ -131,7 +146,7 @@ fn counts(answer: &Value) -> [u64; 5] {
 #[test]
 fn what_is_told_is_kept_once_whichever_way_it_comes() {
     let root = tempfile::tempdir().unwrap();
-    let server = Server::start(root.path());
+    let server = Server::start(root.path(), ROUTES);
     assert!(!root.path().join("models.state").exists(), "nobody has asked a route yet");
     let [first, second] = [server.predict(), server.predict()];
     let nobodys = "0".repeat(32);
@@ -191,7 +206,7 @@ fn what_is_told_is_kept_once_whichever_way_it_comes() {
 #[test]
 fn a_server_that_is_killed_has_kept_all_that_it_accepted() {
     let root = tempfile::tempdir().unwrap();
-    let mut server = Server::start(root.path());
+    let mut server = Server::start(root.path(), ROUTES);
     let mut all_accepted = Vec::new();
     for answers in [1, 7, 40] {
         let ids: Vec<String> = (0..120).map(|_| server.predict()).collect();
@@ -219,10 +234,40 @@ fn a_server_that_is_killed_has_kept_all_that_it_accepted() {
         server.kill();
         tellers.into_iter().for_each(|teller| teller.join().unwrap());
         all_accepted.extend(accepted.lock().unwrap().iter().cloned());
-        server = Server::start(root.path());
+        server = Server::start(root.path(), ROUTES);
         let again: Vec<Value> =
             all_accepted.iter().map(|id| json!({"prediction_id": id, "reward": 1})).collect();
         let answer = server.tell(&json!(again));
         assert_eq!(counts(&answer), [0, all_accepted.len() as u64, 0, 0, 0], "{answer}");
     }
+}
+
+#[test]
+fn a_bandit_goes_where_the_rewards_are_and_still_does_after_a_kill() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path(), BANDIT);
+    let mut in_a_row = 0;
+    while in_a_row < 20 {
+        let (id, arm) = server.predict_by();
+        let is_candidate = arm == "candidate";
+        in_a_row = if is_candidate { in_a_row + 1 } else { 0 };
+        let reward = if is_candidate { 1.0 } else { 0.0 };
+        let answer = server.tell(&json!([{"prediction_id": id, "reward": reward}]));
+        assert_eq!(counts(&answer), [1, 0, 0, 0, 0]);
+    }
+    let answer = server.tell(&json!([{"prediction_id": server.predict(), "reward": 2}]));
+    assert_eq!(answer["problems"][0]["kind"], "invalid", "{answer}");
+    server.kill();
+
+    let server = Server::start(root.path(), BANDIT);
+    let share = || {
+        let (_, metrics) = request(&server.http, "GET", "/metrics", "").unwrap();
+        let name = "gristmill_route_weight_ratio{route=\"risk\",arm=\"candidate\"} ";
+        metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse::<f64>().unwrap()
+    };
+    while share() < 0.9 {
+        std::thread::yield_now();
+    }
+    let arms: Vec<String> = (0..50).map(|_| server.predict_by().1).collect();
+    assert!(arms.iter().filter(|arm| *arm == "candidate").count() > 25, "{arms:?}");
 }

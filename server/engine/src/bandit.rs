@@ -25,6 +25,8 @@ pub struct Settings {
     pub winner_probability: Option<f64>,
     /// Rewards that each arm needs before one of them can have won.
     pub rewards_min: u32,
+    /// A key keeps its arm as far as the shares allow; otherwise each request is dealt by itself.
+    pub sticky: bool,
 }
 
 /// How shares follow from rewards.
@@ -64,16 +66,21 @@ pub struct Bandit {
 /// Its numbers are never NaN.
 impl Eq for Settings {}
 
+impl Settings {
+    pub const DEFAULT: Settings = Settings {
+        algorithm: Algorithm::Thompson,
+        rewards: Rewards::Binary,
+        half_life: None,
+        guard: Guard::DEFAULT,
+        winner_probability: None,
+        rewards_min: 100,
+        sticky: false,
+    };
+}
+
 impl Default for Settings {
     fn default() -> Settings {
-        Settings {
-            algorithm: Algorithm::Thompson,
-            rewards: Rewards::Binary,
-            half_life: None,
-            guard: Guard::default(),
-            winner_probability: None,
-            rewards_min: 100,
-        }
+        Settings::DEFAULT
     }
 }
 

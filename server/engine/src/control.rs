@@ -59,7 +59,7 @@ enum Command {
     RollBack { model: String, why: String, answer: Answer<(u64, u64)> },
     Describe { model: String, answer: Answer<ModelDetails> },
     Routes { answer: Answer<Vec<RouteDetails>> },
-    SetRoute { route: Route, answer: Answer<RouteDetails> },
+    SetRoute { route: Box<Route>, answer: Answer<RouteDetails> },
     Weigh { route: String, arm: Option<String>, weight: Weight, answer: Answer<RouteDetails> },
     ShutDown { answer: oneshot::Sender<()> },
 }
@@ -183,7 +183,7 @@ impl Control {
     /// # Errors
     /// The route cannot be, or cannot be kept; then everything is as before.
     pub async fn set_route(&self, route: Route) -> Result<RouteDetails, ControlError> {
-        self.ask(|answer| Command::SetRoute { route, answer }).await
+        self.ask(|answer| Command::SetRoute { route: Box::new(route), answer }).await
     }
 
     /// Gives an arm this weight; the others share the rest in proportion to what they had.
@@ -366,7 +366,7 @@ impl Worker {
             }
             Command::SetRoute { route, answer } => {
                 self.look();
-                let result = self.set_route(route);
+                let result = self.set_route(*route);
                 self.publish_and_reply(answer, result, now);
             }
             Command::Weigh { route, arm, weight, answer } => {

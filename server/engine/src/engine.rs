@@ -227,6 +227,12 @@ impl Engine {
         self.published.catalog.load().routes_in_force()
     }
 
+    /// Gives the arms of a bandit other shares of the requests, in their order. Passed over where the route in force
+    /// is another one meanwhile.
+    pub fn deal(&self, route: &Route, shares: &[f64]) {
+        self.published.catalog.load().deal(route, shares);
+    }
+
     /// True once [`Engine::begin_shutdown`] was called.
     pub fn is_shutting_down(&self) -> bool {
         self.published.is_shutting_down()

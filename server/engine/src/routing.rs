@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use xxhash_rust::xxh64::xxh64;
 
 use self::canary::Canary;
@@ -21,6 +22,7 @@ pub(crate) use self::sample::Sampler;
 use self::split::Split;
 use self::tally::Tally;
 pub use self::weight::Weight;
+use crate::bandit;
 use crate::comparison::Tolerance;
 use crate::journal::Journal;
 use crate::metrics::ArmMetrics;
@@ -50,7 +52,7 @@ pub struct Arm {
     pub name: String,
     pub model: String,
     pub version: VersionSelector,
-    /// Nothing where the policy is a fallback.
+    /// Nothing where the policy is a fallback or a bandit.
     pub weight: Weight,
 }
 
@@ -75,6 +77,8 @@ pub enum Policy {
     Canary,
     /// The first that serves and does not refuse.
     Fallback,
+    /// By shares that follow from rewards.
+    Bandit(bandit::Settings),
 }
 
 /// Where a request says by which key it is dealt. One that does not say is dealt by its prediction id.
@@ -100,6 +104,10 @@ pub struct Unkeyed;
 pub(crate) struct Router {
     pub(crate) route: Route,
     split: Split,
+    /// Of a bandit, in place of the split: replaced whenever rewards come.
+    dealt: Option<ArcSwap<Split>>,
+    /// Whether requests are dealt by their keys.
+    has_keys: bool,
     /// Of the routing keys' hashes.
     key_seed: u64,
     arms: Vec<ArmHandles>,
@@ -122,9 +130,20 @@ pub const KEY_HEADER: &str = "x-routing-key";
 impl Route {
     /// The same route with `arm` at `weight`, what the others had shared among them in proportion.
     ///
+    /// A bandit ends when an arm gets everything: it is a split from then on.
+    ///
     /// # Errors
     /// There is no such arm, or the policy has no weights.
     pub fn with_weight(&self, arm: &str, weight: Weight) -> Result<Route, String> {
+        if matches!(self.policy, Policy::Bandit(_)) {
+            if weight == Weight::ALL {
+                return Route { policy: Policy::Split, ..self.clone() }.with_weight(arm, weight);
+            }
+            return Err(format!(
+                "route '{}' has no weights: its policy is bandit; an arm can get everything, which ends it",
+                self.name
+            ));
+        }
         if self.policy == Policy::Fallback {
             return Err(format!(
                 "route '{}' has no weights: its policy is {}; set its arms in another order instead",
@@ -172,13 +191,15 @@ impl Arm {
 // === impl Policy ===
 
 impl Policy {
-    pub const ALL: [Policy; 3] = [Policy::Split, Policy::Canary, Policy::Fallback];
+    pub const ALL: [Policy; 4] =
+        [Policy::Split, Policy::Canary, Policy::Fallback, Policy::Bandit(bandit::Settings::DEFAULT)];
 
     pub fn name(self) -> &'static str {
         match self {
             Policy::Split => "split",
             Policy::Canary => "canary",
             Policy::Fallback => "fallback",
+            Policy::Bandit(_) => "bandit",
         }
     }
 }
@@ -233,7 +254,14 @@ impl Router {
         };
         let arms = route.arms.iter().map(handles).collect();
         let key_seed = xxh64(route.salt.as_bytes(), 0);
-        Router { split: Split::new(&route), key_seed, arms, journal, route }
+        let (dealt, has_keys) = match route.policy {
+            Policy::Split | Policy::Canary | Policy::Fallback => (None, true),
+            Policy::Bandit(settings) => {
+                let alike = vec![1.0 / route.arms.len() as f64; route.arms.len()];
+                (Some(ArcSwap::from_pointee(Split::with_shares(&route, &alike))), settings.sticky)
+            }
+        };
+        Router { split: Split::new(&route), dealt, has_keys, key_seed, arms, journal, route }
     }
 
     /// What a request without a key of its own is dealt by is its prediction id.
@@ -252,12 +280,25 @@ impl Router {
 
     /// The place among the arms of the one that this request goes to, and the hash of its key.
     pub(crate) fn choose(&self, request: &dyn Keyed, prediction_id: PredictionId) -> (usize, Option<u64>) {
-        match request.key(&self.route.key) {
-            Some(key) => {
-                let hash = self.journal.is_open().then(|| xxh64(&key, self.key_seed));
-                (self.split.pick(&key), hash)
+        let pick = |key: &[u8]| match &self.dealt {
+            Some(dealt) => dealt.load().pick(key),
+            None => self.split.pick(key),
+        };
+        let key = request.key(&self.route.key);
+        let hash = key.as_deref().filter(|_| self.journal.is_open()).map(|key| xxh64(key, self.key_seed));
+        match key.filter(|_| self.has_keys) {
+            Some(key) => (pick(&key), hash),
+            None => (pick(&prediction_id.bytes()), hash),
+        }
+    }
+
+    /// Gives a bandit's arms other shares, from the next request on.
+    pub(crate) fn deal(&self, shares: &[f64]) {
+        if let Some(dealt) = &self.dealt {
+            dealt.store(Arc::new(Split::with_shares(&self.route, shares)));
+            for (arm, share) in self.arms.iter().zip(shares) {
+                arm.metrics.weight.set(*share);
             }
-            None => (self.split.pick(&prediction_id.bytes()), None),
         }
     }
 

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::shadows::{self, shadow_json};
 use crate::repository_orders::{self, refused};
+use crate::routes_file::bandit::RawBandit;
 use crate::routes_file::parse_policy;
 use crate::status::grpc_status;
 
@@ -83,8 +84,9 @@ impl RoutesAdmin {
 
 /// A route as an operator writes it.
 fn read(route: pb::Route) -> Result<Route, String> {
-    let pb::Route { name, policy, key, salt, arms, canary, shadows, .. } = route;
+    let pb::Route { name, policy, key, salt, arms, canary, shadows, bandit, .. } = route;
     let policy = if policy.is_empty() { Policy::Split } else { parse_policy(&policy)? };
+    let policy = RawBandit::refine(policy, bandit.map(RawBandit::from_message))?;
     let arm = |arm: pb::Arm| {
         let pb::Arm { name, model, version, label, weight, .. } = arm;
         let version = match (version, label) {
@@ -147,6 +149,10 @@ fn message(details: RouteDetails) -> pb::Route {
         fault: fault.unwrap_or_default(),
         canary: route.canary.map(|canary| canary::message(canary, details)),
         shadows: route.shadows.into_iter().zip(shadows).map(shadows::message).collect(),
+        bandit: match route.policy {
+            Policy::Bandit(settings) => Some(RawBandit::of(&settings).message()),
+            Policy::Split | Policy::Canary | Policy::Fallback => None,
+        },
     }
 }
 
@@ -173,6 +179,9 @@ pub(crate) fn route_json(route: &pb::Route) -> Value {
     });
     if let Some(canary) = &route.canary {
         json["canary"] = canary::to_json(canary);
+    }
+    if let Some(bandit) = &route.bandit {
+        json["bandit"] = json!(RawBandit::from_message(bandit.clone()));
     }
     json
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use gristmill_engine::bandit::Rewards;
 use gristmill_engine::engine::Engine;
 use gristmill_engine::journal::Ended;
 use gristmill_engine::metrics::{FeedbackMetrics, FeedbackResult};
 use tokio::sync::oneshot;
 
+use super::bandits::Bandits;
 use super::place::Place;
-use super::store::{OfRoute, Rules, Store};
+use super::store::{OfRoute, Store};
 use super::{Fate, Item, Taken};
 
 pub(super) enum Command {
@@ -27,6 +27,7 @@ pub(super) struct Keeper {
     predictions_max: u64,
     /// Opened when there is something to keep.
     store: Option<Store>,
+    bandits: Bandits,
     metrics: FeedbackMetrics,
     dropped: u64,
     /// Predictions are brought to the disk at least this often, where no feedback does it.
@@ -48,6 +49,7 @@ impl Keeper {
             place,
             predictions_max,
             store: None,
+            bandits: Bandits::default(),
             metrics: FeedbackMetrics::resolve(),
             dropped: 0,
             synced: Instant::now(),
@@ -89,7 +91,14 @@ impl Keeper {
             .iter()
             .flat_map(|(route, items, _)| items.iter().map(move |item| (&**route, item)))
             .collect();
-        let written = self.write(&ended, &told, is_over);
+        let now_ms = now_ms();
+        self.bandits.follow(&self.engine.routes(), self.store.as_ref());
+        self.bandits.behaved(&ended, now_ms);
+        let written = self.write(&ended, &told, now_ms, is_over);
+        if let Some(store) = self.store.as_ref().filter(|_| !told.is_empty()) {
+            self.bandits.learn(store);
+        }
+        self.bandits.deal(&self.engine, now_ms);
         let mut fates = match written {
             Ok(fates) => fates.into_iter(),
             Err(why) => {
@@ -109,7 +118,13 @@ impl Keeper {
         }
     }
 
-    fn write(&mut self, ended: &[Ended], told: &[OfRoute<'_>], is_over: bool) -> Result<Vec<Fate>, String> {
+    fn write(
+        &mut self,
+        ended: &[Ended],
+        told: &[OfRoute<'_>],
+        now_ms: u64,
+        is_over: bool,
+    ) -> Result<Vec<Fate>, String> {
         let dropped = self.engine.journal().dropped();
         self.metrics.dropped.increment(dropped - self.dropped);
         self.dropped = dropped;
@@ -122,8 +137,8 @@ impl Keeper {
             Some(store) => store,
             none => none.insert(open(&self.place, self.predictions_max)?),
         };
-        let rules = |_route: &str| Rules { rewards: Rewards::Real, half_life: None };
-        let kept = store.write(ended, told, &rules, now_ms(), is_urgent).map_err(|error| error.to_string());
+        let rules = |route: &str| self.bandits.rules(route);
+        let kept = store.write(ended, told, &rules, now_ms, is_urgent).map_err(|error| error.to_string());
         self.is_behind = !is_urgent;
         if is_urgent {
             self.synced = Instant::now();

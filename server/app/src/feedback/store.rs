@@ -83,7 +83,6 @@ impl Store {
         self.is_durable
     }
 
-    #[cfg(test)]
     pub(super) fn knowledge(&self, arm: &ArmName) -> Knowledge {
         let number = self.arms.get(arm);
         number.and_then(|number| self.knowledge.get(number)).copied().unwrap_or_default()

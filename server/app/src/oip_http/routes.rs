@@ -18,6 +18,7 @@ use super::admin::read;
 use super::reply::{self, Refusal};
 use crate::admin::routes::{RoutesAdmin, route_json};
 use crate::admin::shadows::mismatches_json;
+use crate::routes_file::bandit::RawBandit;
 
 type Answer = Result<Response, Refusal>;
 
@@ -36,6 +37,7 @@ struct SetRoute {
     canary: Option<SetCanary>,
     #[serde(default)]
     shadows: Vec<SetShadow>,
+    bandit: Option<RawBandit>,
 }
 
 #[derive(Deserialize)]
@@ -90,19 +92,20 @@ pub(super) async fn show(State(door): State<Arc<Door>>, Path(route): Path<String
 pub(super) async fn set(State(door): State<Arc<Door>>, Path(name): Path<String>, request: Request) -> Answer {
     let expected =
         "{\"arms\": [{\"name\": \"control\", \"model\": \"digits\", \"version\": 1, \"weight\": 100}]}";
-    let SetRoute { policy, key, salt, arms, canary, shadows } = read(&door, request, expected).await?;
+    let SetRoute { policy, key, salt, arms, canary, shadows, bandit } =
+        read(&door, request, expected).await?;
     let arm = |arm: SetArm| {
         let SetArm { name, model, version, label, weight } = arm;
         Arm { name, model, version, label, weight, ..Arm::default() }
     };
     let arms = arms.into_iter().map(arm).collect();
-    let canary = canary.map(SetCanary::message);
+    let (canary, bandit) = (canary.map(SetCanary::message), bandit.map(RawBandit::message));
     let shadow = |shadow: SetShadow| {
         let SetShadow { name, model, version, label, percent, absolute, relative, keep_inputs } = shadow;
         Shadow { name, model, version, label, percent, absolute, relative, keep_inputs, ..Shadow::default() }
     };
     let shadows = shadows.into_iter().map(shadow).collect();
-    let route = Route { name, policy, key, salt, arms, canary, shadows, ..Route::default() };
+    let route = Route { name, policy, key, salt, arms, canary, shadows, bandit, ..Route::default() };
     answer(admin(&door).set(route).await)
 }
 

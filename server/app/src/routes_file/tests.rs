@@ -103,11 +103,11 @@ fn faults_say_what_was_expected() {
               |
             2 | weight = 3
               | ^^^^^^
-            unknown field `weight`, expected one of `policy`, `key`, `salt`, `arms`, `canary`, `shadows`"#]],
+            unknown field `weight`, expected one of `policy`, `key`, `salt`, `arms`, `canary`, `shadows`, `bandit`"#]],
     );
     check(
-        "[routes.r]\npolicy = \"bandit\"\narms = []",
-        expect![[r#"routes.r: policy is "bandit": expected split or canary or fallback"#]],
+        "[routes.r]\npolicy = \"random\"\narms = []",
+        expect![[r#"routes.r: policy is "random": expected one of split, canary, fallback, bandit"#]],
     );
     check(
         "[routes.r]\nkey = \"cookie\"\narms = []",

@@ -9,6 +9,7 @@ use gristmill_engine::routing::canary::Canary;
 use gristmill_engine::routing::{Arm, KeySource, Policy, Route, Shadow, Weight};
 use serde::Deserialize;
 
+use super::bandit::RawBandit;
 use super::canary::{self, RawCanary};
 
 #[derive(Deserialize)]
@@ -28,6 +29,7 @@ struct RawRoute {
     canary: Option<RawCanary>,
     #[serde(default)]
     shadows: Vec<RawShadow>,
+    bandit: Option<RawBandit>,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +69,7 @@ fn route(name: String, raw: RawRoute) -> Result<Route, String> {
         None => Policy::Split,
         Some(policy) => parse_policy(policy).map_err(|why| format!("{field}: {why}"))?,
     };
+    let policy = RawBandit::refine(policy, raw.bandit).map_err(|why| format!("{field}{why}"))?;
     let key = match &raw.key {
         None => KeySource::Header,
         Some(key) => KeySource::parse(key).map_err(|why| format!("{field}: {why}"))?,
@@ -126,8 +129,8 @@ fn shadow(raw: RawShadow) -> Result<Shadow, String> {
 /// No policy has this name.
 pub(crate) fn parse_policy(text: &str) -> Result<Policy, String> {
     Policy::ALL.into_iter().find(|policy| policy.name() == text).ok_or_else(|| {
-        let known = Policy::ALL.map(Policy::name).join(" or ");
-        format!("policy is \"{text}\": expected {known}")
+        let known = Policy::ALL.map(Policy::name).join(", ");
+        format!("policy is \"{text}\": expected one of {known}")
     })
 }
 
@@ -161,6 +164,9 @@ pub(super) fn write(routes: &[Route]) -> String {
         }
         if let Some(canary) = canary {
             canary::write(&mut text, name, canary);
+        }
+        if let Policy::Bandit(settings) = policy {
+            text += &format!("bandit = {}\n", RawBandit::of(settings).toml());
         }
     }
     text

@@ -57,11 +57,21 @@ const SLOW_SHARE: f64 = 0.01;
 
 impl Default for Guard {
     fn default() -> Guard {
-        Guard { p99_max: None, error_rate_max: None, requests_min: 20, probe_share: 0.005 }
+        Guard::DEFAULT
     }
 }
 
 impl Guard {
+    pub const DEFAULT: Guard =
+        Guard { p99_max: None, error_rate_max: None, requests_min: 20, probe_share: 0.005 };
+
+    /// How a request counts that ended after `took`; `None` where that was not the arm's doing.
+    pub fn tally(&self, took: Duration, is_good: Option<bool>) -> Option<Tally> {
+        let is_good = is_good?;
+        let is_slow = is_good && self.p99_max.is_some_and(|p99_max| took > p99_max);
+        Some(Tally { requests: 1, slow: u64::from(is_slow), failed: u64::from(!is_good) })
+    }
+
     /// The shares that may be slow and that may fail, with what there was of either.
     fn bounds(&self, tally: Tally) -> [Option<(f64, u64, &'static str)>; 2] {
         [

@@ -106,6 +106,15 @@ impl Catalog {
         routes
     }
 
+    /// Gives the arms of a bandit other shares; whoever computed them may be told late that it is gone.
+    pub(crate) fn deal(&self, route: &Route, shares: &[f64]) {
+        if let Some(Ok((router, _))) = self.routes.get(&route.name).map(ServedRoute::sound)
+            && router.route == *route
+        {
+            router.deal(shares);
+        }
+    }
+
     pub(crate) fn route(&self, name: &str) -> Option<&ServedRoute> {
         self.routes.get(name)
     }
@@ -180,7 +189,7 @@ impl ServedRoute {
             router.pass(index, prediction_id, now).of(version, key_hash)
         };
         match router.route.policy {
-            Policy::Split | Policy::Canary => {
+            Policy::Split | Policy::Canary | Policy::Bandit(_) => {
                 let (index, key_hash) = router.choose(request, prediction_id);
                 let index = stand_in(&router.route, arms, index);
                 let passage = begin(index, key_hash);

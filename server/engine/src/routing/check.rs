@@ -92,7 +92,10 @@ fn check_weights(route: &Route) -> Result<(), String> {
         Policy::Fallback if sum != Weight::default() => {
             Err("has weights: with policy fallback the order of the arms counts alone, leave them out".into())
         }
-        Policy::Split | Policy::Canary | Policy::Fallback => Ok(()),
+        Policy::Bandit(_) if sum != Weight::default() => {
+            Err("has weights: with policy bandit they follow from rewards, leave them out".into())
+        }
+        Policy::Split | Policy::Canary | Policy::Fallback | Policy::Bandit(_) => Ok(()),
     }
 }
 

@@ -33,11 +33,17 @@ struct Contender {
 
 impl Split {
     pub(super) fn new(route: &Route) -> Split {
+        let shares: Vec<f64> = route.arms.iter().map(|arm| arm.weight.share()).collect();
+        Split::with_shares(route, &shares)
+    }
+
+    /// With other weights than those of the arms.
+    pub(super) fn with_shares(route: &Route, shares: &[f64]) -> Split {
         let salt = xxh64(route.salt.as_bytes(), 0);
-        let arms = route.arms.iter().enumerate().map(|(index, arm)| Contender {
+        let arms = route.arms.iter().zip(shares).enumerate().map(|(index, (arm, share))| Contender {
             index,
             seed: xxh64(arm.name.as_bytes(), salt),
-            weight: arm.weight.share(),
+            weight: *share,
         });
         Split { arms: arms.filter(|arm| arm.weight > 0.0).collect() }
     }

@@ -270,3 +270,54 @@ fn keys_are_named_in_one_way() {
     expect![[r#"key is "parameter:": expected header, request_id or parameter:NAME"#]]
         .assert_eq(&KeySource::parse("parameter:").unwrap_err());
 }
+
+#[test]
+fn a_bandit_deals_by_the_shares_that_it_was_given_last() {
+    let deal = |sticky| {
+        let settings = bandit::Settings { sticky, ..bandit::Settings::DEFAULT };
+        let route = Route { policy: Policy::Bandit(settings), ..route("s", &[0.0, 0.0]) };
+        Router::new(route, Arc::default())
+    };
+    let counted = |router: &Router| {
+        let picks: Vec<usize> =
+            (0..10_000).map(|_| router.choose(&Unkeyed, PredictionId::next()).0).collect();
+        counts(&picks, 2)[1]
+    };
+    let router = deal(false);
+    assert!((4_500.0..5_500.0).contains(&counted(&router)), "alike to begin with");
+    router.deal(&[0.9, 0.1]);
+    assert!((850.0..1_150.0).contains(&counted(&router)));
+    router.deal(&[0.0, 1.0]);
+    assert_eq!(counted(&router), 10_000.0);
+
+    struct Key(Vec<u8>);
+    impl Keyed for Key {
+        fn key(&self, _source: &KeySource) -> Option<Cow<'_, [u8]>> {
+            Some(Cow::Borrowed(&self.0))
+        }
+    }
+    let arms = |router: &Router, key: &Key| -> std::collections::BTreeSet<usize> {
+        (0..100).map(|_| router.choose(key, PredictionId::next()).0).collect()
+    };
+    let sticky = deal(true);
+    let keys: Vec<Key> = users(1000).map(|user| Key(user.into_bytes())).collect();
+    let before: Vec<_> = keys.iter().map(|key| arms(&sticky, key)).collect();
+    assert!(before.iter().all(|arms| arms.len() == 1), "a key keeps its arm");
+    sticky.deal(&[0.2, 0.8]);
+    for (key, before) in keys.iter().zip(before) {
+        assert!(before.contains(&0) || arms(&sticky, key) == before, "no key leaves the arm that grew");
+    }
+    assert_eq!(arms(&router, &keys[0]).len(), 1, "everything is one arm's");
+    router.deal(&[0.5, 0.5]);
+    assert_eq!(arms(&router, &keys[0]).len(), 2, "and else each request is dealt by itself");
+}
+
+#[test]
+fn a_bandit_has_no_weights_and_ends_when_an_arm_gets_everything() {
+    let bandit = Route { policy: Policy::Bandit(bandit::Settings::DEFAULT), ..route("s", &[0.0, 0.0]) };
+    let why = bandit.with_weight("b", Weight::from_percent(10.0).unwrap()).unwrap_err();
+    expect!["route 'r' has no weights: its policy is bandit; an arm can get everything, which ends it"]
+        .assert_eq(&why);
+    let ended = bandit.with_weight("b", Weight::ALL).unwrap();
+    assert_eq!((ended.policy, ended.arms[1].weight), (Policy::Split, Weight::ALL));
+}
