@@ -6,6 +6,8 @@ pub mod stolen;
 pub mod summary;
 pub mod bars;
 pub mod curve;
+pub mod lines;
+pub mod arms;
 pub mod model;
 pub mod example;
 mod onnx;
