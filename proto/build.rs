@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         [
             "inference/grpc_service.proto",
             "gristmill/admin.proto",
+            "gristmill/experiments.proto",
             "gristmill/feedback.proto",
             "gristmill/latency.proto",
             "gristmill/routes.proto",

@@ -1,5 +1,6 @@
 //! What operators ask of a running server, over gRPC and as JSON: the same names in both.
 
+pub(crate) mod experiments;
 pub(crate) mod routes;
 pub(crate) mod shadows;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::experiments_command::ExperimentsCommand;
 use crate::models_command::ModelsCommand;
 use crate::plan_command::PlanArgs;
 use crate::routes_command::RoutesCommand;
@@ -49,6 +50,9 @@ pub enum Command {
     /// Show and change the routes of a running server: which arm gets which share of the requests.
     #[command(subcommand)]
     Routes(RoutesCommand),
+    /// Show what a running server knows of the arms of its routes: latency, rewards, and which is the best.
+    #[command(subcommand)]
+    Experiments(ExperimentsCommand),
 }
 
 #[derive(Clone, Debug, Args)]

@@ -1,6 +1,7 @@
 //! Feedback: what became of predictions, told by their ids, late, in any order and perhaps twice.
 
 mod bandits;
+mod experiments;
 mod keeper;
 mod place;
 mod service;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use gristmill_engine::engine::Engine;
 use gristmill_engine::error::InferError;
 use gristmill_engine::prediction::PredictionId;
+use gristmill_proto::admin::Experiment;
 use tokio::sync::oneshot;
 
 use self::keeper::{Command, Keeper};
@@ -108,15 +110,28 @@ impl Feedback {
             )));
         }
         let (answer, taken) = oneshot::channel();
-        let command = Command::Tell { route: route.to_owned(), items, answer };
+        self.order(Command::Tell { route: route.to_owned(), items, answer })?;
+        taken.await.map_err(|_dropped| ended())?.map_err(InferError::Unavailable)
+    }
+
+    /// What is known of each arm of the routes in force.
+    ///
+    /// # Errors
+    /// The thread that keeps it has ended, or is too far behind.
+    pub(crate) async fn experiments(&self) -> Result<Vec<Experiment>, InferError> {
+        let (answer, shown) = oneshot::channel();
+        self.order(Command::Show { answer })?;
+        shown.await.map_err(|_dropped| ended())
+    }
+
+    fn order(&self, command: Command) -> Result<(), InferError> {
         self.commands.try_send(command).map_err(|refused| match refused {
             TrySendError::Full(_) => InferError::Overloaded {
                 message: format!("{BATCHES_MAX} batches of feedback wait to be kept"),
                 retry_after: RETRY_AFTER,
             },
             TrySendError::Disconnected(_) => ended(),
-        })?;
-        taken.await.map_err(|_dropped| ended())?.map_err(InferError::Unavailable)
+        })
     }
 
     /// Writes what is left, and returns when that is on the disk.

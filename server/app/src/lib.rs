@@ -6,6 +6,7 @@ pub mod check;
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod experiments_command;
 pub(crate) mod features;
 pub mod feedback;
 pub mod gateway;

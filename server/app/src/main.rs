@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gristmill::cli::{Cli, Command, ServeArgs};
-use gristmill::{check, health, models_command, plan_command, routes_command, serve};
+use gristmill::{check, experiments_command, health, models_command, plan_command, routes_command, serve};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan_command::run(&args),
         Command::Models(command) => models_command::run(&command),
         Command::Routes(command) => routes_command::run(&command),
+        Command::Experiments(command) => experiments_command::run(&command),
     };
     match result {
         Ok(code) => code,

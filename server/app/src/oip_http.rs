@@ -4,6 +4,7 @@ mod admin;
 pub(crate) mod body;
 mod connection;
 mod describe;
+mod experiments;
 mod feedback;
 pub(crate) mod reply;
 mod repository;
@@ -114,6 +115,8 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/v1/admin/models/{model}/unload", post(admin::unload))
         .route("/v1/admin/models/{model}/rollback", post(admin::roll_back))
         .route("/v1/admin/models/{model}/label", post(admin::set_label))
+        .route("/v1/admin/experiments", get(experiments::list))
+        .route("/v1/admin/experiments/{route}", get(experiments::show))
         .route("/v1/admin/routes", get(routes::list))
         .route("/v1/admin/routes/{route}", get(routes::show).post(routes::set))
         .route("/v1/admin/routes/{route}/promote", post(routes::promote))

@@ -255,6 +255,18 @@ fn a_bandit_goes_where_the_rewards_are_and_still_does_after_a_kill() {
         let answer = server.tell(&json!([{"prediction_id": id, "reward": reward}]));
         assert_eq!(counts(&answer), [1, 0, 0, 0, 0]);
     }
+    let (_, shown) = request(&server.http, "GET", "/v1/admin/experiments/risk", "").unwrap();
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let [control, candidate] = [&shown["arms"][0], &shown["arms"][1]];
+    assert!(candidate["rewards"].as_u64().unwrap() >= 20 && candidate["reward_mean"] == 1.0, "{shown}");
+    assert!(candidate["requests"].as_u64() >= candidate["rewards"].as_u64(), "{shown}");
+    assert!(candidate["probability_best"].as_f64().unwrap() > 0.9, "{shown}");
+    assert!(candidate["expected_loss"].as_f64() < control["expected_loss"].as_f64(), "{shown}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
+    let done =
+        command.env_clear().args(["experiments", "show", "risk", "--server", &server.grpc]).output().unwrap();
+    let page = String::from_utf8(done.stdout).unwrap();
+    assert!(page.starts_with("risk (bandit)\n") && page.contains("best with "), "{page}");
     let answer = server.tell(&json!([{"prediction_id": server.predict(), "reward": 2}]));
     assert_eq!(answer["problems"][0]["kind"], "invalid", "{answer}");
     server.kill();

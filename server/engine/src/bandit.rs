@@ -5,6 +5,7 @@
 pub mod best;
 pub mod guard;
 pub mod posterior;
+pub mod sequential;
 pub mod special;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gristmill_engine::bandit::{Bandit, Rewards, Settings};
+use gristmill_engine::bandit::{Bandit, Rewards, Settings, Standing};
 use gristmill_engine::engine::Engine;
 use gristmill_engine::journal::Ended;
 use gristmill_engine::prediction::ArmName;
@@ -14,6 +14,15 @@ use super::store::{Rules, Store};
 pub(super) struct Bandits {
     /// By the route's name.
     playing: BTreeMap<String, Playing>,
+}
+
+/// A bandit as operators see it; by arm.
+pub(super) struct Shown {
+    pub(super) shares: Vec<f64>,
+    pub(super) standings: Vec<Standing>,
+    /// The bounds that arms break.
+    pub(super) faults: Vec<Option<String>>,
+    pub(super) winner: Option<String>,
 }
 
 struct Playing {
@@ -51,6 +60,18 @@ impl Bandits {
             }
             None => Rules { rewards: Rewards::Real, half_life: None },
         }
+    }
+
+    /// `None` for a route that is no bandit.
+    pub(super) fn shown(&self, route: &str, now_ms: u64) -> Option<Shown> {
+        let Playing { route, bandit, shares, winner, .. } = self.playing.get(route)?;
+        let fault = |arm| bandit.health(arm).fault().map(|fault| fault.why.clone());
+        Some(Shown {
+            shares: shares.clone(),
+            standings: bandit.standings(now_ms as f64 / 1000.0),
+            faults: (0..route.arms.len()).map(fault).collect(),
+            winner: winner.map(|arm| route.arms[arm].name.clone()),
+        })
     }
 
     /// Requests ended.

@@ -7,15 +7,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use gristmill_engine::engine::Engine;
 use gristmill_engine::journal::Ended;
 use gristmill_engine::metrics::{FeedbackMetrics, FeedbackResult};
+use gristmill_proto::admin::Experiment;
 use tokio::sync::oneshot;
 
 use super::bandits::Bandits;
+use super::experiments::Experiments;
 use super::place::Place;
 use super::store::{OfRoute, Store};
 use super::{Fate, Item, Taken};
 
 pub(super) enum Command {
     Tell { route: String, items: Vec<Item>, answer: Answer },
+    Show { answer: oneshot::Sender<Vec<Experiment>> },
     End,
 }
 
@@ -28,6 +31,7 @@ pub(super) struct Keeper {
     /// Opened when there is something to keep.
     store: Option<Store>,
     bandits: Bandits,
+    experiments: Experiments,
     metrics: FeedbackMetrics,
     dropped: u64,
     /// Predictions are brought to the disk at least this often, where no feedback does it.
@@ -50,6 +54,7 @@ impl Keeper {
             predictions_max,
             store: None,
             bandits: Bandits::default(),
+            experiments: Experiments::default(),
             metrics: FeedbackMetrics::resolve(),
             dropped: 0,
             synced: Instant::now(),
@@ -68,15 +73,21 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(Command::End),
             };
-            let mut batches = Vec::new();
+            let (mut batches, mut watchers) = (Vec::new(), Vec::new());
             let mut is_over = false;
             for command in first.into_iter().chain(inbox.try_iter()) {
                 match command {
                     Command::Tell { route, items, answer } => batches.push((route, items, answer)),
+                    Command::Show { answer } => watchers.push(answer),
                     Command::End => is_over = true,
                 }
             }
             self.keep(batches, is_over);
+            for watcher in watchers {
+                // Whoever asked may have left.
+                let _left =
+                    watcher.send(self.experiments.shown(self.store.as_ref(), &self.bandits, now_ms()));
+            }
             if is_over {
                 return;
             }
@@ -92,11 +103,15 @@ impl Keeper {
             .flat_map(|(route, items, _)| items.iter().map(move |item| (&**route, item)))
             .collect();
         let now_ms = now_ms();
-        self.bandits.follow(&self.engine.routes(), self.store.as_ref());
+        let routes = self.engine.routes();
+        self.bandits.follow(&routes, self.store.as_ref());
         self.bandits.behaved(&ended, now_ms);
+        self.experiments.follow(&routes);
+        self.experiments.ended(&ended);
         let written = self.write(&ended, &told, now_ms, is_over);
         if let Some(store) = self.store.as_ref().filter(|_| !told.is_empty()) {
             self.bandits.learn(store);
+            self.experiments.look(store);
         }
         self.bandits.deal(&self.engine, now_ms);
         let mut fates = match written {

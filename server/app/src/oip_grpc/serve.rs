@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use gristmill_engine::control::Control;
 use gristmill_proto::admin::admin_server::AdminServer;
+use gristmill_proto::admin::experiments_server::ExperimentsServer;
 use gristmill_proto::admin::feedback_server::FeedbackServer;
 use gristmill_proto::admin::latency_server::LatencyServer;
 use gristmill_proto::admin::routes_server::RoutesServer;
@@ -32,6 +33,7 @@ use super::edge::Edge;
 use super::health::EngineHealth;
 use super::{GrpcOptions, Inference};
 use crate::admin::Admin;
+use crate::admin::experiments::ExperimentsAdmin;
 use crate::admin::routes::RoutesAdmin;
 use crate::feedback::FeedbackService;
 use crate::gateway::Gateway;
@@ -127,6 +129,7 @@ fn edge(
     let health = EngineHealth { engine: Arc::clone(&engine), stopping: stopping.clone() };
     let admin = Admin::new(Arc::clone(&engine), control.clone());
     let routes = RoutesAdmin::new(Arc::clone(&engine), control.clone());
+    let experiments = ExperimentsAdmin { feedback: gateway.feedback().cloned() };
     let feedback = FeedbackService { feedback: gateway.feedback().cloned() };
     let latency = Latency { engine: Arc::clone(&engine) };
     let tensorflow = TensorFlowServing {
@@ -170,6 +173,7 @@ fn edge(
     let others = Routes::new(HealthServer::new(health))
         .add_service(AdminServer::new(admin))
         .add_service(RoutesServer::new(routes))
+        .add_service(ExperimentsServer::new(experiments))
         .add_service(FeedbackServer::new(feedback))
         .add_service(LatencyServer::new(latency))
         .add_service(predictions)

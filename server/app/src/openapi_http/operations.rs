@@ -115,6 +115,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Tell a route what became of its predictions",
         Takes::Feedback,
     ),
+    get("/v1/admin/experiments", ADMIN, "What is known of the arms of every route"),
+    get("/v1/admin/experiments/{route}", ADMIN, "What is known of the arms of a route"),
     get("/v1/admin/routes", ADMIN, "Every route with its arms"),
     get("/v1/admin/routes/{route}", ADMIN, "A route, and why it is not in force if it is not"),
     post("/v1/admin/routes/{route}", ADMIN, "Make or replace a route", Takes::Route),

@@ -225,6 +225,7 @@ async fn reflection_lists_every_service() {
     let server = Server::start([("echo", echo())]).await;
     let expected = [
         "grpc.health.v1.Health",
+        "gristmill.v1.Experiments",
         "gristmill.v1.Feedback",
         "gristmill.v1.Latency",
         "gristmill.v1.Routes",

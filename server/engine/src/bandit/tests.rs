@@ -216,3 +216,37 @@ fn an_arm_at_its_bounds_keeps_them() {
         assert!(!health.is_broken(), "{:?}", health.fault());
     }
 }
+
+/// Two arms with these probabilities, looked at after every tenth reward of each: the smallest p-value.
+fn smallest_p(one: f64, other: f64, rewards: usize, seed: u64) -> f64 {
+    let mut random = Random::new(seed);
+    let mut evidence = [Evidence::default(); 2];
+    let mut smallest: f64 = 1.0;
+    for step in 1..=rewards {
+        for (arm, probability) in [one, other].into_iter().enumerate() {
+            evidence[arm].add(f64::from(u8::from(random.uniform() < probability)), 0.0, None);
+        }
+        if step % 10 == 0 {
+            smallest = smallest.min(sequential::difference_p(&evidence[0], &evidence[1]));
+        }
+    }
+    smallest
+}
+
+#[test]
+fn looking_again_and_again_finds_no_difference_where_there_is_none() {
+    let found = (0..200).filter(|seed| smallest_p(0.3, 0.3, 3000, *seed) < 0.05).count();
+    assert!(found <= 10, "{found} of 200");
+    let found = (0..50).filter(|seed| smallest_p(0.3, 0.4, 3000, *seed) < 0.05).count();
+    assert!(found >= 48, "{found} of 50");
+}
+
+#[test]
+fn requests_that_were_dealt_otherwise_are_noticed() {
+    let p = |requests: &[u64], shares: &[f64]| sequential::sample_ratio_p(requests, shares);
+    assert_eq!(p(&[5, 4], &[0.9, 0.1]), None, "too few");
+    assert_eq!(p(&[500], &[1.0]), None, "nothing to compare");
+    // scipy.stats.chisquare([5050, 4950, 0]) of the first two.
+    check(p(&[5050, 4950, 0], &[0.5, 0.5, 0.0]).unwrap(), 0.317_310_507_862_914_04);
+    assert!(p(&[5300, 4700], &[0.5, 0.5]).unwrap() < 1e-6);
+}
