@@ -140,6 +140,10 @@ pub struct ServeArgs {
     /// Predictions of routes that wait for feedback at most, the newest.
     #[arg(long, env = "GRISTMILL_PREDICTIONS_MAX", default_value_t = 1_000_000, value_name = "COUNT")]
     pub predictions_max: u64,
+    /// Append a line of JSON for the end of each routed request and for each feedback to this file; from 64 MiB on it
+    /// is put aside, and the eight newest that were are kept.
+    #[arg(long, env = "GRISTMILL_EXPERIMENT_LOG", value_name = "FILE")]
+    pub experiment_log: Option<PathBuf>,
     /// Send traces to this OTLP receiver, by gRPC, for example http://127.0.0.1:4317. OpenTelemetry's own variable
     /// OTEL_EXPORTER_OTLP_ENDPOINT is read where this is not given; without both nothing is traced.
     #[arg(long, env = "GRISTMILL_OTLP_ENDPOINT", value_name = "URL")]

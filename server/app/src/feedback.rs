@@ -3,10 +3,12 @@
 mod bandits;
 mod experiments;
 mod keeper;
+mod log;
 mod place;
 mod service;
 mod store;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread::JoinHandle;
@@ -84,17 +86,19 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 impl Feedback {
     /// Starts the thread that keeps predictions and their feedback at `place`; `predictions_max` are kept, the newest.
+    /// What is kept is written to the experiment log besides, if there is one.
     ///
     /// # Errors
-    /// The place was asked for and cannot be written, or the system does not grant a thread.
+    /// The place or the log was asked for and cannot be written, or the system does not grant a thread.
     pub fn start(
         engine: Arc<Engine>,
         place: Place,
         predictions_max: u64,
+        log: Option<&Path>,
     ) -> anyhow::Result<(Feedback, Keeping)> {
         engine.journal().open();
         let (commands, inbox) = std::sync::mpsc::sync_channel(BATCHES_MAX);
-        let keeper = Keeper::new(Arc::clone(&engine), place, predictions_max)?;
+        let keeper = Keeper::new(Arc::clone(&engine), place, predictions_max, log)?;
         let thread = std::thread::Builder::new().name("feedback".into()).spawn(move || keeper.run(&inbox))?;
         Ok((Feedback { engine, commands }, Keeping(thread)))
     }

@@ -131,7 +131,8 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
         None => gateway,
     };
     let place = Place::new(args.state_dir.as_deref(), &args.models.repository);
-    let (feedback, keeping) = Feedback::start(Arc::clone(&engine), place, args.predictions_max)?;
+    let log = args.experiment_log.as_deref();
+    let (feedback, keeping) = Feedback::start(Arc::clone(&engine), place, args.predictions_max, log)?;
     let gateway = gateway.with_feedback(feedback.clone());
     let traces = start_traces(args)?;
     let gateway = Arc::new(match &traces {

@@ -1,5 +1,6 @@
 //! The thread that keeps predictions and feedback: whatever came meanwhile is one commit.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::bandits::Bandits;
 use super::experiments::Experiments;
+use super::log::Log;
 use super::place::Place;
 use super::store::{OfRoute, Store};
 use super::{Fate, Item, Taken};
@@ -32,6 +34,7 @@ pub(super) struct Keeper {
     store: Option<Store>,
     bandits: Bandits,
     experiments: Experiments,
+    log: Option<Log>,
     metrics: FeedbackMetrics,
     dropped: u64,
     /// Predictions are brought to the disk at least this often, where no feedback does it.
@@ -47,7 +50,12 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 // === impl Keeper ===
 
 impl Keeper {
-    pub(super) fn new(engine: Arc<Engine>, place: Place, predictions_max: u64) -> anyhow::Result<Keeper> {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        place: Place,
+        predictions_max: u64,
+        log: Option<&Path>,
+    ) -> anyhow::Result<Keeper> {
         let mut keeper = Keeper {
             engine,
             place,
@@ -55,6 +63,7 @@ impl Keeper {
             store: None,
             bandits: Bandits::default(),
             experiments: Experiments::default(),
+            log: log.map(Log::open).transpose().map_err(anyhow::Error::msg)?,
             metrics: FeedbackMetrics::resolve(),
             dropped: 0,
             synced: Instant::now(),
@@ -109,6 +118,9 @@ impl Keeper {
         self.experiments.follow(&routes);
         self.experiments.ended(&ended);
         let written = self.write(&ended, &told, now_ms, is_over);
+        if let (Some(log), Ok(fates)) = (&mut self.log, &written) {
+            log.write(&ended, &told, fates, now_ms);
+        }
         if let Some(store) = self.store.as_ref().filter(|_| !told.is_empty()) {
             self.bandits.learn(store);
             self.experiments.look(store);
