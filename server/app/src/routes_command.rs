@@ -26,7 +26,7 @@ pub enum RoutesCommand {
     /// Show one route.
     Show(RouteArgs),
     /// Put a route in force, in place of the one of its name if there is one, and write it to routes.toml.
-    Set(SetArgs),
+    Set(Box<SetArgs>),
     /// Give one arm a weight; the others share the rest in proportion to what they had. A canary goes to that step.
     Promote(PromoteArgs),
     /// Give the first arm everything; a canary stays taken back.
@@ -145,7 +145,7 @@ async fn ask(mut client: RoutesClient<Channel>, command: &RoutesCommand) -> Resu
         }
         RoutesCommand::Set(args) => {
             let SetArgs { route: RouteArgs { route, .. }, arms, policy, key, salt, canary, .. } =
-                args.clone();
+                SetArgs::clone(args);
             let (canary, shadows) = (canary.message(), shadows(args));
             let route =
                 pb::Route { name: route, policy, key, salt, arms, canary, shadows, ..pb::Route::default() };
