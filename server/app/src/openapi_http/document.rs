@@ -204,6 +204,7 @@ fn body_schema(takes: Takes) -> Option<(Value, bool)> {
                 "error_rate_max": {"type": "number", "minimum": 0, "maximum": 1},
                 "p50_ratio_max": {"type": "number"},
                 "p99_ratio_max": {"type": "number"},
+                "mismatch_rate_max": {"type": "number", "minimum": 0, "maximum": 1},
                 "confidence": {"type": "number", "minimum": 0.5, "maximum": 0.999999},
             }},
         })),

@@ -24,6 +24,10 @@ pub struct CanaryArgs {
     /// The same of the 99th percentile. By default 2.
     #[arg(long, value_name = "RATIO")]
     pub p99_ratio_max: Option<f64>,
+    /// Which share of the control's requests a shadow may answer otherwise that leads to what the candidate leads to:
+    /// give it with --shadow. Nothing is asked of it by default.
+    #[arg(long, value_name = "SHARE")]
+    pub mismatch_rate_max: Option<f64>,
     /// A candidate that keeps these bounds is taken back with a chance of one minus this at most. By default 0.99.
     #[arg(long, value_name = "SHARE")]
     pub confidence: Option<f64>,
@@ -40,6 +44,7 @@ impl CanaryArgs {
             error_rate_max: self.error_rate_max,
             p50_ratio_max: self.p50_ratio_max,
             p99_ratio_max: self.p99_ratio_max,
+            mismatch_rate_max: self.mismatch_rate_max,
             confidence: self.confidence,
             ..pb::Canary::default()
         };
@@ -61,6 +66,11 @@ pub(super) fn lines(canary: &pb::Canary) -> Vec<String> {
                 "  {name}: {requests} requests in this step, {failed} failed, p50 {p50_ms} ms, p99 {p99_ms} ms"
             ));
         }
+    }
+    if let Some(pb::CanaryMirror { compared, differing }) = canary.mirrored {
+        lines.push(format!(
+            "  shadow: {compared} requests compared in this step, {differing} answered otherwise"
+        ));
     }
     for event in &canary.events {
         let age = Duration::from_secs(event.seconds_ago.max(0.0) as u64);

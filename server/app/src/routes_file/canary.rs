@@ -17,6 +17,7 @@ pub(super) struct RawCanary {
     error_rate_max: Option<f64>,
     p50_ratio_max: Option<f64>,
     p99_ratio_max: Option<f64>,
+    mismatch_rate_max: Option<f64>,
     confidence: Option<f64>,
     stage: Option<String>,
     step: Option<u64>,
@@ -48,6 +49,7 @@ pub(super) fn read(raw: RawCanary) -> Result<Canary, String> {
         error_rate_max: raw.error_rate_max.unwrap_or(gates.error_rate_max),
         p50_ratio_max: raw.p50_ratio_max.unwrap_or(gates.p50_ratio_max),
         p99_ratio_max: raw.p99_ratio_max.unwrap_or(gates.p99_ratio_max),
+        mismatch_rate_max: raw.mismatch_rate_max,
     };
     let stage = Stage::read(raw.stage.as_deref().unwrap_or("running"), raw.step, raw.why)?;
     Ok(Canary { plan: Plan { steps, gates, confidence: raw.confidence.unwrap_or(confidence) }, stage })
@@ -79,10 +81,12 @@ pub(super) fn write(text: &mut String, route: &str, canary: &Canary) {
         }
     };
     let steps: String = steps.iter().map(step).collect();
+    let mismatches =
+        gates.mismatch_rate_max.map_or(String::new(), |rate| format!("mismatch_rate_max = {rate}\n"));
     let written = write!(
         text,
         "[routes.{}.canary]\nsteps = [\n{steps}]\nerror_rate_increase_max = {}\nerror_rate_max = {}\n\
-         p50_ratio_max = {}\np99_ratio_max = {}\nconfidence = {confidence}\nstage = {}\n",
+         p50_ratio_max = {}\np99_ratio_max = {}\n{mismatches}confidence = {confidence}\nstage = {}\n",
         quoted(route),
         gates.error_rate_increase_max,
         gates.error_rate_max,

@@ -133,7 +133,9 @@ fn a_canary_keeps_its_plan_and_its_stage() {
 [routes.r]
 policy = "canary"
 arms = [{ model = "m", version = 1 }, { model = "m", version = 2 }]
+shadows = [{ model = "m", version = 2 }]
 [routes.r.canary]
+mismatch_rate_max = 0.05
 steps = [{ percent = 0.5, time = "90s" }, { percent = 20, requests = 50 }, { percent = 100 }]
 p50_ratio_max = 1.25
 stage = "running"
@@ -154,6 +156,9 @@ step = 2
             { name = "m@1", model = "m", version = 1 },
             { name = "m@2", model = "m", version = 2 },
         ]
+        shadows = [
+            { name = "m@2", model = "m", version = 2, percent = 100, absolute = 1e-5, relative = 1e-5 },
+        ]
         [routes."r".canary]
         steps = [
             { percent = 0.5, time = "1m 30s", requests = 1000 },
@@ -164,6 +169,7 @@ step = 2
         error_rate_max = 1
         p50_ratio_max = 1.25
         p99_ratio_max = 2
+        mismatch_rate_max = 0.05
         confidence = 0.99
         stage = "running"
         step = 2

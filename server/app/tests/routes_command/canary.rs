@@ -108,6 +108,54 @@ fn a_slow_candidate_is_taken_back() {
     assert_eq!(server.arms_of_20_keys(), ["control"; 20]);
 }
 
+/// Both versions say something else of every request. The candidate gets one key in a hundred: it is the shadow that
+/// tells. The step never ends by itself, so that it does not matter how many mirrors are shed.
+#[test]
+fn a_candidate_that_answers_otherwise_is_taken_back() {
+    let repository = Repository::new();
+    let server = repository.serve();
+    let gate = [ANY_SPEED, &["--mismatch-rate-max", "0.01"]].concat();
+    check_fault(
+        set(&server, "diabetes@2", &["1:0s:1000000000", "100"], &gate),
+        expect![[
+            r#"gristmill: route 'risk': its canary has mismatch_rate_max, and no shadow leads to diabetes@2, which the candidate leads to: add to the route shadows = [{ name = "candidate", model = "diabetes", version = 2, percent = 100 }], or --shadow candidate=diabetes@2:100; or leave mismatch_rate_max out"#
+        ]],
+    );
+    let shadowed = [&gate[..], &["--shadow", "next=diabetes@2"]].concat();
+    let table = set(&server, "diabetes@2", &["1:0s:1000000000", "100"], &shadowed).unwrap();
+    assert!(table.contains("canary: step 1 of 2"), "{table}");
+    let file = kept(repository.routes().as_path());
+    assert!(file.contains("mismatch_rate_max = 0.01\nconfidence = "), "{file}");
+    let back = ask_until(&server, |canary| canary["stage"] != "running");
+    assert_eq!(back["stage"], "rolled_back", "{back}");
+    let why = back["state"].as_str().unwrap();
+    let numbers = ["(100.00 %) that the control answered were answered otherwise", "surely at least"];
+    assert!(numbers.iter().all(|text| why.contains(text)), "{why}");
+    assert!(fs::read_to_string(repository.log()).unwrap().contains(why), "the numbers are in the log");
+    assert_eq!(server.arms_of_20_keys(), ["control"; 20]);
+}
+
+/// Its shadow finds no difference.
+#[test]
+fn a_candidate_that_answers_alike_goes_forward_when_enough_was_compared() {
+    let repository = Repository::new();
+    let server = serve_beside(&repository, "same", "");
+    let gate = [ANY_SPEED, &["--mismatch-rate-max", "0.01", "--shadow", "next=same"]].concat();
+    set(&server, "same", &["50:0s:1000000000", "100"], &gate).unwrap();
+    let compared = |canary: &Value| canary["mirrored"]["compared"].as_u64().unwrap_or(0);
+    let running = ask_until(&server, |canary| compared(canary) >= 20);
+    assert_eq!((&running["stage"], &running["mirrored"]["differing"]), (&json!("running"), &json!(0)));
+    let table = server.routes(&["show", "risk"]).unwrap();
+    assert!(table.contains(" requests compared in this step, 0 answered otherwise"), "{table}");
+    set(&server, "same", &["50:0s:20", "100"], &gate).unwrap();
+    let done = ask_until(&server, |canary| canary["stage"] == "done");
+    let why = done["state"].as_str().unwrap();
+    assert!(
+        why.contains("were answered otherwise, or not at all, by the shadow; the bound is 1.00 %"),
+        "{why}"
+    );
+}
+
 #[test]
 fn a_good_candidate_reaches_everything_and_a_killed_server_goes_on_where_it_was() {
     let repository = Repository::new();

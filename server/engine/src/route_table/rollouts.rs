@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 use super::{Models, RouteTable};
 use crate::managed::Managed;
 use crate::metrics::CanaryMetrics;
+use crate::mirror::Mirror;
 use crate::request::ModelInfo;
-use crate::routing::canary::{Decision, Evidence, Position, Stage, Verdict, Wait, decide};
+use crate::routing::canary::{
+    Canary, Decision, Evidence, Looks, MirrorEvidence, Position, Stage, Verdict, Wait, decide,
+};
 use crate::routing::tally::{ArmEvidence, Tally};
 use crate::routing::{Route, Router};
 
@@ -22,7 +25,9 @@ struct Rollout {
     /// What the arms led to when the step began.
     targets: [Option<Arc<ModelInfo>>; 2],
     began: Instant,
-    looks: u32,
+    /// What the candidate's shadow had compared when the step was looked at for the first time.
+    mirrored_before: Option<MirrorEvidence>,
+    looks: Looks,
     /// What is waited for, with the numbers; or why nothing is.
     state: String,
     waits: Option<Wait>,
@@ -55,6 +60,8 @@ pub struct CanaryDetails {
     pub elapsed: Duration,
     /// Of control and candidate since then; `None` where nothing is judged.
     pub evidence: Option<[ArmEvidence; 2]>,
+    /// Of the candidate's shadow since then; `None` where nothing is asked of one.
+    pub mirrored: Option<MirrorEvidence>,
     /// What was decided in this process, the latest last.
     pub events: Vec<CanaryEvent>,
 }
@@ -100,7 +107,8 @@ impl RouteTable {
                 }
             };
             rollout.follow(router, now);
-            turns.extend(rollout.judge(router, models, now));
+            let mirrors = self.mirrors.get(name).map_or(&[][..], Vec::as_slice);
+            turns.extend(rollout.judge(router, models, mirrors, now));
         }
         turns
     }
@@ -143,7 +151,7 @@ impl RouteTable {
         };
         let Some(rollout) = self.rollouts.0.get(&router.route.name) else {
             let (elapsed, events) = (Duration::ZERO, Vec::new());
-            return Some(CanaryDetails { state: not_yet, elapsed, evidence: None, events });
+            return Some(CanaryDetails { state: not_yet, elapsed, evidence: None, mirrored: None, events });
         };
         // What was changed a moment ago is followed when canaries are judged next.
         let is_followed = std::ptr::eq(&*rollout.router, router);
@@ -157,6 +165,7 @@ impl RouteTable {
             state: if is_followed { rollout.state.clone() } else { not_yet },
             elapsed: if is_followed { age(rollout.began) } else { Duration::ZERO },
             evidence: tallies(router).map(|tallies| tallies.map(Tally::read)),
+            mirrored: is_followed.then(|| rollout.mirrored(self.mirrors.get(&router.route.name)?)).flatten(),
             events: rollout.events.iter().map(event).collect(),
         })
     }
@@ -170,7 +179,8 @@ impl Rollout {
             router: Arc::clone(router),
             targets: [None, None],
             began: now,
-            looks: 0,
+            mirrored_before: None,
+            looks: Looks::default(),
             state: event.why.clone(),
             waits: None,
             metrics: CanaryMetrics::new(&router.route.name),
@@ -197,7 +207,8 @@ impl Rollout {
         self.events.push_back(event);
         self.router = Arc::clone(router);
         self.targets = [None, None];
-        (self.began, self.looks, self.waits) = (now, 0, None);
+        (self.began, self.looks, self.waits) = (now, Looks::default(), None);
+        self.mirrored_before = None;
         self.metrics.step.set(self.step());
     }
 
@@ -212,7 +223,13 @@ impl Rollout {
     }
 
     /// Evidence of other versions says nothing of these: the step begins anew when an arm leads elsewhere.
-    fn judge(&mut self, router: &mut Arc<Router>, models: &Models, now: Instant) -> Option<Turn> {
+    fn judge(
+        &mut self,
+        router: &mut Arc<Router>,
+        models: &Models,
+        mirrors: &[Arc<Mirror>],
+        now: Instant,
+    ) -> Option<Turn> {
         let (canary, _) = router.route.running_canary()?;
         let (plan, next) = (canary.plan.clone(), canary.next());
         let mut targets = [None, None];
@@ -246,7 +263,12 @@ impl Rollout {
         let (_, position) = router.route.running_canary()?;
         let elapsed = now.saturating_duration_since(self.began);
         let position = Position { elapsed, looks: self.looks, ..position };
-        let Decision { verdict, why, looks } = decide(&plan, position, &Evidence { control, candidate });
+        if self.mirrored_before.is_none() {
+            self.mirrored_before = compared(&router.route, mirrors);
+        }
+        let mirrored = self.mirrored(mirrors).unwrap_or_default();
+        let Decision { verdict, why, looks } =
+            decide(&plan, position, &Evidence { control, candidate, mirrored });
         self.looks = looks;
         let stage = match verdict {
             Verdict::Hold(wait) => {
@@ -258,6 +280,11 @@ impl Rollout {
         };
         let route = router.route.clone().with_stage(stage);
         Some(Turn { route, verdict, why, router: Arc::clone(router) })
+    }
+
+    fn mirrored(&self, mirrors: &[Arc<Mirror>]) -> Option<MirrorEvidence> {
+        let before = self.mirrored_before.as_ref()?;
+        Some(compared(&self.router.route, mirrors)?.since(before))
     }
 
     fn hold(&mut self, wait: Wait, why: String) {
@@ -306,4 +333,14 @@ impl Event {
 fn tallies(router: &Router) -> Option<[&Tally; 2]> {
     let tally = |index: usize| router.arm(index).tally.as_deref();
     Some([tally(0)?, tally(1)?])
+}
+
+/// By the shadow of a running canary's candidate, since there is this shadow; `None` where nothing is asked of one.
+fn compared(route: &Route, mirrors: &[Arc<Mirror>]) -> Option<MirrorEvidence> {
+    let (Canary { plan, .. }, _) = route.running_canary()?;
+    plan.gates.mismatch_rate_max?;
+    let counts = mirrors.get(route.shadow_of_candidate()?)?.counts();
+    // To fail where the control does not is another answer too.
+    let differing = counts.mismatched + counts.shadow_failed;
+    Some(MirrorEvidence { compared: counts.matched + differing, differing })
 }

@@ -11,6 +11,10 @@
 //! candidate has had a quarter more requests than at the last look, and look `k` spends the part `1 / (k (k + 1))`;
 //! these add up to one however long the step lasts (a union bound over geometric epochs: Howard, Ramdas, McAuliffe
 //! and Sekhon, Time-uniform, nonparametric, nonasymptotic confidence sequences, 2021, section 3).
+//!
+//! The gate on mismatches does not look at the candidate's requests but at those of the control that a shadow answered
+//! too: there may be many while the candidate has few. It has looks of its own, by the number of compared requests, and
+//! spends its share over these in the same way.
 
 mod bounds;
 mod gates;
@@ -18,7 +22,7 @@ mod stage;
 
 use std::time::Duration;
 
-use self::gates::{GATES, findings};
+use self::gates::{Finding, GATES, findings, mismatch_rate};
 pub(in crate::routing) use self::stage::check_canary;
 pub use self::stage::{Canary, Stage};
 use super::Weight;
@@ -53,13 +57,25 @@ pub struct Gates {
     /// How many times the control's median latency its own may be.
     pub p50_ratio_max: f64,
     pub p99_ratio_max: f64,
+    /// Which share of the control's requests a shadow of the candidate's version may answer otherwise; nothing is asked
+    /// of it where this is `None`.
+    pub mismatch_rate_max: Option<f64>,
 }
 
-/// What both arms did since the step began.
+/// What both arms, and a shadow where a gate asks for one, did since the step began.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
     pub control: ArmEvidence,
     pub candidate: ArmEvidence,
+    pub mirrored: MirrorEvidence,
+}
+
+/// Requests that the control answered, and whose answers were compared with those of the candidate's version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MirrorEvidence {
+    pub compared: u64,
+    /// Of these: answered beyond the tolerance, or not at all.
+    pub differing: u64,
 }
 
 /// Where a canary is in its plan.
@@ -69,8 +85,16 @@ pub struct Position {
     pub step: usize,
     /// Since the step began.
     pub elapsed: Duration,
-    /// The last look of this step, from 1; 0 before the first.
-    pub looks: u32,
+    pub looks: Looks,
+}
+
+/// The last looks of a step, from 1; 0 before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looks {
+    /// At the candidate's requests.
+    pub candidate: u32,
+    /// At those that were compared.
+    pub mirror: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +103,7 @@ pub struct Decision {
     /// With the numbers, for people.
     pub why: String,
     /// For the next [`Position`].
-    pub looks: u32,
+    pub looks: Looks,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,11 +124,13 @@ pub enum Wait {
     Version,
     Time,
     Requests,
+    /// The shadow has compared too few.
+    Mirror,
     /// The measured value is beyond what this gate allows, which may be chance.
     Gate(&'static str),
 }
 
-/// At fewer requests of the candidate nothing is judged.
+/// At fewer requests of the candidate, and at fewer that were compared, nothing is judged.
 pub const REQUESTS_MIN: u64 = 20;
 /// The requests of one look are so many times those of the look before.
 const LOOKS_APART: f64 = 1.25;
@@ -113,17 +139,18 @@ const STEPS_MAX: usize = 32;
 /// Decides what becomes of the candidate now.
 pub fn decide(plan: &Plan, position: Position, evidence: &Evidence) -> Decision {
     let step = &plan.steps[position.step];
-    let requests = evidence.candidate.requests();
-    let look = look(requests);
-    if look > position.looks {
-        let alpha = plan.chance_of_error(look);
-        let mut broken =
-            findings(&plan.gates, evidence, alpha).into_iter().filter(|finding| finding.is_surely_beyond());
-        if let Some(finding) = broken.next() {
-            return Decision { verdict: Verdict::Back, why: finding.text, looks: look };
-        }
+    let now = Looks::at(evidence);
+    let mut news = Vec::new();
+    if now.candidate > position.looks.candidate {
+        news.extend(findings(&plan.gates, evidence, plan.chance_of_error(now.candidate)));
     }
-    let looks = look.max(position.looks);
+    if now.mirror > position.looks.mirror {
+        news.extend(mismatch_rate(&plan.gates, evidence, plan.chance_of_error(now.mirror)));
+    }
+    let looks = now.max(position.looks);
+    if let Some(finding) = news.into_iter().find(Finding::is_surely_beyond) {
+        return Decision { verdict: Verdict::Back, why: finding.text, looks };
+    }
     let hold = |wait, why| Decision { verdict: Verdict::Hold(wait), why, looks };
     if position.elapsed < step.time_min {
         let why = format!("the step lasts {:.0?} so far, at least {:?}", position.elapsed, step.time_min);
@@ -139,7 +166,16 @@ pub fn decide(plan: &Plan, position: Position, evidence: &Evidence) -> Decision 
             return hold(Wait::Requests, why);
         }
     }
-    let found = findings(&plan.gates, evidence, plan.chance_of_error(looks.max(1)));
+    if plan.gates.mismatch_rate_max.is_some() && evidence.mirrored.compared < step.requests_min {
+        let why = format!(
+            "{} requests have been compared with the shadow's answers in this step, at least {} are asked for: if there \
+             are no more soon, raise the shadow's percent, or give the server cores, as mirrors are shed while it is busy",
+            evidence.mirrored.compared, step.requests_min
+        );
+        return hold(Wait::Mirror, why);
+    }
+    let mut found = findings(&plan.gates, evidence, plan.chance_of_error(looks.candidate.max(1)));
+    found.extend(mismatch_rate(&plan.gates, evidence, plan.chance_of_error(looks.mirror.max(1))));
     if let Some(finding) = found.iter().find(|finding| finding.is_beyond()) {
         return hold(Wait::Gate(finding.gate), finding.text.clone());
     }
@@ -151,11 +187,42 @@ pub fn decide(plan: &Plan, position: Position, evidence: &Evidence) -> Decision 
     Decision { verdict, why, looks }
 }
 
-/// The number of the last look that so many requests of the candidate allow, from 1; 0 before the first.
+/// The number of the last look that so many requests allow, from 1; 0 before the first.
 fn look(requests: u64) -> u32 {
     match requests < REQUESTS_MIN {
         true => 0,
         false => 1 + ((requests as f64 / REQUESTS_MIN as f64).ln() / LOOKS_APART.ln()) as u32,
+    }
+}
+
+// === impl Looks ===
+
+impl Looks {
+    /// The last that there may be by now.
+    fn at(evidence: &Evidence) -> Looks {
+        Looks { candidate: look(evidence.candidate.requests()), mirror: look(evidence.mirrored.compared) }
+    }
+
+    fn max(self, other: Looks) -> Looks {
+        Looks { candidate: self.candidate.max(other.candidate), mirror: self.mirror.max(other.mirror) }
+    }
+}
+
+// === impl MirrorEvidence ===
+
+impl MirrorEvidence {
+    /// 0 where nothing was compared.
+    pub fn mismatch_rate(&self) -> f64 {
+        self.differing as f64 / self.compared.max(1) as f64
+    }
+
+    /// What came after `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &MirrorEvidence) -> MirrorEvidence {
+        MirrorEvidence {
+            compared: self.compared.saturating_sub(earlier.compared),
+            differing: self.differing.saturating_sub(earlier.differing),
+        }
     }
 }
 
@@ -196,10 +263,12 @@ impl Plan {
             ));
         }
         let rates = [
-            ("error_rate_increase_max", gates.error_rate_increase_max),
-            ("error_rate_max", gates.error_rate_max),
+            ("error_rate_increase_max", Some(gates.error_rate_increase_max)),
+            ("error_rate_max", Some(gates.error_rate_max)),
+            ("mismatch_rate_max", gates.mismatch_rate_max),
         ];
         for (name, rate) in rates {
+            let Some(rate) = rate else { continue };
             if !(0.0..=1.0).contains(&rate) {
                 return Err(format!(
                     "{name} is {rate}: expected a share of requests from 0 to 1, such as 0.01"
@@ -222,7 +291,8 @@ impl Plan {
 
     /// That a gate of a step may take at this look.
     fn chance_of_error(&self, look: u32) -> f64 {
-        let shares = (self.steps.len() - 1) * GATES;
+        let gates = GATES + usize::from(self.gates.mismatch_rate_max.is_some());
+        let shares = (self.steps.len() - 1) * gates;
         (1.0 - self.confidence) / shares as f64 / (f64::from(look) * f64::from(look + 1))
     }
 }
@@ -260,7 +330,13 @@ impl Step {
 impl Default for Gates {
     /// A candidate is cold and gets small batches while its share is small, so it may seem slower than it is.
     fn default() -> Gates {
-        Gates { error_rate_increase_max: 0.001, error_rate_max: 1.0, p50_ratio_max: 1.5, p99_ratio_max: 2.0 }
+        Gates {
+            error_rate_increase_max: 0.001,
+            error_rate_max: 1.0,
+            p50_ratio_max: 1.5,
+            p99_ratio_max: 2.0,
+            mismatch_rate_max: None,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gristmill_engine::control::CanaryDetails;
 use gristmill_engine::routing::Weight;
-use gristmill_engine::routing::canary::{Canary, Gates, Plan, Stage, Step};
+use gristmill_engine::routing::canary::{Canary, Gates, MirrorEvidence, Plan, Stage, Step};
 use gristmill_engine::routing::tally::ArmEvidence;
 use gristmill_proto::admin as pb;
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ pub(super) fn read(canary: pb::Canary) -> Result<Canary, String> {
         error_rate_max: canary.error_rate_max.unwrap_or(gates.error_rate_max),
         p50_ratio_max: canary.p50_ratio_max.unwrap_or(gates.p50_ratio_max),
         p99_ratio_max: canary.p99_ratio_max.unwrap_or(gates.p99_ratio_max),
+        mismatch_rate_max: canary.mismatch_rate_max,
     };
     let steps = if given.is_empty() { steps } else { given };
     let plan = Plan { steps, gates, confidence: canary.confidence.unwrap_or(confidence) };
@@ -49,18 +50,21 @@ pub(super) fn message(canary: Canary, details: Option<CanaryDetails>) -> pb::Can
         error_rate_max: Some(gates.error_rate_max),
         p50_ratio_max: Some(gates.p50_ratio_max),
         p99_ratio_max: Some(gates.p99_ratio_max),
+        mismatch_rate_max: gates.mismatch_rate_max,
         confidence: Some(confidence),
         stage: stage.name().to_owned(),
         step: if let Stage::Running { step } = stage { step as u64 + 1 } else { 0 },
         ..pb::Canary::default()
     };
-    let Some(CanaryDetails { state, elapsed, evidence, events }) = details else { return message };
+    let Some(CanaryDetails { state, elapsed, evidence, mirrored, events }) = details else { return message };
     let [control, candidate] = match evidence {
         Some(evidence) => evidence.map(|evidence| Some(arm(&evidence))),
         None => [None, None],
     };
     (message.state, message.elapsed_s) = (state, rounded(elapsed.as_secs_f64()));
     (message.control, message.candidate) = (control, candidate);
+    let mirror = |MirrorEvidence { compared, differing }| pb::CanaryMirror { compared, differing };
+    message.mirrored = mirrored.map(mirror);
     let event = |event: gristmill_engine::control::CanaryEvent| pb::CanaryEvent {
         seconds_ago: rounded(event.age.as_secs_f64()),
         what: event.what,
@@ -89,6 +93,8 @@ fn rounded(value: f64) -> f64 {
 pub(super) fn to_json(canary: &pb::Canary) -> Value {
     let step = |step: &pb::CanaryStep| json!({"percent": step.percent, "time_s": step.time_s, "requests": step.requests});
     let arm = |arm: &pb::CanaryArm| json!({"requests": arm.requests, "failed": arm.failed, "p50_ms": arm.p50_ms, "p99_ms": arm.p99_ms});
+    let mirror =
+        |mirror: &pb::CanaryMirror| json!({"compared": mirror.compared, "differing": mirror.differing});
     let event = |event: &pb::CanaryEvent| json!({"seconds_ago": event.seconds_ago, "what": event.what, "why": event.why});
     json!({
         "steps": canary.steps.iter().map(step).collect::<Value>(),
@@ -96,6 +102,7 @@ pub(super) fn to_json(canary: &pb::Canary) -> Value {
         "error_rate_max": canary.error_rate_max,
         "p50_ratio_max": canary.p50_ratio_max,
         "p99_ratio_max": canary.p99_ratio_max,
+        "mismatch_rate_max": canary.mismatch_rate_max,
         "confidence": canary.confidence,
         "stage": canary.stage,
         "step": canary.step,
@@ -103,6 +110,7 @@ pub(super) fn to_json(canary: &pb::Canary) -> Value {
         "elapsed_s": canary.elapsed_s,
         "control": canary.control.as_ref().map(arm),
         "candidate": canary.candidate.as_ref().map(arm),
+        "mirrored": canary.mirrored.as_ref().map(mirror),
         "events": canary.events.iter().map(event).collect::<Value>(),
     })
 }

@@ -12,6 +12,7 @@ pub(super) struct SetCanary {
     error_rate_max: Option<f64>,
     p50_ratio_max: Option<f64>,
     p99_ratio_max: Option<f64>,
+    mismatch_rate_max: Option<f64>,
     confidence: Option<f64>,
 }
 
@@ -37,6 +38,7 @@ impl SetCanary {
             error_rate_max: self.error_rate_max,
             p50_ratio_max: self.p50_ratio_max,
             p99_ratio_max: self.p99_ratio_max,
+            mismatch_rate_max: self.mismatch_rate_max,
             confidence: self.confidence,
             ..Canary::default()
         }

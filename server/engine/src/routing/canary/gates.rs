@@ -20,7 +20,7 @@ pub(super) struct Finding {
     pub(super) text: String,
 }
 
-/// How many [`findings`] there can be: they share one chance of being wrong.
+/// How many [`findings`] there can be: they share one chance of being wrong, with [`mismatch_rate`] where it is asked for.
 pub(super) const GATES: usize = 4;
 
 /// What each gate finds, where each may be wrong with a chance of `alpha`. None of a gate that lacks latencies.
@@ -32,6 +32,22 @@ pub(super) fn findings(gates: &Gates, evidence: &Evidence, alpha: f64) -> Vec<Fi
         ratio("p99", 0.99, evidence, gates.p99_ratio_max, alpha),
     ];
     found.into_iter().flatten().collect()
+}
+
+/// What was compared, where a gate asks for it. It may be wrong with a chance of `alpha`.
+pub(super) fn mismatch_rate(gates: &Gates, evidence: &Evidence, alpha: f64) -> Option<Finding> {
+    let (most, mirrored) = (gates.mismatch_rate_max?, evidence.mirrored);
+    let low = share_min(mirrored.differing, mirrored.compared, alpha);
+    let at_least = (low > 0.0).then_some(low);
+    let text = format!(
+        "{} of {} requests ({}) that the control answered were answered otherwise, or not at all, by the shadow{}; the bound is {}",
+        mirrored.differing,
+        mirrored.compared,
+        percent(mirrored.mismatch_rate()),
+        surely(at_least.map(percent)),
+        percent(most)
+    );
+    Some(Finding { gate: "mismatch_rate", estimate: mirrored.mismatch_rate(), at_least, most, text })
 }
 
 // === impl Finding ===
@@ -47,7 +63,7 @@ impl Finding {
 }
 
 fn error_rate_increase(evidence: &Evidence, most: f64, alpha: f64) -> Finding {
-    let Evidence { control, candidate } = evidence;
+    let Evidence { control, candidate, .. } = evidence;
     let estimate = candidate.error_rate() - control.error_rate();
     // Either bound may be wrong.
     let low = share_min(candidate.failed, candidate.requests(), alpha / 2.0);
@@ -78,7 +94,7 @@ fn error_rate(evidence: &Evidence, most: f64, alpha: f64) -> Finding {
 }
 
 fn ratio(gate: &'static str, quantile: f64, evidence: &Evidence, most: f64, alpha: f64) -> Option<Finding> {
-    let Evidence { control, candidate } = evidence;
+    let Evidence { control, candidate, .. } = evidence;
     let divide = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
     let (own, other) = (candidate.quantile(quantile)?, control.quantile(quantile)?);
     // Either bound may be wrong. The ends of buckets, so that rounding makes nobody look slower.

@@ -58,7 +58,7 @@ fn play(plan: &Plan, arms: [Arm; 2], latencies: &[Duration], seed: u64, seconds_
     let scaled =
         arms.map(|arm| latencies.iter().map(|latency| latency.mul_f64(arm.slower)).collect::<Vec<_>>());
     let mut chance = Chance(seed);
-    let mut position = Position { step: 0, elapsed: Duration::ZERO, looks: 0 };
+    let mut position = Position { step: 0, elapsed: Duration::ZERO, looks: Looks::default() };
     let mut tallies = [Tally::new(), Tally::new()];
     let mut before = 0;
     for _ in 0..seconds_max {
@@ -76,12 +76,14 @@ fn play(plan: &Plan, arms: [Arm; 2], latencies: &[Duration], seed: u64, seconds_
         position.elapsed += Duration::from_secs(1);
         let [control, candidate] = [0, 1].map(|arm: usize| tallies[arm].read());
         let requests = before + candidate.requests();
-        let Decision { verdict, why, looks } = decide(plan, position, &Evidence { control, candidate });
+        let evidence = Evidence { control, candidate, mirrored: MirrorEvidence::default() };
+        let Decision { verdict, why, looks } = decide(plan, position, &evidence);
         position.looks = looks;
         match verdict {
             Verdict::Hold(_) => {}
             Verdict::Forward => {
-                position = Position { step: position.step + 1, elapsed: Duration::ZERO, looks: 0 };
+                position =
+                    Position { step: position.step + 1, elapsed: Duration::ZERO, looks: Looks::default() };
                 tallies = [Tally::new(), Tally::new()];
                 before = requests;
             }
@@ -141,8 +143,13 @@ fn a_candidate_at_its_bounds_is_taken_back_no_more_often_than_confidence_allows(
     let latencies = latencies();
     let mut plan = quick();
     plan.confidence = 0.9;
-    plan.gates =
-        Gates { p50_ratio_max: 1.2, p99_ratio_max: 1.2, error_rate_increase_max: 0.01, error_rate_max: 0.02 };
+    plan.gates = Gates {
+        p50_ratio_max: 1.2,
+        p99_ratio_max: 1.2,
+        error_rate_increase_max: 0.01,
+        error_rate_max: 0.02,
+        mismatch_rate_max: None,
+    };
     let candidate = Arm { slower: 1.2, fails: 0.02 };
     let seeds = 100;
     let back = (0..seeds).filter(|seed| {
@@ -151,4 +158,52 @@ fn a_candidate_at_its_bounds_is_taken_back_no_more_often_than_confidence_allows(
     });
     let back = back.count();
     assert!(back as f64 <= (1.0 - plan.confidence) * seeds as f64, "{back} of {seeds}");
+}
+
+/// How many requests are compared until a candidate that has none of its own is taken back, which answers this share of
+/// them otherwise; `None` where it is not after so many.
+fn compared_until_back(plan: &Plan, differs: f64, seed: u64, compared_max: u64) -> Option<u64> {
+    let mut chance = Chance(seed);
+    let [control, candidate] = [0, 1].map(|_| Tally::new().read());
+    let mut evidence = Evidence { control, candidate, mirrored: MirrorEvidence::default() };
+    let mut position = Position { step: 0, elapsed: Duration::ZERO, looks: Looks::default() };
+    while evidence.mirrored.compared < compared_max {
+        evidence.mirrored.compared += 1;
+        evidence.mirrored.differing += u64::from(chance.unit() < differs);
+        let Decision { verdict, looks, .. } = decide(plan, position, &evidence);
+        position.looks = looks;
+        if verdict == Verdict::Back {
+            return Some(evidence.mirrored.compared);
+        }
+    }
+    None
+}
+
+fn with_mismatches(mismatch_rate_max: f64) -> Plan {
+    let gates = Gates { mismatch_rate_max: Some(mismatch_rate_max), ..Gates::default() };
+    Plan { gates, ..quick() }
+}
+
+/// The README states these numbers.
+#[test]
+fn a_candidate_that_answers_otherwise_is_taken_back_within_the_stated_comparisons() {
+    let plan = with_mismatches(0.01);
+    for (differs, stated) in [(1.0, 20), (0.1, 400), (0.05, 1500)] {
+        let compared = (0..300).map(|seed| compared_until_back(&plan, differs, seed, 10 * stated));
+        let most = compared.map(|compared| compared.expect("it is taken back")).max().unwrap();
+        assert!(most <= stated, "answers {differs} otherwise: {most}");
+    }
+}
+
+/// Exactly at its bound it is hardest to tell, and it is looked at as soon as one look follows another.
+#[test]
+fn a_candidate_at_its_bound_of_mismatches_is_taken_back_no_more_often_than_confidence_allows() {
+    for differs in [0.01, 0.1] {
+        let plan = Plan { confidence: 0.9, ..with_mismatches(differs) };
+        let seeds = 100;
+        let back =
+            (0..seeds).filter(|seed| compared_until_back(&plan, differs, 1000 + seed, 10_000).is_some());
+        let back = back.count();
+        assert!(back as f64 <= (1.0 - plan.confidence) * seeds as f64, "{back} of {seeds}");
+    }
 }

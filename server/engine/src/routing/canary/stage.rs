@@ -1,7 +1,8 @@
 //! Where a canary stands, as it is kept over restarts, and what the arms of its route weigh there.
 
-use super::{Plan, Position};
-use crate::routing::{Policy, Route, Weight};
+use super::{Looks, Plan, Position};
+use crate::request::VersionSelector;
+use crate::routing::{Arm, Policy, Route, Weight};
 
 /// The plan of a route's second arm, and how far it has come.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -134,11 +135,22 @@ impl Route {
         Ok(self.clone().with_stage(canary.stage_at(of_candidate)?))
     }
 
+    /// The place among the shadows of the one whose mismatches say how the candidate answers: the first that leads to
+    /// what the candidate leads to; `None` without any.
+    pub(crate) fn shadow_of_candidate(&self) -> Option<usize> {
+        let [_, candidate] = &self.arms[..] else { return None };
+        self.shadows.iter().position(|shadow| {
+            let target = &shadow.target;
+            let leads_there = target.model == candidate.model && target.version == candidate.version;
+            leads_there && target.weight != Weight::default()
+        })
+    }
+
     /// The canary, its step, and the position at which that is judged from now on; `None` unless it is running.
     pub(crate) fn running_canary(&self) -> Option<(&Canary, Position)> {
         let canary = self.canary.as_ref()?;
         let Stage::Running { step } = canary.stage else { return None };
-        Some((canary, Position { step, elapsed: std::time::Duration::ZERO, looks: 0 }))
+        Some((canary, Position { step, elapsed: std::time::Duration::ZERO, looks: Looks::default() }))
     }
 }
 
@@ -162,6 +174,9 @@ pub(in crate::routing) fn check_canary(route: &Route) -> Result<(), String> {
         ));
     }
     canary.plan.check().map_err(|why| format!("its canary: {why}"))?;
+    if canary.plan.gates.mismatch_rate_max.is_some() && route.shadow_of_candidate().is_none() {
+        return Err(without_shadow(&route.arms[1]));
+    }
     if let Stage::Running { step } = canary.stage
         && step + 1 >= canary.plan.steps.len()
     {
@@ -176,4 +191,20 @@ pub(in crate::routing) fn check_canary(route: &Route) -> Result<(), String> {
         true => Ok(()),
         false => Err("has weights: with policy canary its steps say them, leave them out".into()),
     }
+}
+
+fn without_shadow(candidate: &Arm) -> String {
+    let Arm { name, model, version, .. } = candidate;
+    let version = match version {
+        VersionSelector::Default => String::new(),
+        VersionSelector::Number(version) => format!(", version = {version}"),
+        VersionSelector::Label(label) => format!(", label = \"{label}\""),
+    };
+    format!(
+        "its canary has mismatch_rate_max, and no shadow leads to {}, which the candidate leads to: add to the route \
+         shadows = [{{ name = \"{name}\", model = \"{model}\"{version}, percent = 100 }}], or --shadow {name}={}:100; \
+         or leave mismatch_rate_max out",
+        candidate.target(),
+        candidate.target()
+    )
 }

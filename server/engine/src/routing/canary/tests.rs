@@ -18,10 +18,10 @@ fn arm(requests: u64, ms: u64, failed: u64) -> ArmEvidence {
 }
 
 fn check(step: usize, elapsed_s: u64, control: ArmEvidence, candidate: ArmEvidence, expected: Expect) {
-    let position = Position { step, elapsed: Duration::from_secs(elapsed_s), looks: 0 };
-    let evidence = Evidence { control, candidate };
+    let position = Position { step, elapsed: Duration::from_secs(elapsed_s), looks: Looks::default() };
+    let evidence = Evidence { control, candidate, mirrored: MirrorEvidence::default() };
     let Decision { verdict, why, looks } = decide(&Plan::default(), position, &evidence);
-    expected.assert_eq(&format!("{verdict:?} at look {looks}: {why}"));
+    expected.assert_eq(&format!("{verdict:?} at look {}: {why}", looks.candidate));
 }
 
 #[test]
@@ -138,10 +138,79 @@ fn a_candidate_that_may_be_worse_by_chance_waits() {
     );
 }
 
+fn check_mirrored(elapsed_s: u64, requests: u64, mirrored: (u64, u64), expected: Expect) {
+    let gates = Gates { mismatch_rate_max: Some(0.01), ..Gates::default() };
+    let plan = Plan { gates, ..Plan::default() };
+    let position = Position { step: 0, elapsed: Duration::from_secs(elapsed_s), looks: Looks::default() };
+    let mirrored = MirrorEvidence { compared: mirrored.0, differing: mirrored.1 };
+    let evidence = Evidence { control: arm(5000, 10, 0), candidate: arm(requests, 10, 0), mirrored };
+    let Decision { verdict, why, looks } = decide(&plan, position, &evidence);
+    expected.assert_eq(&format!("{verdict:?} at looks {}, {}: {why}", looks.candidate, looks.mirror));
+    let again = decide(&plan, Position { looks, ..position }, &evidence);
+    assert_ne!(again.verdict, Verdict::Back, "nothing is judged twice");
+}
+
+#[test]
+fn a_candidate_that_answers_otherwise_is_taken_back_however_few_requests_it_had() {
+    check_mirrored(
+        1,
+        0,
+        (19, 19),
+        expect!["Hold(Time) at looks 0, 0: the step lasts 1s so far, at least 600s"],
+    );
+    check_mirrored(
+        1,
+        0,
+        (20, 20),
+        expect![
+            "Back at looks 0, 1: 20 of 20 requests (100.00 %) that the control answered were answered otherwise, or not at all, by the shadow, surely at least 67.01 %; the bound is 1.00 %"
+        ],
+    );
+    check_mirrored(
+        1,
+        0,
+        (1000, 50),
+        expect![
+            "Back at looks 0, 18: 50 of 1000 requests (5.00 %) that the control answered were answered otherwise, or not at all, by the shadow, surely at least 2.22 %; the bound is 1.00 %"
+        ],
+    );
+    check_mirrored(
+        1,
+        0,
+        (1000, 15),
+        expect!["Hold(Time) at looks 0, 18: the step lasts 1s so far, at least 600s"],
+    );
+    check_mirrored(
+        600,
+        1000,
+        (1000, 15),
+        expect![[
+            r#"Hold(Gate("mismatch_rate")) at looks 18, 18: 15 of 1000 requests (1.50 %) that the control answered were answered otherwise, or not at all, by the shadow, surely at least 0.28 %; the bound is 1.00 %"#
+        ]],
+    );
+    check_mirrored(
+        600,
+        1000,
+        (999, 0),
+        expect![
+            "Hold(Mirror) at looks 18, 18: 999 requests have been compared with the shadow's answers in this step, at least 1000 are asked for: if there are no more soon, raise the shadow's percent, or give the server cores, as mirrors are shed while it is busy"
+        ],
+    );
+    check_mirrored(
+        600,
+        1000,
+        (1000, 10),
+        expect![
+            "Forward at looks 18, 18: 0 of 1000 requests (0.00 %) failed, and 0 of 5000 requests (0.00 %) of the control: 0.00 % more; the bound is 0.10 % more; 0 of 1000 requests (0.00 %) failed; the bound is 100.00 %; p50 of 1000 requests is 10.09ms, that of the control's 5000 10.09ms: 1.00 times that, surely at least 0.97; the bound is 1.50 times; p99 of 1000 requests is 10.09ms, that of the control's 5000 10.09ms: 1.00 times that, surely at least 0.97; the bound is 2.00 times; 10 of 1000 requests (1.00 %) that the control answered were answered otherwise, or not at all, by the shadow, surely at least 0.11 %; the bound is 1.00 %"
+        ],
+    );
+}
+
 #[test]
 fn nothing_is_judged_twice_by_the_same_look() {
-    let evidence = Evidence { control: arm(5000, 10, 0), candidate: arm(50, 20, 0) };
-    let mut position = Position { step: 0, elapsed: Duration::ZERO, looks: 0 };
+    let mirrored = MirrorEvidence::default();
+    let evidence = Evidence { control: arm(5000, 10, 0), candidate: arm(50, 20, 0), mirrored };
+    let mut position = Position { step: 0, elapsed: Duration::ZERO, looks: Looks::default() };
     let first = decide(&Plan::default(), position, &evidence);
     assert_eq!(first.verdict, Verdict::Back);
     position.looks = first.looks;
@@ -152,12 +221,18 @@ fn nothing_is_judged_twice_by_the_same_look() {
 
 #[test]
 fn a_gate_that_allows_everything_breaks_nothing() {
-    let gates =
-        Gates { error_rate_increase_max: 1.0, error_rate_max: 1.0, p50_ratio_max: 1e9, p99_ratio_max: 1e9 };
+    let gates = Gates {
+        error_rate_increase_max: 1.0,
+        error_rate_max: 1.0,
+        p50_ratio_max: 1e9,
+        p99_ratio_max: 1e9,
+        mismatch_rate_max: Some(1.0),
+    };
     let plan = Plan { gates, ..Plan::default() };
     plan.check().unwrap();
-    let position = Position { step: 0, elapsed: Duration::from_secs(600), looks: 0 };
-    let evidence = Evidence { control: arm(5000, 1, 0), candidate: arm(1000, 4000, 9000) };
+    let position = Position { step: 0, elapsed: Duration::from_secs(600), looks: Looks::default() };
+    let mirrored = MirrorEvidence { compared: 5000, differing: 5000 };
+    let evidence = Evidence { control: arm(5000, 1, 0), candidate: arm(1000, 4000, 9000), mirrored };
     assert_eq!(decide(&plan, position, &evidence).verdict, Verdict::Forward);
 }
 
@@ -197,6 +272,10 @@ fn faults_say_what_was_expected() {
     check_fault(
         |plan| plan.gates.error_rate_max = 5.0,
         expect!["error_rate_max is 5: expected a share of requests from 0 to 1, such as 0.01"],
+    );
+    check_fault(
+        |plan| plan.gates.mismatch_rate_max = Some(-1.0),
+        expect!["mismatch_rate_max is -1: expected a share of requests from 0 to 1, such as 0.01"],
     );
     check_fault(
         |plan| plan.gates.p99_ratio_max = f64::INFINITY,
