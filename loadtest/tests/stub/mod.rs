@@ -273,6 +273,20 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<oip::RepositoryModelUnloadResponse>, Status> {
         Err(Status::unimplemented("not asked by the generator"))
     }
+
+    async fn trace_setting(
+        &self,
+        _request: Request<oip::TraceSettingRequest>,
+    ) -> Result<Response<oip::TraceSettingResponse>, Status> {
+        Err(Status::unimplemented("not asked by the generator"))
+    }
+
+    async fn log_settings(
+        &self,
+        _request: Request<oip::LogSettingsRequest>,
+    ) -> Result<Response<oip::LogSettingsResponse>, Status> {
+        Err(Status::unimplemented("not asked by the generator"))
+    }
 }
 
 async fn http_metadata(Path(model): Path<String>) -> String {

@@ -15,7 +15,7 @@ use gristmill_onnx::Runtime;
 
 use crate::cli::CheckArgs;
 use crate::config::SettingsReader;
-use crate::telemetry;
+use crate::log_settings;
 
 /// Labels shown for one output; the rest are counted.
 const LABELS_SHOWN_MAX: usize = 8;
@@ -25,7 +25,7 @@ const LABELS_SHOWN_MAX: usize = 8;
 /// # Errors
 /// The repository cannot be read at all, or the flags cannot be used.
 pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    telemetry::start_logging(&args.models.log)?;
+    log_settings::start(&args.models.log)?;
     let runtime = Runtime::find(args.models.onnxruntime_library.as_deref())?;
     let reader = SettingsReader::new(&runtime, &args.models).map_err(anyhow::Error::msg)?;
     let read_settings = Box::new(move |directory: &Path| reader.read(directory));

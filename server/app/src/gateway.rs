@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::feedback::Feedback;
 use crate::limits::{Limits, Permit};
+use crate::log_settings::Log;
 use crate::routing_key::{Keys, Said};
 use crate::telemetry::Exemplars;
 use crate::trace_context::{TraceId, TraceParent};
@@ -23,6 +24,7 @@ pub struct Gateway {
     exemplars: Option<Exemplars>,
     traces: Option<Traces>,
     feedback: Option<Feedback>,
+    log: Option<Log>,
 }
 
 /// The model, and perhaps the version, that a request names.
@@ -69,7 +71,7 @@ const BATCH_ROWS: HeaderName = HeaderName::from_static("x-gristmill-batch-rows")
 
 impl Gateway {
     pub fn new(engine: Arc<Engine>) -> Gateway {
-        Gateway { engine, limits: None, exemplars: None, traces: None, feedback: None }
+        Gateway { engine, limits: None, exemplars: None, traces: None, feedback: None, log: None }
     }
 
     /// With limits of tenants.
@@ -98,6 +100,23 @@ impl Gateway {
 
     pub(crate) fn feedback(&self) -> Option<&Feedback> {
         self.feedback.as_ref()
+    }
+
+    /// With a log whose settings may be changed.
+    #[must_use]
+    pub fn with_log(self, log: Log) -> Gateway {
+        Gateway { log: Some(log), ..self }
+    }
+
+    pub(crate) fn traces(&self) -> Option<&Traces> {
+        self.traces.as_ref()
+    }
+
+    /// # Errors
+    /// `Unavailable` where the log was not started with the server.
+    pub(crate) fn log(&self) -> Result<&Log, InferError> {
+        let nobody = || InferError::Unavailable("this server has no log of its own to set".into());
+        self.log.as_ref().ok_or_else(nobody)
     }
 
     pub fn engine(&self) -> &Arc<Engine> {

@@ -17,6 +17,7 @@ mod http_get;
 mod import;
 mod latency;
 pub mod limits;
+pub mod log_settings;
 mod manifest;
 pub mod models_command;
 pub mod oip_grpc;

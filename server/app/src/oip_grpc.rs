@@ -6,6 +6,7 @@ mod edge;
 mod health;
 mod repository;
 mod serve;
+mod settings;
 mod stream;
 mod unary;
 
@@ -237,5 +238,19 @@ impl GrpcInferenceService for Inference {
         let control = self.control().map_err(grpc_status)?;
         repository_orders::unload(control, &request.model_name).await.map_err(grpc_status)?;
         Ok(Response::new(pb::RepositoryModelUnloadResponse {}))
+    }
+
+    async fn trace_setting(
+        &self,
+        request: Request<pb::TraceSettingRequest>,
+    ) -> Result<Response<pb::TraceSettingResponse>, Status> {
+        settings::trace(&self.gateway, request.into_inner()).map(Response::new).map_err(grpc_status)
+    }
+
+    async fn log_settings(
+        &self,
+        request: Request<pb::LogSettingsRequest>,
+    ) -> Result<Response<pb::LogSettingsResponse>, Status> {
+        settings::log(&self.gateway, request.into_inner()).map(Response::new).map_err(grpc_status)
     }
 }

@@ -9,6 +9,7 @@ mod feedback;
 pub(crate) mod reply;
 mod repository;
 mod routes;
+mod settings;
 pub(crate) mod v2;
 
 use std::path::PathBuf;
@@ -104,6 +105,12 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/v2/models/stats", get(v2::all_statistics))
         .route("/v2/models/{model}/slo", get(admin::slo))
         .route("/v2/models/{model}/feedback", post(feedback::send))
+        .route("/v2/logging", get(settings::log).post(settings::set_log))
+        .route("/v2/trace/setting", get(settings::trace).post(settings::set_trace))
+        .route(
+            "/v2/models/{model}/trace/setting",
+            get(settings::trace_of_model).post(settings::set_trace_of_model),
+        )
         .nest("/v2/models/{model}", models.clone())
         .nest("/v2/models/{model}/versions/{version}", models)
         .route("/v2/repository/index", post(repository::index))

@@ -23,11 +23,12 @@ use crate::config::SettingsReader;
 use crate::feedback::{Feedback, Place};
 use crate::gateway::Gateway;
 use crate::limits::Limits;
+use crate::log_settings::{self, Log};
 use crate::oip_grpc::{self, GrpcOptions};
 use crate::oip_http::{self, HttpOptions};
 use crate::repository_orders::OrderedRegistry;
 use crate::shutdown::Signals;
-use crate::telemetry::{self, Telemetry};
+use crate::telemetry::Telemetry;
 use crate::traces::Traces;
 use crate::vertex_http::VertexAi;
 use crate::watch;
@@ -52,7 +53,7 @@ struct Addresses {
 /// An address cannot be bound, or the flags or the repository cannot be used.
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
-    telemetry::start_logging(&args.models.log)?;
+    let log = log_settings::start(&args.models.log)?;
     let io_threads = match args.io_threads {
         0 => gristmill_engine::cores::granted().min(IO_THREADS_MAX_BY_DEFAULT),
         threads => threads,
@@ -63,13 +64,13 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the I/O threads")?;
-    let code = tokio.block_on(serve(args, start))?;
+    let code = tokio.block_on(serve(args, log, start))?;
     // Whatever still runs was given its time by the drain. A load may still be inside a runtime.
     gristmill_onnx::end_process(code)
 }
 
 /// Returns the exit code.
-async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
+async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let http = bind("--http", args.http).await?;
     let grpc = bind("--grpc", args.grpc).await?;
@@ -125,7 +126,7 @@ async fn serve(args: &ServeArgs, start: Instant) -> anyhow::Result<u8> {
         default_model: args.default_model.clone(),
         model_store: args.model_store.clone(),
     };
-    let gateway = Gateway::new(Arc::clone(&engine)).with_exemplars(telemetry.exemplars());
+    let gateway = Gateway::new(Arc::clone(&engine)).with_exemplars(telemetry.exemplars()).with_log(log);
     let gateway = match limits {
         Some(limits) => gateway.with_limits(limits),
         None => gateway,

@@ -1,11 +1,10 @@
-//! Logs and metrics of the process: how log lines look, which recorder collects, what `/metrics` says.
+//! Metrics of the process: which recorder collects, what `/metrics` says.
 
 mod aliases;
 mod cell;
 mod exposition;
 mod recorder;
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,13 +19,11 @@ use gristmill_engine::request::Response;
 use metrics::{Gauge, Unit};
 use metrics_exporter_prometheus::formatting::sanitize_label_value;
 use metrics_process::Collector;
-use tracing_subscriber::EnvFilter;
 
 pub use self::aliases::Aliases;
 use self::cell::Exemplar;
 use self::exposition::Format;
 use self::recorder::Recorder;
-use crate::cli::{LogArgs, LogFormat};
 use crate::limits::TENANT_REQUESTS;
 use crate::trace_context::TraceId;
 
@@ -57,21 +54,6 @@ pub struct Telemetry {
 /// Takes answers whose traces somebody can look at as examples of how long requests take.
 #[derive(Clone)]
 pub struct Exemplars(Recorder);
-
-/// Sends log lines to standard error.
-///
-/// # Errors
-/// The filter cannot be parsed, or a subscriber is installed already.
-pub fn start_logging(args: &LogArgs) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log)
-        .map_err(|error| anyhow::anyhow!("--log \"{}\": {error}; expected for example info", args.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match args.log_format {
-        LogFormat::Human => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
-    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
-}
 
 // === impl Telemetry ===
 

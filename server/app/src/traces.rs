@@ -1,6 +1,7 @@
 //! OpenTelemetry traces: which requests are traced, and how their spans leave the process without anybody waiting.
 
 mod export;
+mod sampling;
 mod span;
 
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use http::HeaderMap;
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
 
 use self::export::Exporter;
+use self::sampling::Sampling;
+pub(crate) use self::sampling::{Setting, settings};
 pub(crate) use self::span::{Failure, RequestSpan};
 use crate::trace_context::TraceParent;
 
@@ -16,8 +19,7 @@ use crate::trace_context::TraceParent;
 #[derive(Clone)]
 pub struct Traces {
     exporter: Arc<Exporter>,
-    /// Of 2^64, how many of the ids of new traces are sampled.
-    threshold: u64,
+    sampling: Arc<Sampling>,
 }
 
 /// By which protocol a request came.
@@ -37,9 +39,8 @@ impl Traces {
     /// # Errors
     /// The endpoint is not a URL that can be used.
     pub fn start(endpoint: &str, ratio: f64) -> anyhow::Result<Traces> {
-        // A ratio of 1 is every id but one.
-        let threshold = (ratio.clamp(0.0, 1.0) * u64::MAX as f64) as u64;
-        Ok(Traces { exporter: Arc::new(Exporter::start(endpoint)?), threshold })
+        let exporter = Arc::new(Exporter::start(endpoint)?);
+        Ok(Traces { exporter, sampling: Arc::new(Sampling::new(ratio)) })
     }
 
     /// The span of a request with these headers, or this metadata, if it is traced.
@@ -49,15 +50,19 @@ impl Traces {
         headers: &HeaderMap,
         protocol: Protocol,
     ) -> Option<Box<RequestSpan>> {
+        if !self.sampling.is_on() {
+            return None;
+        }
+        let threshold = self.sampling.threshold();
         let trace_id = match parent {
             Some(parent) if !parent.is_sampled => return None,
             Some(parent) => parent.trace_id.0,
-            None if self.threshold == 0 => return None,
+            None if threshold == 0 => return None,
             None => {
                 let trace_id = RandomIdGenerator::default().new_trace_id().to_bytes();
                 let (_, low) = trace_id.split_at(8);
                 let low = low.try_into().expect("half of sixteen bytes is eight; this is a bug");
-                (u64::from_be_bytes(low) < self.threshold).then_some(trace_id)?
+                (u64::from_be_bytes(low) < threshold).then_some(trace_id)?
             }
         };
         Some(RequestSpan::begin(Arc::clone(&self.exporter), trace_id, parent, headers, protocol))

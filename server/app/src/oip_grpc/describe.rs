@@ -11,15 +11,17 @@ use gristmill_proto::inference::model_metadata_response::TensorMetadata;
 use gristmill_proto::inference::repository_index_response::ModelIndex;
 
 /// Triton's names for the optional parts of the protocol that are implemented, over gRPC or HTTP.
-const EXTENSIONS: [&str; 8] = [
+const EXTENSIONS: [&str; 10] = [
     "binary_tensor_data",
     "classification",
+    "logging",
     "model_configuration",
     "model_repository",
     "model_repository(unload_dependents)",
     "parameters",
     "schedule_policy",
     "statistics",
+    "trace",
 ];
 
 pub(crate) fn server() -> pb::ServerMetadataResponse {

@@ -219,6 +219,16 @@ fn body_schema(takes: Takes) -> Option<(Value, bool)> {
                 },
             }},
         })),
+        Takes::LogSettings => optional(json!({
+            "log_info": {"type": "boolean"},
+            "log_warning": {"type": "boolean"},
+            "log_error": {"type": "boolean"},
+            "log_verbose_level": {"type": "integer", "minimum": 0, "description": "1 for debug, 2 for everything"},
+        })),
+        Takes::TraceSettings => optional(json!({
+            "trace_level": {"type": "array", "items": {"enum": ["OFF", "TIMESTAMPS"]}, "maxItems": 1},
+            "trace_rate": {"type": ["string", "null"], "description": "one of so many requests; null as at the start"},
+        })),
         Takes::Promotion => optional(json!({
             "arm": {"type": "string"},
             "weight": {"type": "number", "minimum": 0, "maximum": 100, "description": "percent; everything if left out"},

@@ -57,11 +57,16 @@ pub(super) enum Takes {
     Promotion,
     /// Rewards and truths by prediction id.
     Feedback,
+    /// Log settings by name.
+    LogSettings,
+    /// Trace settings by name.
+    TraceSettings,
 }
 
 const SELF: &str = "About this server";
 const OIP: &str = "Open Inference Protocol";
 const REPOSITORY: &str = "Model repository (Triton)";
+const SETTINGS: &str = "Log and traces (Triton)";
 const ADMIN: &str = "Administration";
 const PLAIN: &str = "Plain";
 const TENSORFLOW: &str = "TensorFlow Serving and KServe V1";
@@ -103,6 +108,17 @@ pub(super) const OPERATIONS: &[Operation] = &[
     post("/v2/repository/index", REPOSITORY, "Every version in the repository, and its state", Takes::Index),
     post("/v2/repository/models/{model}/load", REPOSITORY, "Load a model", Takes::Order),
     post("/v2/repository/models/{model}/unload", REPOSITORY, "Take a model out of service", Takes::Order),
+    get("/v2/logging", SETTINGS, "What is logged"),
+    post("/v2/logging", SETTINGS, "Change what is logged", Takes::LogSettings),
+    get("/v2/trace/setting", SETTINGS, "Which requests are traced"),
+    post("/v2/trace/setting", SETTINGS, "Change which requests are traced", Takes::TraceSettings),
+    get("/v2/models/{model}/trace/setting", SETTINGS, "The same: settings hold for all models"),
+    post(
+        "/v2/models/{model}/trace/setting",
+        SETTINGS,
+        "The same, without changes: settings hold for all models",
+        Takes::TraceSettings,
+    ),
     get("/v1/admin/models", ADMIN, "Every model with its versions and labels"),
     get("/v1/admin/models/{model}", ADMIN, "A model, with its history"),
     post("/v1/admin/models/{model}/load", ADMIN, "Load a model", Takes::Nothing),

@@ -46,7 +46,9 @@ pub(super) fn schema(model: &ModelInfo, takes: Takes) -> Value {
         | Takes::Label
         | Takes::Route
         | Takes::Promotion
-        | Takes::Feedback => json!({}),
+        | Takes::Feedback
+        | Takes::LogSettings
+        | Takes::TraceSettings => json!({}),
     }
 }
 
@@ -75,7 +77,9 @@ pub(super) fn example(model: &ModelInfo, takes: Takes) -> Option<Value> {
         | Takes::Label
         | Takes::Route
         | Takes::Promotion
-        | Takes::Feedback => return None,
+        | Takes::Feedback
+        | Takes::LogSettings
+        | Takes::TraceSettings => return None,
     })
 }
 

@@ -21,7 +21,7 @@ async fn models_describe_themselves() {
     }
 
     let server_metadata = client.server_metadata(ServerMetadataRequest {}).await.unwrap().into_inner();
-    expect![[r#"ServerMetadataResponse { name: "gristmill", version: "0.1.0", extensions: ["binary_tensor_data", "classification", "model_configuration", "model_repository", "model_repository(unload_dependents)", "parameters", "schedule_policy", "statistics"] }"#]].assert_eq(&format!("{server_metadata:?}"));
+    expect![[r#"ServerMetadataResponse { name: "gristmill", version: "0.1.0", extensions: ["binary_tensor_data", "classification", "logging", "model_configuration", "model_repository", "model_repository(unload_dependents)", "parameters", "schedule_policy", "statistics", "trace"] }"#]].assert_eq(&format!("{server_metadata:?}"));
 
     let name = || "echo".to_owned();
     let metadata = client

@@ -21,7 +21,8 @@ use gristmill_engine::testing::{self, FakeBackend, Gate};
 use gristmill_engine::tuning::Tuning;
 use gristmill_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use gristmill_proto::inference::model_infer_request::InferInputTensor;
-use gristmill_proto::inference::{ModelInferRequest, ModelInferResponse};
+use gristmill_proto::inference::trace_setting_request::SettingValue;
+use gristmill_proto::inference::{ModelInferRequest, ModelInferResponse, TraceSettingRequest};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -252,6 +253,29 @@ async fn the_callers_word_goes_before_the_ratio() {
         none.http("/v2/models/m/infer", Some(&context(1, true))).await.contains("\r\ntraceparent: 00-01")
     );
     assert_eq!(none.flushed().named("request").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_traced_can_be_changed_while_it_serves() {
+    let server = Server::start(0.0).await;
+    let mut client = GrpcInferenceServiceClient::connect(format!("http://{}", server.grpc)).await.unwrap();
+    let mut set = async |name: &str, value: &str| {
+        let value = SettingValue { value: vec![value.to_owned()] };
+        let settings = [(name.to_owned(), value)].into();
+        client.trace_setting(TraceSettingRequest { settings, ..Default::default() }).await.unwrap();
+    };
+    let path = "/v2/models/m/infer";
+    assert!(!server.http(path, None).await.contains("traceparent: "));
+    set("trace_rate", "1").await;
+    assert!(server.http(path, None).await.contains("traceparent: "));
+    set("trace_level", "OFF").await;
+    assert!(!server.http(path, None).await.contains("traceparent: "));
+    assert!(!server.http(path, Some(&context(1, true))).await.contains("traceparent: "));
+    set("trace_level", "TIMESTAMPS").await;
+    assert!(server.http(path, Some(&context(1, true))).await.contains("traceparent: "));
+    set("trace_rate", "0").await;
+    assert!(!server.http(path, None).await.contains("traceparent: "));
+    assert_eq!(server.flushed().named("request").len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
