@@ -143,6 +143,29 @@ impl<'m> Reader<'m> {
         }
     }
 
+    /// Reads an object whose members are inputs of the one row. Those that are none go to `others`, which reads their
+    /// values. Called again, for another part of the row, or ended by [`Reader::end`].
+    ///
+    /// # Errors
+    /// As [`Reader::rows`], and those of `others`.
+    pub(crate) fn part_of_row<'a>(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        what: &str,
+        others: impl FnMut(&mut Scanner<'a>, &str) -> Result<(), JsonError>,
+    ) -> Result<(), JsonError> {
+        self.members_and_others(scanner, what.into(), None, others)
+    }
+
+    /// The row whose parts were read.
+    ///
+    /// # Errors
+    /// Inputs that were in none of the parts.
+    pub(crate) fn end(mut self) -> Result<Features, JsonError> {
+        self.check_complete(None)?;
+        self.finish(1, false)
+    }
+
     /// Whether the next value is the only input's text, in base64.
     fn is_base64(&self, scanner: &Scanner<'_>) -> bool {
         matches!(self.columns.as_slice(), [only] if self.values.has_base64(only.spec.dtype))
@@ -212,6 +235,11 @@ impl<'m> Reader<'m> {
         if let Some(context) = context {
             self.members(&mut context.clone(), "'context'".into(), row)?;
         }
+        self.check_complete(row)
+    }
+
+    /// Whether every input has a value in the row that was read.
+    fn check_complete(&self, row: Option<usize>) -> Result<(), JsonError> {
         let before = row.unwrap_or(0);
         let missing: Vec<_> = self
             .columns
@@ -236,9 +264,23 @@ impl<'m> Reader<'m> {
         what: String,
         row: Option<usize>,
     ) -> Result<(), JsonError> {
-        let before = row.unwrap_or(0);
         let model = self.model;
         let drops_others = self.values.are_of_a_frame();
+        self.members_and_others(scanner, what, row, |scanner, name| match drops_others {
+            true => scanner.skip(),
+            false => Err(unknown_feature(model, name)),
+        })
+    }
+
+    fn members_and_others<'a>(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        what: String,
+        row: Option<usize>,
+        mut others: impl FnMut(&mut Scanner<'a>, &str) -> Result<(), JsonError>,
+    ) -> Result<(), JsonError> {
+        let before = row.unwrap_or(0);
+        let model = self.model;
         let columns = &mut self.columns;
         // Most clients write the features in the same order in every row, and many in that of the model.
         let mut expected = 0;
@@ -249,8 +291,7 @@ impl<'m> Reader<'m> {
             } else {
                 match columns.iter().position(|column| column.spec.name == name) {
                     Some(index) => index,
-                    None if drops_others => return scanner.skip(),
-                    None => return Err(unknown_feature(model, name)),
+                    None => return others(scanner, name),
                 }
             };
             expected = index + 1;

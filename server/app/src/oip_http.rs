@@ -6,6 +6,7 @@ mod connection;
 mod describe;
 mod experiments;
 mod feedback;
+mod generate;
 pub(crate) mod reply;
 mod repository;
 mod routes;
@@ -94,6 +95,8 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/", get(v2::model))
         .route("/ready", get(v2::model_ready))
         .route("/infer", post(v2::infer))
+        .route("/generate", post(generate::once))
+        .route("/generate_stream", post(generate::stream))
         .route("/config", get(v2::model_config))
         .route("/stats", get(v2::statistics))
         .route("/latency-model", get(v2::latency_model));

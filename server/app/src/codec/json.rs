@@ -13,6 +13,7 @@ pub(crate) mod write;
 
 pub use answer::{Encoded, encode_infer};
 pub use infer::{InferBody, WantedOutput, decode_infer, decode_raw};
+pub(crate) use infer::{read_id, read_parameter};
 
 #[cfg(test)]
 mod tests;

@@ -116,6 +116,7 @@ fn responses(answers: Answers, schema: Value) -> Value {
     let content = match answers {
         Answers::Json => json!({"application/json": {"schema": schema}}),
         Answers::Text => json!({"text/plain": text}),
+        Answers::Events => json!({"text/event-stream": text}),
         Answers::Html => json!({"text/html": text}),
         Answers::JsonOrHtml => json!({"application/json": {"schema": schema}, "text/html": text}),
         Answers::Unsupported => return json!({"501": refusal, "default": refusal}),
@@ -219,6 +220,7 @@ fn body_schema(takes: Takes) -> Option<(Value, bool)> {
                 },
             }},
         })),
+        Takes::Generate => (json!({"type": "object"}), true),
         Takes::LogSettings => optional(json!({
             "log_info": {"type": "boolean"},
             "log_warning": {"type": "boolean"},

@@ -23,6 +23,8 @@ pub(super) enum Answers {
     Text,
     Html,
     JsonOrHtml,
+    /// Server-sent events.
+    Events,
     /// Nothing: it is always refused, with 501.
     Unsupported,
 }
@@ -57,6 +59,8 @@ pub(super) enum Takes {
     Promotion,
     /// Rewards and truths by prediction id.
     Feedback,
+    /// Inputs by name, and parameters beside them.
+    Generate,
     /// Log settings by name.
     LogSettings,
     /// Trace settings by name.
@@ -95,6 +99,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/v2/models/{model}", OIP, "Inputs and outputs of a model"),
     get("/v2/models/{model}/ready", OIP, "Whether a model serves"),
     post("/v2/models/{model}/infer", OIP, "Infer outputs from input tensors", Takes::Tensors),
+    post(
+        "/v2/models/{model}/generate",
+        OIP,
+        "Outputs from inputs by name, as Triton's generate",
+        Takes::Generate,
+    ),
+    post("/v2/models/{model}/generate_stream", OIP, "The same, as an event", Takes::Generate)
+        .answering(Answers::Events),
     get("/v2/models/{model}/config", OIP, "Configuration, as Triton has it"),
     get("/v2/models/{model}/stats", OIP, "Statistics of a model"),
     get("/v2/models/{model}/latency-model", OIP, "Run times by batch size, and the capacity"),
@@ -102,6 +114,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     get("/v2/models/{model}/versions/{version}", OIP, "Inputs and outputs of a version"),
     get("/v2/models/{model}/versions/{version}/ready", OIP, "Whether a version serves"),
     post("/v2/models/{model}/versions/{version}/infer", OIP, "Infer, by one version", Takes::Tensors),
+    post("/v2/models/{model}/versions/{version}/generate", OIP, "Generate, by one version", Takes::Generate),
+    post(
+        "/v2/models/{model}/versions/{version}/generate_stream",
+        OIP,
+        "The same, as an event",
+        Takes::Generate,
+    )
+    .answering(Answers::Events),
     get("/v2/models/{model}/versions/{version}/config", OIP, "Configuration of a version"),
     get("/v2/models/{model}/versions/{version}/stats", OIP, "Statistics of a version"),
     get("/v2/models/{model}/versions/{version}/latency-model", OIP, "Run times of a version"),

@@ -47,6 +47,7 @@ pub(super) fn schema(model: &ModelInfo, takes: Takes) -> Value {
         | Takes::Route
         | Takes::Promotion
         | Takes::Feedback
+        | Takes::Generate
         | Takes::LogSettings
         | Takes::TraceSettings => json!({}),
     }
@@ -78,6 +79,7 @@ pub(super) fn example(model: &ModelInfo, takes: Takes) -> Option<Value> {
         | Takes::Route
         | Takes::Promotion
         | Takes::Feedback
+        | Takes::Generate
         | Takes::LogSettings
         | Takes::TraceSettings => return None,
     })

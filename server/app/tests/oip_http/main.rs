@@ -4,6 +4,7 @@
 
 mod connections;
 mod describe;
+mod generate;
 mod infer;
 mod openapi;
 mod predict;

@@ -143,7 +143,7 @@ fn parse(text: &str) -> Result<Parsed, JsonError> {
     Ok(parsed)
 }
 
-fn read_id(scanner: &mut Scanner<'_>) -> Result<Option<String>, JsonError> {
+pub(crate) fn read_id(scanner: &mut Scanner<'_>) -> Result<Option<String>, JsonError> {
     match scanner.clone().scalar()? {
         Scalar::Null => scanner.skip().map(|()| None),
         Scalar::Text(_) => scanner.string().map(|id| Some(id.into_owned())),
@@ -152,40 +152,47 @@ fn read_id(scanner: &mut Scanner<'_>) -> Result<Option<String>, JsonError> {
 }
 
 fn read_parameters(scanner: &mut Scanner<'_>, request: &mut InferBody) -> Result<(), JsonError> {
-    members(scanner, "'parameters'", |scanner, key| {
-        match key {
-            "timeout" => {
-                let microseconds = unsigned(scanner, "parameter 'timeout' (microseconds)")?;
-                request.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
-            }
-            "priority" => request.priority = unsigned(scanner, "parameter 'priority'")?,
-            "binary_data_output" => {
-                request.binary_data_output = boolean(scanner, "parameter 'binary_data_output'")?
-            }
-            "sequence_id" | "sequence_start" | "sequence_end" => {
-                let got = scanner.excerpt();
-                match scanner.scalar()? {
-                    Scalar::Null | Scalar::Bool(false) | Scalar::Number("0") => {}
-                    Scalar::Text(text) if text.is_empty() => {}
-                    _ => {
-                        return Err(JsonError::Meaning(format!(
-                            "parameter '{key}' is {got}: stateful sequences are not supported, leave it out"
-                        )));
-                    }
+    members(scanner, "'parameters'", |scanner, key| read_parameter(scanner, key, request))
+}
+
+/// Reads the value of the parameter `key`.
+pub(crate) fn read_parameter(
+    scanner: &mut Scanner<'_>,
+    key: &str,
+    request: &mut InferBody,
+) -> Result<(), JsonError> {
+    match key {
+        "timeout" => {
+            let microseconds = unsigned(scanner, "parameter 'timeout' (microseconds)")?;
+            request.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
+        }
+        "priority" => request.priority = unsigned(scanner, "parameter 'priority'")?,
+        "binary_data_output" => {
+            request.binary_data_output = boolean(scanner, "parameter 'binary_data_output'")?
+        }
+        "sequence_id" | "sequence_start" | "sequence_end" => {
+            let got = scanner.excerpt();
+            match scanner.scalar()? {
+                Scalar::Null | Scalar::Bool(false) | Scalar::Number("0") => {}
+                Scalar::Text(text) if text.is_empty() => {}
+                _ => {
+                    return Err(JsonError::Meaning(format!(
+                        "parameter '{key}' is {got}: stateful sequences are not supported, leave it out"
+                    )));
                 }
             }
-            _ => {
-                let value = match scanner.scalar()? {
-                    Scalar::Null | Scalar::Container => return Ok(()),
-                    Scalar::Bool(value) => value.to_string(),
-                    Scalar::Number(number) => number.to_owned(),
-                    Scalar::Text(text) => text.into_owned(),
-                };
-                request.others.push((key.to_owned(), value));
-            }
         }
-        Ok(())
-    })
+        _ => {
+            let value = match scanner.scalar()? {
+                Scalar::Null | Scalar::Container => return Ok(()),
+                Scalar::Bool(value) => value.to_string(),
+                Scalar::Number(number) => number.to_owned(),
+                Scalar::Text(text) => text.into_owned(),
+            };
+            request.others.push((key.to_owned(), value));
+        }
+    }
+    Ok(())
 }
 
 fn read_input(scanner: &mut Scanner<'_>, index: usize) -> Result<Input, JsonError> {
