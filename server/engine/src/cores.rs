@@ -1,7 +1,7 @@
 //! How many cores this process may use, who may run on them now, and how threads are scheduled.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -19,6 +19,9 @@ pub(crate) struct Cores {
     /// Of everybody who loads.
     loading: AccountId,
     has_bounds: bool,
+    made: Instant,
+    /// When a request was last refused for lack of time or room, in nanoseconds since `made`; 0 if none was.
+    refused_ns: AtomicU64,
 }
 
 struct State {
@@ -81,6 +84,9 @@ const GPU_SLOTS: usize = 2;
 /// threads have only the time that nobody else wants.
 const BACKGROUND_WAIT_MAX: Duration = Duration::from_millis(500);
 
+/// For so long after a refusal more of them are expected.
+const REFUSING_FOR: Duration = Duration::from_secs(1);
+
 /// Cores granted by the cgroup's CPU quota and the affinity mask, whichever is less; at least 1.
 ///
 /// The standard library reads both (cgroup v1 and v2), which the machine's core count does not tell:
@@ -117,7 +123,13 @@ impl Cores {
         let (wishes, seats, gauges) = (vec![None], Vec::new(), Vec::new());
         let mut state = State { ledger, wishes, seats, gauges };
         state.add_device(Device::Socket(0), granted.unwrap_or(Ledger::UNBOUNDED), Visits::OneAtATime);
-        Arc::new(Cores { state: Mutex::new(state), loading, has_bounds: granted.is_some() })
+        Arc::new(Cores {
+            state: Mutex::new(state),
+            loading,
+            has_bounds: granted.is_some(),
+            made: Instant::now(),
+            refused_ns: AtomicU64::new(0),
+        })
     }
 
     /// Opens an account for a version whose instances are placed on `devices`. `wish` says what it has to run, and
@@ -163,6 +175,21 @@ impl Cores {
         };
         let ticket = self.lock().ledger.ask_spare(self.loading, device, slots, Instant::now())?;
         Some(self.slot(ticket))
+    }
+
+    /// A request was refused for lack of time or room.
+    pub(crate) fn note_refusal(&self, now: Instant) {
+        self.refused_ns.store(self.nanoseconds(now), Ordering::Relaxed);
+    }
+
+    /// More comes than the cores can do, of whichever model.
+    fn is_refusing(&self, now: Instant) -> bool {
+        let refused_ns = self.refused_ns.load(Ordering::Relaxed);
+        refused_ns > 0 && self.nanoseconds(now).saturating_sub(refused_ns) < REFUSING_FOR.as_nanos() as u64
+    }
+
+    fn nanoseconds(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.made).as_nanos() as u64
     }
 
     /// Sets the gauges that describe a moment.
@@ -254,6 +281,11 @@ impl Share {
         };
         let class = Class::Serving;
         self.cores.ask(Claim { account: self.account, device: placement.device, slots, class })
+    }
+
+    /// More comes than the cores can do, of whichever model.
+    pub(crate) fn is_refusing(&self, now: Instant) -> bool {
+        self.cores.is_refusing(now)
     }
 }
 

@@ -93,6 +93,22 @@ fn background_work_waits_for_a_free_core_and_goes_on_without_one() {
 }
 
 #[test]
+fn for_a_second_after_a_refusal_more_are_expected() {
+    let cores = Cores::new(Some(1));
+    let share = cores.open(1, &[ONE.device], work);
+    let refused = cores.made + Duration::from_millis(5);
+    assert!(!share.is_refusing(refused), "nothing was refused yet");
+    cores.note_refusal(refused);
+    assert!(share.is_refusing(refused));
+    assert!(share.is_refusing(refused + Duration::from_millis(999)));
+    assert!(!share.is_refusing(refused + Duration::from_secs(1)));
+    assert!(
+        share.is_refusing(refused - Duration::from_millis(1)),
+        "as a worker sees it whose clock was read before"
+    );
+}
+
+#[test]
 fn a_run_on_a_gpu_holds_no_core() {
     let cores = Cores::new(Some(1));
     let gpus = [Device::Gpu(0), Device::Gpu(1)];

@@ -151,16 +151,22 @@ impl Deployment {
     /// The error for a query that nobody else took, counted as this deployment's.
     pub(crate) fn refuse(&self, refused: Refused) -> InferError {
         match refused {
-            Refused::Error(error) | Refused::Overload(error) => {
-                self.count(Outcome::of(&error));
-                self.record_failure(Duration::ZERO);
-                error
+            Refused::Error(error) => self.count_refused(error),
+            Refused::Overload(error) => {
+                self.origin.cores.note_refusal(Instant::now());
+                self.count_refused(error)
             }
             Refused::Closed => {
                 self.count(Outcome::Unavailable);
                 InferError::Unavailable("the server is shutting down".into())
             }
         }
+    }
+
+    fn count_refused(&self, error: InferError) -> InferError {
+        self.count(Outcome::of(&error));
+        self.record_failure(Duration::ZERO);
+        error
     }
 
     /// Checks a query and queues it; what is refused is not counted yet.

@@ -34,6 +34,7 @@ mod service_level;
 mod slots;
 mod queue;
 pub mod cores;
+mod interruptions;
 mod background;
 mod proof;
 pub mod golden;

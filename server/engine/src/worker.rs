@@ -12,6 +12,7 @@ use crate::deployment::{Deployment, Ran, RunTiming};
 use crate::error::{InferError, RunError, Stage};
 use crate::former::CloseReason;
 use crate::gather::Gather;
+use crate::interruptions::{Interruptions, Manner};
 use crate::job::Job;
 use crate::outbox::{Finished, FinishedAnswer, Outbox};
 use crate::request::{Outputs, Timing};
@@ -40,7 +41,28 @@ pub(crate) struct Worker<'a> {
     /// while a run is in progress.
     callers: Vec<Option<Caller>>,
     outbox: Outbox<'a>,
+    yields: Yields,
 }
+
+/// Whether a thread yields its core in between while it computes.
+///
+/// Linux's fair scheduler lets a thread that computes have its core until the next tick, up to 4 ms, though an I/O
+/// thread has something to read. While requests are refused that is how long a refusal takes, and the answer to
+/// it, which another server may give, is what a caller waits for.
+enum Yields {
+    /// There was no reason to yet.
+    Unprepared,
+    Prepared {
+        timer: Interruptions,
+        is_on: bool,
+    },
+    /// The system has no such timers.
+    Never,
+}
+
+/// How long who wants the core of a worker waits for it while requests are refused. A refusal should be there
+/// within a millisecond, and its request waits once to be read and once more for its answer to be written.
+const YIELDS_EVERY: Duration = Duration::from_micros(250);
 
 /// What a run gave, and why it was told to stop if it was.
 type RunResult = (Result<(Vec<Tensor>, RunTiming), RunError>, Option<StopReason>);
@@ -72,6 +94,7 @@ impl<'a> Worker<'a> {
             gather: Gather::default(),
             callers: Vec::new(),
             outbox: Outbox::new(deployment),
+            yields: Yields::Unprepared,
         }
     }
 
@@ -246,6 +269,7 @@ impl<'a> Worker<'a> {
             },
         };
         let start = Instant::now();
+        self.yields.set(self.share.is_refusing(start));
         self.cell.begin(&mut self.callers, &mut self.outbox, &mut self.slot, rows, start);
         let requests = jobs.iter().map(|job| job.request.inputs());
         self.gather.fill(requests, signature.is_batched().then_some(rows));
@@ -344,6 +368,31 @@ impl<'a> Worker<'a> {
 
     fn take_caller(&mut self, place: usize) -> Caller {
         self.callers[place].take().expect("a job is answered once; this is a bug")
+    }
+}
+
+// === impl Yields ===
+
+impl Yields {
+    fn set(&mut self, wanted: bool) {
+        if let (Yields::Unprepared, true) = (&self, wanted) {
+            *self = match Interruptions::of_this_thread(Manner::Yield) {
+                Ok(timer) => Yields::Prepared { timer, is_on: false },
+                Err(error) => {
+                    tracing::debug!(%error, "a worker does not yield its core to I/O threads");
+                    Yields::Never
+                }
+            };
+        }
+        let Yields::Prepared { timer, is_on } = self else { return };
+        if *is_on == wanted {
+            return;
+        }
+        *is_on = wanted;
+        if let Err(error) = timer.every(wanted.then_some(YIELDS_EVERY)) {
+            tracing::debug!(%error, "a worker does not yield its core to I/O threads");
+            *self = Yields::Never;
+        }
     }
 }
 
