@@ -1,5 +1,6 @@
 //! Hands benches the queue, the run slots and the gather buffers by themselves, which are nobody else's business.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backend::{Device, Placement};
@@ -7,9 +8,13 @@ use crate::cores::{Asked, Cores, Share, Slot};
 use crate::cost::CostModel;
 use crate::former::Policy;
 use crate::gather::Gather;
+use crate::metrics::Outcome;
 use crate::queue::Queue;
-use crate::request::{Request, ShapeKey};
+use crate::request::{Query, Request, ShapeKey};
+use crate::service_level::ServiceLevel;
 use crate::slots::Wish;
+use crate::terms::Terms;
+use crate::tuning::Tuning;
 use crate::waiting::{Due, Item};
 
 /// A queue of rows that nobody waits for.
@@ -30,6 +35,15 @@ pub struct GatherProbe(Gather);
 pub struct SlotsProbe {
     held: Option<Slot>,
     share: Share,
+}
+
+/// All that is done for a model's promises, from the arrival of a request to its answer, without sockets and runs.
+pub struct PromiseProbe {
+    query: Query,
+    terms: Terms,
+    queue: QueueProbe,
+    worker: SlotsProbe,
+    service_level: Arc<ServiceLevel>,
 }
 
 struct Row {
@@ -76,6 +90,10 @@ impl QueueProbe {
     fn offer(&self, due_after: Option<Duration>) -> bool {
         let now = Instant::now();
         let due = Due { deadline: due_after.map(|after| now + after), ..Due::default() };
+        self.add(now, due)
+    }
+
+    fn add(&self, now: Instant, due: Due) -> bool {
         self.0.push(now, Row { shape_key: ShapeKey::default(), arrived: now, due }).is_ok()
     }
 
@@ -164,5 +182,40 @@ impl SlotsProbe {
     /// There is nothing more to run for the moment.
     pub fn give_back(&mut self) {
         self.held = None;
+    }
+}
+
+// === impl PromiseProbe ===
+
+impl PromiseProbe {
+    /// Of a model that promises answers within `slo`, on a machine with so many cores.
+    pub fn new(slo: Duration, queue_rows_max: usize, cores: usize) -> PromiseProbe {
+        PromiseProbe {
+            query: Query::default(),
+            terms: Terms::new(&Tuning { slo: Some(slo), ..Tuning::default() }),
+            queue: QueueProbe::new(queue_rows_max),
+            worker: SlotsProbe::new(cores),
+            service_level: ServiceLevel::new("probe", Instant::now()),
+        }
+    }
+
+    /// A row arrives; false when it is refused.
+    pub fn push(&self) -> bool {
+        let now = Instant::now();
+        self.queue.add(now, self.terms.due(&self.query, now))
+    }
+
+    /// A worker gets a run slot, takes a batch and accounts for its answers; says how many there were.
+    pub fn run(&mut self, batch: &mut Batch) -> usize {
+        self.worker.next();
+        let taken = self.queue.next_batch(batch).expect("nobody closes the queue; this is a bug");
+        let now = Instant::now();
+        for row in &batch.taken {
+            self.service_level.count(Outcome::Ok, now);
+            if let Some(deadline) = row.due.deadline {
+                self.service_level.record_slack(deadline, now);
+            }
+        }
+        taken
     }
 }
