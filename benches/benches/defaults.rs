@@ -3,6 +3,9 @@
 //! A grid of settings is searched in short turns; the best of them and the server without settings then take turns
 //! in several rounds. Of each setting the throughput and the p99 are measured at several numbers of calls in flight,
 //! and read between these at the p99 that the server without settings has at the middle one.
+//!
+//! The client has a core of its own: where it shares those of the server, whatever leaves it more of them wins, and
+//! which setting serves best is not what is measured.
 #![expect(clippy::print_stdout, reason = "a measuring program prints its results")]
 
 use std::fmt;
@@ -37,7 +40,8 @@ struct Args {
     /// Of the grid: how long a batch waits for more rows, in microseconds.
     #[arg(long, value_delimiter = ',', default_value = "0,2000")]
     delay_us: Vec<u64>,
-    /// Of the grid: instances x threads; one instance a core and one with all cores, and half of that, if left out.
+    /// Of the grid: instances x threads; if left out one instance a core, one with all cores, half of either, and
+    /// twice as many of either as there are cores.
     #[arg(long, value_delimiter = ',', value_parser = shape)]
     shapes: Option<Vec<(usize, usize)>>,
     /// Calls in flight, ascending.
@@ -63,10 +67,10 @@ struct Args {
     /// Of those measured, comma-separated; all if left out.
     #[arg(long, value_delimiter = ',')]
     models: Option<Vec<String>>,
-    /// Of the servers, comma-separated; all if left out.
+    /// Of the servers, comma-separated; all but the client's if left out.
     #[arg(long, value_delimiter = ',')]
     cores: Option<Vec<usize>>,
-    /// Of this program, comma-separated; those of the servers if left out.
+    /// Of this program, comma-separated; the last one if left out.
     #[arg(long, value_delimiter = ',')]
     client_cores: Option<Vec<usize>>,
     /// Given by `cargo bench` and not by `cargo test`.
@@ -155,8 +159,11 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let library = model::onnx_runtime_library()?;
     let all = affinity::cores()?;
-    let cores = args.cores.clone().unwrap_or(all);
-    affinity::pin(args.client_cores.as_ref().unwrap_or(&cores))?;
+    let client_cores = args.client_cores.clone().unwrap_or_else(|| all[all.len() - 1..].to_vec());
+    let others = || all.iter().copied().filter(|core| !client_cores.contains(core)).collect();
+    let cores = args.cores.clone().unwrap_or_else(others);
+    anyhow::ensure!(!cores.is_empty(), "expected a core beside the client's {client_cores:?}: see --cores");
+    affinity::pin(&client_cores)?;
     let mut cases = Case::all()?;
     cases
         .retain(|case| args.models.as_ref().is_none_or(|models| models.iter().any(|name| name == case.name)));
@@ -211,7 +218,9 @@ impl Bench {
     fn grid(&self) -> Vec<Setting> {
         let cores = self.cores.len();
         let shapes = self.args.shapes.clone().unwrap_or_else(|| {
-            let mut shapes = vec![(cores, 1), (1, cores), (cores.div_ceil(2), 1)];
+            let half = cores.div_ceil(2);
+            let mut shapes = [cores, half, 2 * cores].map(|count| [(count, 1), (1, count)]).concat();
+            shapes.sort_unstable();
             shapes.dedup();
             shapes
         });
