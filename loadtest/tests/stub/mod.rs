@@ -274,6 +274,48 @@ impl GrpcInferenceService for Service {
         Err(Status::unimplemented("not asked by the generator"))
     }
 
+    async fn system_shared_memory_status(
+        &self,
+        _request: Request<oip::SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<oip::SystemSharedMemoryStatusResponse>, Status> {
+        Err(Status::unimplemented("not asked by the generator"))
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _request: Request<oip::SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<oip::SystemSharedMemoryRegisterResponse>, Status> {
+        Err(Status::unimplemented("not asked by the generator"))
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _request: Request<oip::SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<oip::SystemSharedMemoryUnregisterResponse>, Status> {
+        Err(Status::unimplemented("not asked by the generator"))
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _request: Request<oip::CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<oip::CudaSharedMemoryStatusResponse>, Status> {
+        Err(Status::unimplemented("not asked by the generator"))
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _request: Request<oip::CudaSharedMemoryRegisterRequest>,
+    ) -> Result<Response<oip::CudaSharedMemoryRegisterResponse>, Status> {
+        Err(Status::unimplemented("not asked by the generator"))
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _request: Request<oip::CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<oip::CudaSharedMemoryUnregisterResponse>, Status> {
+        Err(Status::unimplemented("not asked by the generator"))
+    }
+
     async fn trace_setting(
         &self,
         _request: Request<oip::TraceSettingRequest>,

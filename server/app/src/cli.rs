@@ -94,6 +94,11 @@ pub struct ServeArgs {
     /// it there are only those.
     #[arg(long, env = "GRISTMILL_MODEL_STORE", value_name = "DIRECTORY")]
     pub model_store: Option<PathBuf>,
+    /// Let clients of this machine register files in /dev/shm, and send tensors and get answers through them, as Triton's
+    /// system shared memory extension has it. Whoever reaches the server can then have it read and write any of those
+    /// files that its user may.
+    #[arg(long, env = "GRISTMILL_ALLOW_SYSTEM_SHARED_MEMORY")]
+    pub allow_system_shared_memory: bool,
     /// Threads that read and write sockets; 0 takes one for each granted core, four at most.
     /// Models run on threads of their own.
     #[arg(long, env = "GRISTMILL_IO_THREADS", default_value_t = 0, value_name = "COUNT")]

@@ -13,6 +13,7 @@ use crate::feedback::Feedback;
 use crate::limits::{Limits, Permit};
 use crate::log_settings::Log;
 use crate::routing_key::{Keys, Said};
+use crate::shared_memory::SharedMemory;
 use crate::telemetry::Exemplars;
 use crate::trace_context::{TraceId, TraceParent};
 use crate::traces::{Failure, Protocol, RequestSpan, Traces};
@@ -25,6 +26,7 @@ pub struct Gateway {
     traces: Option<Traces>,
     feedback: Option<Feedback>,
     log: Option<Log>,
+    shared_memory: Option<SharedMemory>,
 }
 
 /// The model, and perhaps the version, that a request names.
@@ -71,7 +73,15 @@ const BATCH_ROWS: HeaderName = HeaderName::from_static("x-gristmill-batch-rows")
 
 impl Gateway {
     pub fn new(engine: Arc<Engine>) -> Gateway {
-        Gateway { engine, limits: None, exemplars: None, traces: None, feedback: None, log: None }
+        Gateway {
+            engine,
+            limits: None,
+            exemplars: None,
+            traces: None,
+            feedback: None,
+            log: None,
+            shared_memory: None,
+        }
     }
 
     /// With limits of tenants.
@@ -106,6 +116,17 @@ impl Gateway {
     #[must_use]
     pub fn with_log(self, log: Log) -> Gateway {
         Gateway { log: Some(log), ..self }
+    }
+
+    /// With files in memory that clients may register for tensors.
+    #[must_use]
+    pub fn with_shared_memory(self, memory: SharedMemory) -> Gateway {
+        Gateway { shared_memory: Some(memory), ..self }
+    }
+
+    /// Nothing where it is switched off.
+    pub(crate) fn shared_memory(&self) -> Option<&SharedMemory> {
+        self.shared_memory.as_ref()
     }
 
     pub(crate) fn traces(&self) -> Option<&Traces> {

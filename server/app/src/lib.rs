@@ -31,6 +31,7 @@ mod routes_file;
 mod routing_key;
 pub mod scoring_http;
 pub mod serve;
+pub mod shared_memory;
 pub mod shutdown;
 pub mod status;
 pub mod telemetry;

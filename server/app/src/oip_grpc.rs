@@ -7,6 +7,7 @@ mod health;
 mod repository;
 mod serve;
 mod settings;
+mod shared_memory;
 mod stream;
 mod unary;
 
@@ -29,6 +30,7 @@ use crate::codec::classification::classify;
 use crate::codec::proto;
 use crate::gateway::{Call, Gateway};
 use crate::repository_orders;
+use crate::shared_memory::{Fault, Reach, write_outputs};
 use crate::status::{bounded_status, grpc_status};
 use crate::traces::{Failure, Protocol};
 
@@ -73,13 +75,16 @@ impl Inference {
         deadline: Option<Instant>,
         call: &mut Call<'_>,
     ) -> Result<pb::ModelInferResponse, InferError> {
-        let mut asked = proto::decode(message)?;
+        let bytes_max = self.options.message_bytes_max;
+        let mut reach = Reach::new(self.gateway.shared_memory(), bytes_max, "--grpc-message-bytes-max");
+        let mut asked = proto::decode_within(message, &mut reach)?;
         let mut query = std::mem::take(&mut asked.query);
         query.deadline = deadline;
         query.timeout = asked.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut response = call.infer_said(query, &asked).await?;
         classify(&mut response, &asked.classes)?;
-        let answer = proto::encode(response, asked.id, asked.form);
+        write_outputs(&response, &asked.placed)?;
+        let answer = proto::encode_without(response, asked.id, asked.form, &asked.placed);
         self.check_length(&answer)?;
         Ok(answer)
     }
@@ -153,7 +158,7 @@ impl GrpcInferenceService for Inference {
         &self,
         _request: Request<pb::ServerMetadataRequest>,
     ) -> Result<Response<pb::ServerMetadataResponse>, Status> {
-        Ok(Response::new(describe::server()))
+        Ok(Response::new(describe::server(&self.gateway)))
     }
 
     async fn model_metadata(
@@ -238,6 +243,48 @@ impl GrpcInferenceService for Inference {
         let control = self.control().map_err(grpc_status)?;
         repository_orders::unload(control, &request.model_name).await.map_err(grpc_status)?;
         Ok(Response::new(pb::RepositoryModelUnloadResponse {}))
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        request: Request<pb::SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<pb::SystemSharedMemoryStatusResponse>, Status> {
+        shared_memory::status(&self.gateway, &request.into_inner().name).map(Response::new)
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        request: Request<pb::SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<pb::SystemSharedMemoryRegisterResponse>, Status> {
+        shared_memory::register(&self.gateway, &request.into_inner()).map(Response::new)
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        request: Request<pb::SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<pb::SystemSharedMemoryUnregisterResponse>, Status> {
+        shared_memory::unregister(&self.gateway, &request.into_inner().name).map(Response::new)
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        request: Request<pb::CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<pb::CudaSharedMemoryStatusResponse>, Status> {
+        shared_memory::cuda_status(&request.into_inner().name).map(Response::new)
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _request: Request<pb::CudaSharedMemoryRegisterRequest>,
+    ) -> Result<Response<pb::CudaSharedMemoryRegisterResponse>, Status> {
+        Err(shared_memory::refused(Fault::Cuda))
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _request: Request<pb::CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<pb::CudaSharedMemoryUnregisterResponse>, Status> {
+        Ok(Response::new(pb::CudaSharedMemoryUnregisterResponse {}))
     }
 
     async fn trace_setting(

@@ -11,6 +11,7 @@ pub(crate) mod reply;
 mod repository;
 mod routes;
 mod settings;
+mod shared_memory;
 pub(crate) mod v2;
 
 use std::path::PathBuf;
@@ -108,6 +109,16 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/v2/models/stats", get(v2::all_statistics))
         .route("/v2/models/{model}/slo", get(admin::slo))
         .route("/v2/models/{model}/feedback", post(feedback::send))
+        .route("/v2/systemsharedmemory/status", get(shared_memory::all))
+        .route("/v2/systemsharedmemory/unregister", post(shared_memory::unregister_all))
+        .route("/v2/systemsharedmemory/region/{region}/status", get(shared_memory::one))
+        .route("/v2/systemsharedmemory/region/{region}/register", post(shared_memory::register))
+        .route("/v2/systemsharedmemory/region/{region}/unregister", post(shared_memory::unregister))
+        .route("/v2/cudasharedmemory/status", get(shared_memory::all_cuda))
+        .route("/v2/cudasharedmemory/unregister", post(shared_memory::unregister_cuda))
+        .route("/v2/cudasharedmemory/region/{region}/status", get(shared_memory::one_cuda))
+        .route("/v2/cudasharedmemory/region/{region}/register", post(shared_memory::register_cuda))
+        .route("/v2/cudasharedmemory/region/{region}/unregister", post(shared_memory::unregister_cuda))
         .route("/v2/logging", get(settings::log).post(settings::set_log))
         .route("/v2/trace/setting", get(settings::trace).post(settings::set_trace))
         .route(

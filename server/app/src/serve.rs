@@ -27,6 +27,7 @@ use crate::log_settings::{self, Log};
 use crate::oip_grpc::{self, GrpcOptions};
 use crate::oip_http::{self, HttpOptions};
 use crate::repository_orders::OrderedRegistry;
+use crate::shared_memory::SharedMemory;
 use crate::shutdown::Signals;
 use crate::telemetry::Telemetry;
 use crate::traces::Traces;
@@ -130,6 +131,10 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
     let gateway = match limits {
         Some(limits) => gateway.with_limits(limits),
         None => gateway,
+    };
+    let gateway = match args.allow_system_shared_memory {
+        true => gateway.with_shared_memory(SharedMemory::default()),
+        false => gateway,
     };
     let place = Place::new(args.state_dir.as_deref(), &args.models.repository);
     let log = args.experiment_log.as_deref();

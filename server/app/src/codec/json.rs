@@ -13,7 +13,7 @@ pub(crate) mod write;
 
 pub use answer::{Encoded, encode_infer};
 pub use infer::{InferBody, WantedOutput, decode_infer, decode_raw};
-pub(crate) use infer::{read_id, read_parameter};
+pub(crate) use infer::{decode_infer_within, read_id, read_parameter};
 
 #[cfg(test)]
 mod tests;

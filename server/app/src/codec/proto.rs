@@ -25,6 +25,7 @@ use prost::Message;
 
 use crate::codec::classification::WantedClasses;
 use crate::routing_key::routed_members;
+use crate::shared_memory::{PlacedOutput, Reach};
 
 /// A decoded `ModelInferRequest`.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct InferCall {
     pub form: Form,
     /// Outputs of which the best classes are to be answered.
     pub classes: Vec<WantedClasses>,
+    /// Outputs that are to be answered in shared memory.
+    pub placed: Vec<PlacedOutput>,
     /// As they came.
     pub parameters: HashMap<String, InferParameter>,
 }
@@ -69,19 +72,39 @@ pub fn decode_infer(message: &[u8]) -> Result<InferCall, InferError> {
 /// # Errors
 /// `InvalidInput` that names the tensor or parameter, what was expected and what came.
 pub fn decode(request: ModelInferRequest) -> Result<InferCall, InferError> {
+    decode_within(request, &mut Reach::nothing())
+}
+
+/// The same for a request whose tensors may be in shared memory, within `reach`: inputs are copied from there now.
+///
+/// # Errors
+/// As [`decode`], and `TooLarge` for more inputs there than a request may have.
+pub(crate) fn decode_within(
+    request: ModelInferRequest,
+    reach: &mut Reach<'_>,
+) -> Result<InferCall, InferError> {
     let parameters = parameters::read_request(&request.parameters)?;
     let version = VersionSelector::parse(&request.model_version)?;
-    let (inputs, form) = decode_inputs(request.inputs, request.raw_input_contents)?;
+    let (inputs, form) = decode_inputs(request.inputs, request.raw_input_contents, reach)?;
     let form = match parameters.binary_data_output {
         Some(true) => Form::Raw,
         Some(false) => Form::Typed,
         None => form,
     };
     let mut outputs = Vec::with_capacity(request.outputs.len());
-    let mut classes = Vec::new();
+    let (mut classes, mut placed) = (Vec::new(), Vec::new());
     for InferRequestedOutputTensor { name, parameters } in request.outputs {
-        if let Some(count) = parameters::read_output(&name, &parameters)? {
-            classes.push(WantedClasses { output: outputs.len(), count });
+        let output = outputs.len();
+        let wanted = parameters::read_classes(&parameters)?;
+        classes.extend(wanted.map(|count| WantedClasses { output, count }));
+        if let Some(place) = parameters::read_place(&parameters)? {
+            if wanted.is_some() {
+                return Err(InferError::InvalidInput(format!(
+                    "output '{name}' has both 'classification' and 'shared_memory_region': classes are answered in \
+                     the message"
+                )));
+            }
+            placed.push(PlacedOutput { output, part: reach.find(&format!("output '{name}'"), place)? });
         }
         outputs.push(name);
     }
@@ -94,7 +117,7 @@ pub fn decode(request: ModelInferRequest) -> Result<InferCall, InferError> {
         ..Query::default()
     };
     let timeout = parameters.timeout;
-    Ok(InferCall { query, id: request.id, timeout, form, classes, parameters: request.parameters })
+    Ok(InferCall { query, id: request.id, timeout, form, classes, placed, parameters: request.parameters })
 }
 
 /// Puts an answer into a message, moving its tensors. Falls back to [`Form::Raw`] when an output
@@ -134,15 +157,43 @@ pub fn encode(response: Response, id: String, form: Form) -> ModelInferResponse 
     message
 }
 
+/// Puts an answer into a message without the elements of the outputs that are `placed`: it says where they are.
+pub(crate) fn encode_without(
+    response: Response,
+    id: String,
+    form: Form,
+    placed: &[PlacedOutput],
+) -> ModelInferResponse {
+    let lengths: Vec<usize> = placed
+        .iter()
+        .map(|placed| response.outputs.get(placed.output).map_or(0, |(_, tensor)| tensor.data().len()))
+        .collect();
+    let mut message = encode(response, id, form);
+    for (PlacedOutput { output, part }, bytes) in placed.iter().zip(lengths) {
+        let Some(tensor) = message.outputs.get_mut(*output) else { continue };
+        tensor.contents = None;
+        tensor.parameters = parameters::write_place(part, bytes);
+        // As Triton has it, an entry without bytes stays in its place: clients count by outputs.
+        if let Some(raw) = message.raw_output_contents.get_mut(*output) {
+            raw.clear();
+        }
+    }
+    message
+}
+
+/// Inputs in shared memory have no entry in `raw`: Triton's clients leave it out.
 fn decode_inputs(
     inputs: Vec<InferInputTensor>,
     raw: Vec<Bytes>,
+    reach: &mut Reach<'_>,
 ) -> Result<(Vec<NamedTensor>, Form), InferError> {
-    if !raw.is_empty() && raw.len() != inputs.len() {
+    let in_message = inputs.iter().filter(|input| !parameters::have_place(&input.parameters)).count();
+    if !raw.is_empty() && raw.len() != in_message {
         return Err(InferError::InvalidInput(format!(
-            "raw_input_contents has {} for {}: expected one entry for each input, in the order of the inputs",
+            "raw_input_contents has {} for {}{}: expected one entry for each input, in the order of the inputs",
             counted(raw.len(), "entry", "entries"),
-            counted(inputs.len(), "input", "inputs")
+            counted(in_message, "input", "inputs"),
+            if in_message < inputs.len() { " beside those in shared memory" } else { "" }
         )));
     }
     let has_raw = !raw.is_empty();
@@ -151,8 +202,19 @@ fn decode_inputs(
     let mut tensors = Vec::with_capacity(inputs.len());
     for input in inputs {
         let header = read_header(&input)?;
+        let place = parameters::read_place(&input.parameters)?;
         let InferInputTensor { name, contents, .. } = input;
         let contents = contents.filter(|contents| !contents::is_empty(contents));
+        if let Some(place) = place {
+            if contents.is_some() {
+                return Err(input_error(&name, "has contents and is in shared memory: use one of the two"));
+            }
+            let data = reach.read(&format!("input '{name}'"), place)?;
+            let tensor =
+                Tensor::new(header.dtype, header.shape, data).map_err(|error| input_error(&name, error))?;
+            tensors.push(NamedTensor { name, tensor });
+            continue;
+        }
         let tensor = match (raw.next(), contents) {
             (Some(data), None) => {
                 Tensor::new(header.dtype, header.shape, data).map_err(|error| input_error(&name, error))?
@@ -189,7 +251,6 @@ struct Header {
 }
 
 fn read_header(input: &InferInputTensor) -> Result<Header, InferError> {
-    parameters::check_input(&input.name, &input.parameters)?;
     let Some(dtype) = DType::parse(&input.datatype) else {
         let known = DType::ALL.map(DType::name).join(", ");
         return Err(input_error(

@@ -10,7 +10,9 @@ use gristmill_proto::inference::model_config::SchedulingChoice;
 use gristmill_proto::inference::model_metadata_response::TensorMetadata;
 use gristmill_proto::inference::repository_index_response::ModelIndex;
 
-/// Triton's names for the optional parts of the protocol that are implemented, over gRPC or HTTP.
+use crate::gateway::Gateway;
+
+/// Triton's names for the optional parts of the protocol that are always there, over gRPC or HTTP.
 const EXTENSIONS: [&str; 10] = [
     "binary_tensor_data",
     "classification",
@@ -24,11 +26,16 @@ const EXTENSIONS: [&str; 10] = [
     "trace",
 ];
 
-pub(crate) fn server() -> pb::ServerMetadataResponse {
+/// And of the one that is there when it is switched on.
+const SYSTEM_SHARED_MEMORY: &str = "system_shared_memory";
+
+pub(crate) fn server(gateway: &Gateway) -> pb::ServerMetadataResponse {
+    let mut extensions: Vec<String> = EXTENSIONS.map(String::from).into();
+    extensions.extend(gateway.shared_memory().map(|_| SYSTEM_SHARED_MEMORY.to_owned()));
     pb::ServerMetadataResponse {
         name: "gristmill".into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        extensions: EXTENSIONS.map(String::from).into(),
+        extensions,
     }
 }
 

@@ -17,10 +17,11 @@ use super::reply::{self, Refusal};
 use super::{Door, Target, body, describe};
 use crate::codec::binary::HEADER_LENGTH;
 use crate::codec::classification::{WantedClasses, classify};
-use crate::codec::json::{decode_infer, decode_raw, encode_infer};
+use crate::codec::json::{decode_infer_within, decode_raw, encode_infer};
 use crate::gateway::Call;
 use crate::latency;
 use crate::oip_grpc::describe as messages;
+use crate::shared_memory::{Reach, write_outputs};
 use crate::traces::Protocol;
 
 /// Milliseconds after which the caller stops waiting, counted from the arrival of the header; 0 is never.
@@ -45,8 +46,8 @@ pub(super) async fn ready(State(door): State<Arc<Door>>) -> Response {
     }
 }
 
-pub(super) async fn server() -> Response {
-    reply::json(StatusCode::OK, &describe::server(&messages::server()))
+pub(super) async fn server(State(door): State<Arc<Door>>) -> Response {
+    reply::json(StatusCode::OK, &describe::server(&messages::server(&door.gateway)))
 }
 
 pub(super) async fn models(State(door): State<Arc<Door>>) -> Response {
@@ -109,7 +110,9 @@ async fn answer(door: &Door, target: Target, parts: &Parts, body: Body, call: &m
         let model = door.engine.model(&target.model, &target.version)?;
         decode_raw(&model.signature, body)?
     } else {
-        decode_infer(body, header_length)?
+        let bytes_max = door.options.body_bytes_max;
+        let mut reach = Reach::new(door.gateway.shared_memory(), bytes_max, "--http-body-bytes-max");
+        decode_infer_within(body, header_length, &mut reach)?
     };
     let query = Query {
         model: target.model,
@@ -126,6 +129,7 @@ async fn answer(door: &Door, target: Target, parts: &Parts, body: Body, call: &m
     let classes: SmallVec<[WantedClasses; 1]> =
         classes.map(|(output, wanted)| WantedClasses { output, count: wanted.classes }).collect();
     classify(&mut response, &classes)?;
+    write_outputs(&response, &wanted.placed)?;
     Ok(reply::encoded(&parts.headers, encode_infer(&wanted, &response)?))
 }
 

@@ -138,6 +138,7 @@ fn parameter(name: &str, operation: &Operation, models: &[Described]) -> Value {
         "version" if operation.path.starts_with("/v1/") => "A version's number",
         "version" => "A version's number, or a label",
         "route" => "The name of a route",
+        "region" => "The name of a region of shared memory",
         _ => "A label of a version",
     };
     json!({"name": name, "in": "path", "required": true, "description": description, "schema": schema})
@@ -230,6 +231,11 @@ fn body_schema(takes: Takes) -> Option<(Value, bool)> {
         Takes::TraceSettings => optional(json!({
             "trace_level": {"type": "array", "items": {"enum": ["OFF", "TIMESTAMPS"]}, "maxItems": 1},
             "trace_rate": {"type": ["string", "null"], "description": "one of so many requests; null as at the start"},
+        })),
+        Takes::Region => optional(json!({
+            "key": {"type": "string", "description": "the name of a file in /dev/shm"},
+            "offset": {"type": "integer", "minimum": 0},
+            "byte_size": {"type": "integer", "minimum": 1},
         })),
         Takes::Promotion => optional(json!({
             "arm": {"type": "string"},

@@ -65,11 +65,14 @@ pub(super) enum Takes {
     LogSettings,
     /// Trace settings by name.
     TraceSettings,
+    /// Which part of which file a region of shared memory is.
+    Region,
 }
 
 const SELF: &str = "About this server";
 const OIP: &str = "Open Inference Protocol";
 const REPOSITORY: &str = "Model repository (Triton)";
+const SHARED_MEMORY: &str = "Shared memory (Triton)";
 const SETTINGS: &str = "Log and traces (Triton)";
 const ADMIN: &str = "Administration";
 const PLAIN: &str = "Plain";
@@ -128,6 +131,27 @@ pub(super) const OPERATIONS: &[Operation] = &[
     post("/v2/repository/index", REPOSITORY, "Every version in the repository, and its state", Takes::Index),
     post("/v2/repository/models/{model}/load", REPOSITORY, "Load a model", Takes::Order),
     post("/v2/repository/models/{model}/unload", REPOSITORY, "Take a model out of service", Takes::Order),
+    get("/v2/systemsharedmemory/status", SHARED_MEMORY, "Which files in memory are registered for tensors"),
+    post("/v2/systemsharedmemory/unregister", SHARED_MEMORY, "Forget all of them", Takes::Nothing),
+    get("/v2/systemsharedmemory/region/{region}/status", SHARED_MEMORY, "What one region is"),
+    post(
+        "/v2/systemsharedmemory/region/{region}/register",
+        SHARED_MEMORY,
+        "Let tensors be in a part of a file in memory",
+        Takes::Region,
+    ),
+    post("/v2/systemsharedmemory/region/{region}/unregister", SHARED_MEMORY, "Forget it", Takes::Nothing),
+    get("/v2/cudasharedmemory/status", SHARED_MEMORY, "Nothing: there are no regions of GPUs"),
+    post("/v2/cudasharedmemory/unregister", SHARED_MEMORY, "Does nothing", Takes::Nothing),
+    get("/v2/cudasharedmemory/region/{region}/status", SHARED_MEMORY, "Not there: answers 404"),
+    post(
+        "/v2/cudasharedmemory/region/{region}/register",
+        SHARED_MEMORY,
+        "Not there: answers 501",
+        Takes::Nothing,
+    )
+    .answering(Answers::Unsupported),
+    post("/v2/cudasharedmemory/region/{region}/unregister", SHARED_MEMORY, "Does nothing", Takes::Nothing),
     get("/v2/logging", SETTINGS, "What is logged"),
     post("/v2/logging", SETTINGS, "Change what is logged", Takes::LogSettings),
     get("/v2/trace/setting", SETTINGS, "Which requests are traced"),

@@ -49,7 +49,8 @@ pub(super) fn schema(model: &ModelInfo, takes: Takes) -> Value {
         | Takes::Feedback
         | Takes::Generate
         | Takes::LogSettings
-        | Takes::TraceSettings => json!({}),
+        | Takes::TraceSettings
+        | Takes::Region => json!({}),
     }
 }
 
@@ -81,7 +82,8 @@ pub(super) fn example(model: &ModelInfo, takes: Takes) -> Option<Value> {
         | Takes::Feedback
         | Takes::Generate
         | Takes::LogSettings
-        | Takes::TraceSettings => return None,
+        | Takes::TraceSettings
+        | Takes::Region => return None,
     })
 }
 

@@ -5,6 +5,7 @@
 mod about;
 mod faults;
 mod server;
+mod shared_memory;
 mod streams;
 mod tensorflow;
 mod tensorflow_examples;

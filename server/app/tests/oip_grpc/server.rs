@@ -52,12 +52,21 @@ impl Server {
         models: impl IntoIterator<Item = (&'static str, u64, FakeBackend, Tuning)>,
         options: GrpcOptions,
     ) -> Server {
+        Server::start_as(models, options, |gateway| gateway).await
+    }
+
+    /// With what else is done to the gateway.
+    pub(crate) async fn start_as(
+        models: impl IntoIterator<Item = (&'static str, u64, FakeBackend, Tuning)>,
+        options: GrpcOptions,
+        extend: impl FnOnce(Gateway) -> Gateway,
+    ) -> Server {
         let (engine, reconciler) = testing::engine(models);
         let engine = Arc::new(engine);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let gateway = Arc::new(Gateway::new(Arc::clone(&engine)));
+        let gateway = Arc::new(extend(Gateway::new(Arc::clone(&engine))));
         let served = tokio::spawn(serve(listener, gateway, None, options, stop.clone().cancelled_owned()));
         Server { address, engine, stop, served, _reconciler: reconciler }
     }

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::infer::InferBody;
 use super::write::{write_data, write_integer, write_shape, write_string};
 use crate::routing_key::routed_members;
+use crate::shared_memory::Part;
 
 /// Binary outputs of up to this many bytes together are copied behind the JSON, so that a small answer
 /// is one buffer; larger ones are sent from where they are.
@@ -67,7 +68,17 @@ pub fn encode_infer(request: &InferBody, response: &Response) -> Result<Encoded,
         json.extend_from_slice(tensor.dtype().name().as_bytes());
         json.extend_from_slice(b"\",\"shape\":");
         write_shape(tensor.shape(), &mut json);
-        if request.is_binary(position) {
+        if let Some(part) = request.part(position) {
+            json.extend_from_slice(b",\"parameters\":{\"shared_memory_region\":");
+            write_string(part.region(), &mut json);
+            json.extend_from_slice(b",\"shared_memory_byte_size\":");
+            write_integer(tensor.data().len(), &mut json);
+            if part.offset() > 0 {
+                json.extend_from_slice(b",\"shared_memory_offset\":");
+                write_integer(part.offset(), &mut json);
+            }
+            json.push(b'}');
+        } else if request.is_binary(position) {
             json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
             write_integer(tensor.data().len(), &mut json);
             json.push(b'}');
@@ -95,6 +106,11 @@ pub fn encode_infer(request: &InferBody, response: &Response) -> Result<Encoded,
 // === impl InferBody ===
 
 impl InferBody {
+    /// Where the output at `position` of the response was written to instead of being sent.
+    fn part(&self, position: usize) -> Option<&Part> {
+        self.placed.iter().find(|placed| placed.output == position).map(|placed| &placed.part)
+    }
+
     /// Whether the output at `position` of the response is sent as binary data.
     fn is_binary(&self, position: usize) -> bool {
         self.outputs.get(position).and_then(|output| output.binary_data).unwrap_or(self.binary_data_output)
@@ -105,7 +121,7 @@ fn json_bytes_estimate(request: &InferBody, response: &Response) -> usize {
     let tensors = response.outputs.iter().enumerate();
     tensors
         .map(|(position, (_, tensor))| match tensor.dtype() {
-            _ if request.is_binary(position) => 128,
+            _ if request.is_binary(position) || request.part(position).is_some() => 128,
             DType::Bytes => 128 + tensor.data().len() * 2,
             _ => 128 + tensor.element_count() * 12,
         })

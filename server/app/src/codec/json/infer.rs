@@ -11,6 +11,7 @@ use gristmill_engine::tensor::{DType, Shape, Signature, Tensor};
 use super::data::read_data;
 use super::scan::{JsonError, Scalar, Scanner};
 use crate::codec::binary::{BinaryTail, raw_input, split_body};
+use crate::shared_memory::{Place, PlacedOutput, Reach};
 
 /// Most dimensions of a tensor in JSON; nesting is bounded as well.
 const RANK_MAX: usize = 32;
@@ -23,6 +24,8 @@ pub struct InferBody {
     pub inputs: Vec<NamedTensor>,
     /// Empty asks for all.
     pub outputs: Vec<WantedOutput>,
+    /// Outputs that are to be answered in shared memory.
+    pub placed: Vec<PlacedOutput>,
     /// Outputs are binary unless they say otherwise.
     pub binary_data_output: bool,
     /// The `timeout` parameter, which is in microseconds; 0 is none.
@@ -50,13 +53,29 @@ pub struct WantedOutput {
 /// # Errors
 /// `InvalidInput` that says what is malformed and where, or which tensor is wrong and how.
 pub fn decode_infer(body: Bytes, header_length: Option<usize>) -> Result<InferBody, InferError> {
+    decode_infer_within(body, header_length, &mut Reach::nothing())
+}
+
+/// The same for a request whose tensors may be in shared memory, within `reach`: inputs are copied from there now.
+///
+/// # Errors
+/// As [`decode_infer`], and `TooLarge` for more inputs there than a request may have.
+pub(crate) fn decode_infer_within(
+    body: Bytes,
+    header_length: Option<usize>,
+    reach: &mut Reach<'_>,
+) -> Result<InferBody, InferError> {
     let (json, mut tail) = split_body(body, header_length)?;
     let text = Scanner::check_text(&json)?;
     let parsed = parse(text).map_err(|error| error.into_infer_error(text))?;
     let mut request = parsed.request;
     for input in parsed.inputs {
-        let tensor = input.into_tensor(&mut tail, header_length.is_some())?;
+        let tensor = input.into_tensor(&mut tail, header_length.is_some(), reach)?;
         request.inputs.push(tensor);
+    }
+    for (output, place) in parsed.places {
+        let part = reach.find(&format!("output '{}'", request.outputs[output].name), place)?;
+        request.placed.push(PlacedOutput { output, part });
     }
     tail.end()?;
     Ok(request)
@@ -76,6 +95,8 @@ pub fn decode_raw(signature: &Signature, body: Bytes) -> Result<InferBody, Infer
 struct Parsed {
     request: InferBody,
     inputs: Vec<Input>,
+    /// Of outputs in shared memory, with their places in the request's list.
+    places: Vec<(usize, Place)>,
 }
 
 struct Input {
@@ -88,6 +109,7 @@ struct Input {
 enum Source {
     Json(Vec<u8>),
     Binary(usize),
+    Shared(Place),
 }
 
 /// An input whose keys may come in any order.
@@ -97,6 +119,7 @@ struct PartialInput<'a> {
     dtype: Option<DType>,
     shape: Option<Shape>,
     binary_data_size: Option<usize>,
+    place: Place,
     data: Option<Data<'a>>,
 }
 
@@ -125,7 +148,9 @@ fn parse(text: &str) -> Result<Parsed, JsonError> {
             "outputs" if scanner.peek() == Some(b'n') => scanner.skip()?,
             "outputs" => {
                 scanner.list("'outputs'", |scanner, index| {
-                    parsed.request.outputs.push(read_output(scanner, index)?);
+                    let (output, place) = read_output(scanner, index)?;
+                    parsed.request.outputs.push(output);
+                    parsed.places.extend(place.map(|place| (index, place)));
                     Ok(())
                 })?;
             }
@@ -210,12 +235,7 @@ fn read_input(scanner: &mut Scanner<'_>, index: usize) -> Result<Input, JsonErro
                             let size = unsigned(scanner, format_args!("'binary_data_size' of {label}"))?;
                             input.binary_data_size = Some(usize::try_from(size).unwrap_or(usize::MAX));
                         }
-                        "shared_memory_region" => {
-                            return Err(JsonError::Meaning(format!(
-                                "{label}: shared memory is not supported: send the data in the request"
-                            )));
-                        }
-                        _ => scanner.skip()?,
+                        key => read_place(scanner, key, label, &mut input.place)?,
                     }
                     Ok(())
                 })?;
@@ -272,7 +292,13 @@ impl<'a> PartialInput<'a> {
         let missing = |key: &str| JsonError::Meaning(format!("input '{name}' has no '{key}'"));
         let dtype = self.dtype.ok_or_else(|| missing("datatype"))?;
         let shape = self.shape.ok_or_else(|| missing("shape"))?;
+        if self.place.is_said() && (self.data.is_some() || self.binary_data_size.is_some()) {
+            return Err(JsonError::Meaning(format!(
+                "input '{name}' is in shared memory and has 'data' or 'binary_data_size' too: use one of them"
+            )));
+        }
         let source = match (self.data, self.binary_data_size) {
+            _ if self.place.is_said() => Source::Shared(self.place),
             (Some(Data::Read(data)), None) => Source::Json(data),
             (Some(Data::Ahead(mut start)), None) => {
                 check_carried(&name, dtype)?;
@@ -292,11 +318,20 @@ impl<'a> PartialInput<'a> {
 }
 
 impl Input {
-    fn into_tensor(self, tail: &mut BinaryTail, has_header: bool) -> Result<NamedTensor, InferError> {
+    fn into_tensor(
+        self,
+        tail: &mut BinaryTail,
+        has_header: bool,
+        reach: &mut Reach<'_>,
+    ) -> Result<NamedTensor, InferError> {
         let Input { name, dtype, shape, source } = self;
+        let whole = |data: Bytes, shape: Shape| {
+            let tensor = Tensor::new(dtype, shape, data);
+            tensor.map_err(|error| InferError::InvalidInput(format!("input '{name}': {error}")))
+        };
         let tensor = match source {
-            Source::Json(data) => Tensor::new(dtype, shape, data.into())
-                .map_err(|error| InferError::InvalidInput(format!("input '{name}': {error}")))?,
+            Source::Json(data) => whole(data.into(), shape)?,
+            Source::Shared(place) => whole(reach.read(&format!("input '{name}'"), place)?, shape)?,
             Source::Binary(size) if !has_header => {
                 return Err(InferError::InvalidInput(format!(
                     "input '{name}' has binary_data_size {size}: the header Inference-Header-Content-Length must \
@@ -309,9 +344,10 @@ impl Input {
     }
 }
 
-fn read_output(scanner: &mut Scanner<'_>, index: usize) -> Result<WantedOutput, JsonError> {
+fn read_output(scanner: &mut Scanner<'_>, index: usize) -> Result<(WantedOutput, Option<Place>), JsonError> {
     let label = format_args!("entry {index} of 'outputs'");
     let (mut name, mut binary_data, mut classes) = (None, None, 0);
+    let mut place = Place::default();
     scanner.object(label, |scanner, key| {
         match key {
             "name" => name = Some(text(scanner, format_args!("'name' of {label}"))?),
@@ -324,10 +360,7 @@ fn read_output(scanner: &mut Scanner<'_>, index: usize) -> Result<WantedOutput, 
                         let count = unsigned(scanner, format_args!("'classification' of {label}"))?;
                         classes = usize::try_from(count).unwrap_or(usize::MAX);
                     }
-                    "shared_memory_region" => {
-                        return Err(JsonError::Meaning(format!("{label}: shared memory is not supported")));
-                    }
-                    _ => scanner.skip()?,
+                    key => read_place(scanner, key, label, &mut place)?,
                 }
                 Ok(())
             })?,
@@ -336,7 +369,29 @@ fn read_output(scanner: &mut Scanner<'_>, index: usize) -> Result<WantedOutput, 
         Ok(())
     })?;
     let name = name.ok_or_else(|| JsonError::Meaning(format!("{label} has no 'name'")))?;
-    Ok(WantedOutput { name, binary_data, classes })
+    if place.is_said() && classes > 0 {
+        return Err(JsonError::Meaning(format!(
+            "output '{name}' has both 'classification' and 'shared_memory_region': classes are answered in the message"
+        )));
+    }
+    Ok((WantedOutput { name, binary_data, classes }, place.is_said().then_some(place)))
+}
+
+/// Reads the value of the parameter `key` of a tensor where it says something of shared memory, and else skips it.
+fn read_place(
+    scanner: &mut Scanner<'_>,
+    key: &str,
+    label: impl fmt::Display,
+    place: &mut Place,
+) -> Result<(), JsonError> {
+    let what = format_args!("'{key}' of {label}");
+    match key {
+        "shared_memory_region" => place.region = Some(text(scanner, what)?),
+        "shared_memory_byte_size" => place.byte_size = Some(unsigned(scanner, what)?),
+        "shared_memory_offset" => place.offset = Some(unsigned(scanner, what)?),
+        _ => scanner.skip()?,
+    }
+    Ok(())
 }
 
 /// FP16 and BF16 have no JSON form in the protocol.

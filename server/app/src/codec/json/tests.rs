@@ -235,7 +235,19 @@ fn requests_that_are_not_understood() {
     );
     check(
         r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","parameters":{"shared_memory_region":"r"}}]}"#,
-        expect!["input 'x': shared memory is not supported: send the data in the request"],
+        expect![
+            "input 'x': system shared memory is off: start the server with --allow-system-shared-memory, or send tensors in requests"
+        ],
+    );
+    check(
+        r#"{"outputs":[{"name":"y","parameters":{"classification":3,"shared_memory_region":"r"}}],"inputs":[]}"#,
+        expect![
+            "output 'y' has both 'classification' and 'shared_memory_region': classes are answered in the message"
+        ],
+    );
+    check(
+        r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1],"parameters":{"shared_memory_region":"r"}}]}"#,
+        expect!["input 'x' is in shared memory and has 'data' or 'binary_data_size' too: use one of them"],
     );
     check(
         r#"{"inputs":[]} x"#,
@@ -268,6 +280,7 @@ fn parameters_and_outputs_are_read() {
                     classes: 0,
                 },
             ],
+            placed: [],
             binary_data_output: true,
             timeout: Some(
                 2ms,

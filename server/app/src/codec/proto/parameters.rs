@@ -7,6 +7,8 @@ use gristmill_engine::error::InferError;
 use gristmill_proto::inference::InferParameter;
 use gristmill_proto::inference::infer_parameter::ParameterChoice;
 
+use crate::shared_memory::{Part, Place};
+
 /// What a request's parameters ask for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct RequestParameters {
@@ -62,43 +64,57 @@ pub(super) fn read_request(
     Ok(read)
 }
 
-/// Refuses what an input's parameters may ask for and is not implemented.
+/// Whether they say that a tensor is in shared memory.
+pub(super) fn have_place(parameters: &HashMap<String, InferParameter>) -> bool {
+    ["shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"]
+        .iter()
+        .any(|&name| parameters.contains_key(name))
+}
+
+/// Where in shared memory a tensor is, if it is there.
 ///
 /// # Errors
-/// `InvalidInput` for tensors in shared memory.
-pub(super) fn check_input(
-    name: &str,
-    parameters: &HashMap<String, InferParameter>,
-) -> Result<(), InferError> {
-    match parameters.keys().find(|key| key.starts_with("shared_memory_")) {
-        None => Ok(()),
-        Some(key) => Err(InferError::InvalidInput(format!(
-            "input '{name}': parameter '{key}': shared memory is not supported, send the tensor in raw_input_contents"
-        ))),
+/// `InvalidInput` for values of the wrong type.
+pub(super) fn read_place(parameters: &HashMap<String, InferParameter>) -> Result<Option<Place>, InferError> {
+    let mut place = Place::default();
+    for (key, parameter) in parameters {
+        let value = parameter.parameter_choice.as_ref();
+        match key.as_str() {
+            "shared_memory_region" => place.region = Some(text(key, value)?),
+            "shared_memory_byte_size" => place.byte_size = Some(whole_number(key, value)?),
+            "shared_memory_offset" => place.offset = Some(whole_number(key, value)?),
+            _ => {}
+        }
     }
+    Ok(place.is_said().then_some(place))
 }
 
 /// Of how many classes a requested output is to be answered; all of it where nothing is said, or 0.
 ///
 /// # Errors
-/// `InvalidInput` for tensors in shared memory, and for a `classification` that is not a number of classes.
-pub(super) fn read_output(
-    name: &str,
+/// `InvalidInput` for a `classification` that is not a number of classes.
+pub(super) fn read_classes(
     parameters: &HashMap<String, InferParameter>,
 ) -> Result<Option<usize>, InferError> {
-    let mut classes = None;
-    for (key, parameter) in parameters {
-        if key == "classification" {
-            let count = whole_number(key, parameter.parameter_choice.as_ref())?;
-            classes = Some(usize::try_from(count).unwrap_or(usize::MAX)).filter(|&count| count > 0);
-        }
-        if key.starts_with("shared_memory_") {
-            return Err(InferError::InvalidInput(format!(
-                "output '{name}': parameter '{key}': shared memory is not supported, leave it out"
-            )));
-        }
+    let Some(parameter) = parameters.get("classification") else { return Ok(None) };
+    let count = whole_number("classification", parameter.parameter_choice.as_ref())?;
+    Ok(Some(usize::try_from(count).unwrap_or(usize::MAX)).filter(|&count| count > 0))
+}
+
+/// Where the `bytes` of an output are.
+pub(super) fn write_place(part: &Part, bytes: usize) -> HashMap<String, InferParameter> {
+    let number = |value: u64| ParameterChoice::Int64Param(i64::try_from(value).unwrap_or(i64::MAX));
+    let mut values = vec![
+        ("shared_memory_region", ParameterChoice::StringParam(part.region().to_owned())),
+        ("shared_memory_byte_size", number(bytes as u64)),
+    ];
+    if part.offset() > 0 {
+        values.push(("shared_memory_offset", number(part.offset())));
     }
-    Ok(classes)
+    let parameter = |(name, choice): (&str, ParameterChoice)| {
+        (name.to_owned(), InferParameter { parameter_choice: Some(choice) })
+    };
+    values.into_iter().map(parameter).collect()
 }
 
 fn whole_number(name: &str, value: Option<&ParameterChoice>) -> Result<u64, InferError> {
@@ -108,6 +124,13 @@ fn whole_number(name: &str, value: Option<&ParameterChoice>) -> Result<u64, Infe
             InferError::InvalidInput(format!("parameter '{name}': expected 0 or more, got {value}"))
         }),
         other => Err(wrong_type(name, "int64_param or uint64_param", other)),
+    }
+}
+
+fn text(name: &str, value: Option<&ParameterChoice>) -> Result<String, InferError> {
+    match value {
+        Some(ParameterChoice::StringParam(value)) => Ok(value.clone()),
+        other => Err(wrong_type(name, "string_param", other)),
     }
 }
 

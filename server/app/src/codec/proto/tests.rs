@@ -284,14 +284,23 @@ fn parameters_that_are_refused() {
     check(
         request(vec![shared], &[]),
         expect![[
-            r#"InvalidInput("input 'a': parameter 'shared_memory_region': shared memory is not supported, send the tensor in raw_input_contents")"#
+            r#"InvalidInput("parameter 'shared_memory_region': expected string_param, got int64_param")"#
         ]],
     );
-    let shared = wanted("shared_memory_region", ParameterChoice::Int64Param(3));
+    let shared = wanted("shared_memory_region", ParameterChoice::StringParam("r".into()));
     check(
         shared,
         expect![[
-            r#"InvalidInput("output 'y': parameter 'shared_memory_region': shared memory is not supported, leave it out")"#
+            r#"InvalidInput("output 'y': system shared memory is off: start the server with --allow-system-shared-memory, or send tensors in requests")"#
+        ]],
+    );
+    let mut both = wanted("shared_memory_region", ParameterChoice::StringParam("r".into()));
+    let classes = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(3)) };
+    both.outputs[0].parameters.insert("classification".into(), classes);
+    check(
+        both,
+        expect![[
+            r#"InvalidInput("output 'y' has both 'classification' and 'shared_memory_region': classes are answered in the message")"#
         ]],
     );
 }
