@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::experiments_command::ExperimentsCommand;
+use crate::model_sources::Url;
 use crate::models_command::ModelsCommand;
 use crate::plan_command::PlanArgs;
 use crate::routes_command::RoutesCommand;
@@ -94,6 +95,10 @@ pub struct ServeArgs {
     /// it there are only those.
     #[arg(long, env = "GRISTMILL_MODEL_STORE", value_name = "DIRECTORY")]
     pub model_store: Option<PathBuf>,
+    /// URL that those begin with from which TorchServe's management API may register models, such as
+    /// http://models.example/onnx/; may be given several times, or comma-separated. Without it there are none.
+    #[arg(long, env = "GRISTMILL_MODEL_URL_ALLOW", value_delimiter = ',', value_name = "URL")]
+    pub model_url_allow: Vec<Url>,
     /// Let clients of this machine register files in /dev/shm, and send tensors and get answers through them, as Triton's
     /// system shared memory extension has it. Whoever reaches the server can then have it read and write any of those
     /// files that its user may.

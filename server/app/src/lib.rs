@@ -19,6 +19,7 @@ mod latency;
 pub mod limits;
 pub mod log_settings;
 mod manifest;
+pub mod model_sources;
 pub mod models_command;
 pub mod oip_grpc;
 pub mod oip_http;

@@ -11,7 +11,6 @@ mod shared_memory;
 mod stream;
 mod unary;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +28,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::codec::classification::classify;
 use crate::codec::proto;
 use crate::gateway::{Call, Gateway};
+use crate::model_sources::ModelSources;
 use crate::repository_orders;
 use crate::shared_memory::{Fault, Reach, write_outputs};
 use crate::status::{bounded_status, grpc_status};
@@ -44,12 +44,12 @@ pub struct GrpcOptions {
     /// Longest message in either direction, uncompressed, without its five-byte frame header.
     pub message_bytes_max: usize,
     /// From where TorchServe's management API may register models, beside the repository.
-    pub model_store: Option<PathBuf>,
+    pub model_sources: ModelSources,
 }
 
 impl Default for GrpcOptions {
     fn default() -> GrpcOptions {
-        GrpcOptions { message_bytes_max: 64 << 20, model_store: None }
+        GrpcOptions { message_bytes_max: 64 << 20, model_sources: ModelSources::default() }
     }
 }
 

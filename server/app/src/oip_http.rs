@@ -14,7 +14,6 @@ mod settings;
 mod shared_memory;
 pub(crate) mod v2;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -32,6 +31,7 @@ pub use self::connection::serve;
 use self::reply::Refusal;
 use crate::gateway::Gateway;
 pub(crate) use crate::gateway::Target;
+use crate::model_sources::ModelSources;
 use crate::{
     openapi_http, predict_http, scoring_http, tensorflow_http, torchserve_http, torchserve_management,
     vertex_http,
@@ -45,7 +45,7 @@ pub struct HttpOptions {
     /// The model that routes without a model's name ask; else the only one that serves.
     pub default_model: Option<String>,
     /// From where TorchServe's management API may register models, beside the repository.
-    pub model_store: Option<PathBuf>,
+    pub model_sources: ModelSources,
 }
 
 /// What every handler needs.
@@ -85,7 +85,11 @@ impl Door {
 
 impl Default for HttpOptions {
     fn default() -> HttpOptions {
-        HttpOptions { body_bytes_max: 64 * 1024 * 1024, default_model: None, model_store: None }
+        HttpOptions {
+            body_bytes_max: 64 * 1024 * 1024,
+            default_model: None,
+            model_sources: ModelSources::default(),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::feedback::{Feedback, Place};
 use crate::gateway::Gateway;
 use crate::limits::Limits;
 use crate::log_settings::{self, Log};
+use crate::model_sources::ModelSources;
 use crate::oip_grpc::{self, GrpcOptions};
 use crate::oip_http::{self, HttpOptions};
 use crate::repository_orders::OrderedRegistry;
@@ -122,10 +123,11 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
     let stop = CancellationToken::new();
     let doors = TaskTracker::new();
     let metrics_router = telemetry.router(Arc::clone(&engine));
+    let model_sources = ModelSources { store: args.model_store.clone(), urls: args.model_url_allow.clone() };
     let http_options = HttpOptions {
         body_bytes_max: args.http_body_bytes_max,
         default_model: args.default_model.clone(),
-        model_store: args.model_store.clone(),
+        model_sources: model_sources.clone(),
     };
     let gateway = Gateway::new(Arc::clone(&engine)).with_exemplars(telemetry.exemplars()).with_log(log);
     let gateway = match limits {
@@ -147,8 +149,7 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
     });
     let http_router = oip_http::router(Arc::clone(&gateway), Some(control.clone()), http_options)
         .merge(metrics_router.clone());
-    let grpc_options =
-        GrpcOptions { message_bytes_max: args.grpc_message_bytes_max, model_store: args.model_store.clone() };
+    let grpc_options = GrpcOptions { message_bytes_max: args.grpc_message_bytes_max, model_sources };
     if let Some((listener, vertex)) = vertex {
         tracing::info!(address = %listener.local_addr()?, "listening for Vertex AI besides, as AIP_HTTP_PORT says");
         let router = vertex.extend(http_router.clone());

@@ -5,7 +5,6 @@ mod grpc;
 mod http;
 mod store;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use gristmill_engine::control::Control;
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 
 use self::fault::{Fault, Kind};
 pub(crate) use self::http::routes;
-use self::store::Store;
+use crate::model_sources::ModelSources;
 use crate::repository_orders;
 
 /// Most models in one page of a list, and how many there are where nobody says.
@@ -29,13 +28,13 @@ const DEFAULT_LABEL: &str = "stable";
 pub(crate) struct Management {
     engine: Arc<Engine>,
     control: Option<Control>,
-    store: Option<Store>,
+    sources: ModelSources,
 }
 
 /// What a registration says that means something here; nothing where it says nothing.
 #[derive(Clone, Debug, Default)]
 struct Registration {
-    /// The name of a model in the repository, or a path in the model store.
+    /// The name of a model in the repository, a path in the model store, or a URL that is allowed.
     url: Option<String>,
     model_name: Option<String>,
     /// Most rows that run together.
@@ -54,9 +53,9 @@ struct Scale {
 // === impl Management ===
 
 impl Management {
-    /// `store` is a directory from which models may be registered beside those of the repository.
-    pub(crate) fn new(engine: Arc<Engine>, control: Option<Control>, store: Option<PathBuf>) -> Management {
-        Management { engine, control, store: store.map(Store) }
+    /// `sources` is from where models may be registered beside those of the repository.
+    pub(crate) fn new(engine: Arc<Engine>, control: Option<Control>, sources: ModelSources) -> Management {
+        Management { engine, control, sources }
     }
 
     fn control(&self) -> Result<&Control, Fault> {
@@ -157,17 +156,19 @@ impl Management {
         Ok(format!("Default version successfully updated for model \"{model}\" to \"{version}\""))
     }
 
-    /// Loads a model of the repository that is not served, or one of the model store, and waits until it serves.
+    /// Loads a model of the repository that is not served, or one of the model store or of an allowed URL, and waits
+    /// until it serves.
     ///
     /// # Errors
-    /// It serves already, there is no such model, or it cannot be served.
+    /// It serves already, there is no such model, it cannot be had from there, or it cannot be served.
     async fn register(&self, registration: Registration) -> Result<String, Fault> {
         let Some(url) = registration.url.as_deref().filter(|url| !url.is_empty()) else {
             return Err(Fault::new(Kind::BadRequest, "Parameter url is required."));
         };
         let control = self.control()?;
-        let stored = match &self.store {
-            Some(store) => store.find(url).await?,
+        let stored = match &self.sources.store {
+            _ if store::is_on_a_server(url) => Some(store::download(&self.sources, url).await?),
+            Some(directory) => store::find(directory, url).await?,
             None => None,
         };
         let (model, order) = match stored {

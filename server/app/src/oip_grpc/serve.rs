@@ -148,7 +148,7 @@ fn edge(
     for encoding in COMPRESSIONS {
         torchserve = torchserve.accept_compressed(encoding).send_compressed(encoding);
     }
-    let management = Management::new(Arc::clone(&engine), control.clone(), options.model_store.clone());
+    let management = Management::new(Arc::clone(&engine), control.clone(), options.model_sources.clone());
     let mut predictions = PredictionServiceServer::new(tensorflow.clone())
         .max_decoding_message_size(options.message_bytes_max)
         .max_encoding_message_size(usize::MAX);

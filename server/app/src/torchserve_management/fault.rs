@@ -15,6 +15,12 @@ pub(super) enum Kind {
     Conflict,
     /// One version cannot go without the others.
     OneOfSeveral,
+    /// No model may be had from there.
+    UrlNotAllowed,
+    /// A model could not be had from where it may be.
+    DownloadFailed,
+    /// There is no such thing as what is asked for.
+    NoSuchResource,
     MethodNotAllowed,
     Unavailable,
     Internal,
@@ -36,8 +42,8 @@ impl Fault {
 
     pub(super) fn status_code(&self) -> StatusCode {
         match self.kind {
-            Kind::ModelNotFound | Kind::VersionNotFound => StatusCode::NOT_FOUND,
-            Kind::BadRequest => StatusCode::BAD_REQUEST,
+            Kind::ModelNotFound | Kind::VersionNotFound | Kind::NoSuchResource => StatusCode::NOT_FOUND,
+            Kind::BadRequest | Kind::UrlNotAllowed | Kind::DownloadFailed => StatusCode::BAD_REQUEST,
             Kind::Conflict => StatusCode::CONFLICT,
             Kind::OneOfSeveral => StatusCode::FORBIDDEN,
             Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -49,6 +55,8 @@ impl Fault {
     /// The class of its exception, by which programs know it, and the package of that.
     pub(super) fn class(&self) -> (&'static str, &'static str) {
         const MODEL: &str = "org.pytorch.serve.archive.model";
+        const ARCHIVE: &str = "org.pytorch.serve.archive";
+        const ARCHIVE_UTILS: &str = "org.pytorch.serve.archive.utils";
         const HTTP: &str = "org.pytorch.serve.http";
         match self.kind {
             Kind::ModelNotFound => (MODEL, "ModelNotFoundException"),
@@ -56,6 +64,9 @@ impl Fault {
             Kind::BadRequest => (HTTP, "BadRequestException"),
             Kind::Conflict => (HTTP, "ConflictStatusException"),
             Kind::OneOfSeveral => (HTTP, "InvalidModelVersionException"),
+            Kind::UrlNotAllowed => (ARCHIVE_UTILS, "InvalidArchiveURLException"),
+            Kind::DownloadFailed => (ARCHIVE, "DownloadArchiveException"),
+            Kind::NoSuchResource => (HTTP, "ResourceNotFoundException"),
             Kind::MethodNotAllowed => (HTTP, "MethodNotAllowedException"),
             Kind::Unavailable => (HTTP, "ServiceUnavailableException"),
             Kind::Internal => (HTTP, "InternalServerException"),
@@ -65,10 +76,13 @@ impl Fault {
     /// With the class in the last line, as TorchServe has it.
     pub(super) fn status(&self) -> Status {
         let code = match self.kind {
-            Kind::ModelNotFound | Kind::VersionNotFound => Code::NotFound,
-            Kind::BadRequest | Kind::Conflict | Kind::OneOfSeveral | Kind::MethodNotAllowed => {
-                Code::InvalidArgument
-            }
+            Kind::ModelNotFound | Kind::VersionNotFound | Kind::NoSuchResource => Code::NotFound,
+            Kind::BadRequest
+            | Kind::Conflict
+            | Kind::OneOfSeveral
+            | Kind::UrlNotAllowed
+            | Kind::DownloadFailed
+            | Kind::MethodNotAllowed => Code::InvalidArgument,
             Kind::Unavailable => Code::Unavailable,
             Kind::Internal => Code::Internal,
         };

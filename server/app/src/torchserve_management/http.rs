@@ -104,7 +104,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Fault {
 }
 
 fn management(door: &Door) -> Management {
-    Management::new(Arc::clone(&door.engine), door.control.clone(), door.options.model_store.clone())
+    Management::new(Arc::clone(&door.engine), door.control.clone(), door.options.model_sources.clone())
 }
 
 fn status(text: String) -> Answer {

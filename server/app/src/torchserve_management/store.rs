@@ -1,9 +1,9 @@
-//! The model store: the directory outside of the repository from which an operator lets models be registered.
+//! Models that are registered from elsewhere than the repository: the directory, and the URLs, that an operator allows.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -11,10 +11,8 @@ use tokio::sync::oneshot;
 
 use super::Registration;
 use super::fault::{Fault, Kind};
+use crate::model_sources::{DownloadError, ModelSources};
 use crate::repository_orders::LoadOrder;
-
-#[derive(Clone)]
-pub(super) struct Store(pub(super) PathBuf);
 
 /// A model as it was found there.
 pub(super) struct Stored {
@@ -28,25 +26,46 @@ const MODEL_FILE: &str = "model.onnx";
 /// The version of what does not say one.
 const VERSION: &str = "1";
 
-// === impl Store ===
+/// What is at `url`, a path in the store, in `file://` or without; nothing where nothing is.
+///
+/// # Errors
+/// The path leads out of the store, what is there is no model, or it cannot be read.
+pub(super) async fn find(store: &Path, url: &str) -> Result<Option<Stored>, Fault> {
+    let (root, url) = (store.to_owned(), url.strip_prefix("file://").unwrap_or(url).to_owned());
+    let (answer, found) = oneshot::channel();
+    let read = move || {
+        // Nobody waits any more where the client has left.
+        let _gone = answer.send(read(&root, &url));
+    };
+    let started = std::thread::Builder::new().name("model-store".into()).spawn(read);
+    started.map_err(|error| Fault::new(Kind::Internal, format!("cannot read the model store: {error}")))?;
+    found.await.unwrap_or_else(|_| Err(Fault::new(Kind::Internal, "reading the model store panicked")))
+}
 
-impl Store {
-    /// What is at `url`, a path in the store, in `file://` or without; nothing where nothing is.
-    ///
-    /// # Errors
-    /// The path leads out of the store, what is there is no model, or it cannot be read.
-    pub(super) async fn find(&self, url: &str) -> Result<Option<Stored>, Fault> {
-        let (root, url) = (self.0.clone(), url.strip_prefix("file://").unwrap_or(url).to_owned());
-        let (answer, found) = oneshot::channel();
-        let read = move || {
-            // Nobody waits any more where the client has left.
-            let _gone = answer.send(read(&root, &url));
-        };
-        let started = std::thread::Builder::new().name("model-store".into()).spawn(read);
-        started
-            .map_err(|error| Fault::new(Kind::Internal, format!("cannot read the model store: {error}")))?;
-        found.await.unwrap_or_else(|_| Err(Fault::new(Kind::Internal, "reading the model store panicked")))
-    }
+/// Whether it is a URL of another kind than `file://`. A model of the repository has no such name.
+pub(super) fn is_on_a_server(url: &str) -> bool {
+    url.contains("://") && !url.starts_with("file://")
+}
+
+/// The model file at `url`, if that is allowed.
+///
+/// # Errors
+/// It is not allowed, it is no model, or it cannot be had.
+pub(super) async fn download(sources: &ModelSources, url: &str) -> Result<Stored, Fault> {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let name = path.rsplit('/').next().and_then(|file| file.strip_suffix(".onnx"));
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        let text = format!("'{url}' is not a model: expected the URL of a file that ends with .onnx");
+        return Err(Fault::new(Kind::BadRequest, text));
+    };
+    let contents = sources.download(url).await.map_err(|error| match error {
+        DownloadError::NotAllowed(text) => Fault::new(Kind::UrlNotAllowed, text),
+        DownloadError::Failed(text) => Fault::new(Kind::DownloadFailed, text),
+    })?;
+    Ok(Stored {
+        name: name.to_owned(),
+        files: BTreeMap::from([(format!("{VERSION}/{MODEL_FILE}"), contents)]),
+    })
 }
 
 // === impl Stored ===

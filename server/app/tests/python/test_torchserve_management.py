@@ -1,8 +1,10 @@
 """TorchServe's management API, over REST as its users' scripts send it and over gRPC through generated stubs."""
 
+import http.server
 import json
 import re
 import shutil
+import threading
 
 import grpc
 import numpy as np
@@ -166,6 +168,84 @@ def test_from_the_model_store(managed):
     assert fault(managed, "GET", "/models/sugar")[0] in (404, 503)
     for url in ("../models/digits", "/etc", "notes.txt", "file:///etc/hostname"):
         assert fault(managed, "POST", f"/models?url={url}&model_name=x") == (400, "BadRequestException"), url
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    """The example models, a redirect to them, and an answer that ends too early."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments, directory=str(served.REPOSITORY))
+
+    def do_GET(self):
+        if self.path == "/diabetes/moved.onnx":
+            self.send_response(302)
+            self.send_header("Location", "/diabetes/1/model.onnx")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif self.path == "/diabetes/short.onnx":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"not all")
+            self.close_connection = True
+        else:
+            super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def files():
+    """The address of a web server."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_from_a_url(backend, files, tmp_path):
+    (tmp_path / "models").mkdir()
+    allow = ["--model-url-allow", f"http://models.example/,{files}/diabetes/", "--allow-empty-repository"]
+    with served.serve(backend, *allow, repository=tmp_path / "models") as server:
+        url = f"{files}/diabetes/1/model.onnx"
+        text = rest(server, "POST", f"/models?url={url}&model_name=sugar&initial_workers=1&batch_size=4")["status"]
+        assert 'Model "sugar" Version: 1 registered with 1 initial workers' in text
+        np.testing.assert_allclose(predicts(server, "sugar"), wanted("1"), rtol=1e-5)
+        as_json = {"url": f"{files}/diabetes/2/model.onnx?signature=x"}
+        rest(server, "POST", "/models", as_json, {"Content-Type": "application/json"})
+        np.testing.assert_allclose(predicts(server, "model"), wanted("2"), rtol=1e-5)
+        with torchserve_client.management(server.grpc) as (messages, stub):
+            assert "third" in stub.RegisterModel(
+                messages.RegisterModelRequest(url=url, model_name="third"), timeout=SECONDS_MAX
+            ).msg
+            with pytest.raises(grpc.RpcError) as raised:
+                stub.RegisterModel(messages.RegisterModelRequest(url="http://127.0.0.1/a.onnx"), timeout=SECONDS_MAX)
+            assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert raised.value.details().splitlines()[-1] == "org.pytorch.serve.archive.utils.InvalidArchiveURLException"
+        np.testing.assert_allclose(predicts(server, "third"), wanted("1"), rtol=1e-5)
+        for place, kind in [
+            (f"{files}/digits/1/model.onnx", "InvalidArchiveURLException"),
+            (f"{files}/diabetes/../digits/1/model.onnx", "InvalidArchiveURLException"),
+            (f"{files}/diabetes/%252e%252e/digits/1/model.onnx", "InvalidArchiveURLException"),
+            ("https://models.example/a.onnx", "InvalidArchiveURLException"),
+            ("s3://models.example/a.onnx", "InvalidArchiveURLException"),
+            (f"{files}/diabetes/9/model.onnx", "DownloadArchiveException"),
+            (f"{files}/diabetes/moved.onnx", "DownloadArchiveException"),
+            (f"{files}/diabetes/short.onnx", "DownloadArchiveException"),
+            (f"{files}/diabetes/1/golden.json", "BadRequestException"),
+        ]:
+            assert fault(server, "POST", f"/models?url={place}&model_name=x") == (400, kind), place
+        names = [model["modelName"] for model in rest(server, "GET", "/models")["models"]]
+        assert sorted(names) == ["model", "sugar", "third"]
+
+
+def test_no_url_is_allowed_by_default(managed, files):
+    url = f"{files}/diabetes/1/model.onnx"
+    assert fault(managed, "POST", f"/models?url={url}&model_name=x") == (400, "InvalidArchiveURLException")
 
 
 def test_further_addresses():
