@@ -229,6 +229,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Serve a version by default",
         Takes::Nothing,
     ),
+    get("/token", TORCHSERVE, "Not there: answers 404, as where token authorization is off"),
     post("/invocations", SCORING, "Predict by the default model, or by the one in the header", Takes::Frame),
     post("/endpoints/{model}/invocations", SCORING, "Predict from a data frame or tensors", Takes::Frame),
     post("/models/{model}/invoke", SCORING, "Predict, as SageMaker's multi-model endpoints do", Takes::Frame),

@@ -36,6 +36,7 @@ pub(crate) fn routes() -> Router<Arc<Door>> {
         .route("/models/{model}", model.clone())
         .route("/models/{model}/{version}", model)
         .route("/models/{model}/{version}/set-default", put(set_default).fallback(wrong_method))
+        .route("/token", get(token).fallback(wrong_method))
 }
 
 async fn list(State(door): State<Arc<Door>>, uri: Uri) -> Answer {
@@ -96,6 +97,13 @@ async fn register(State(door): State<Arc<Door>>, request: Request) -> Response {
         status(management(&door).register(registration).await?)
     };
     answer.await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// As TorchServe answers where token authorization is off.
+async fn token() -> Fault {
+    let text = "Requested resource is not found: token authorization is off, so there are no tokens to make; requests \
+                are answered without one";
+    Fault::new(Kind::NoSuchResource, text)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Fault {

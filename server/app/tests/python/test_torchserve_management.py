@@ -95,6 +95,9 @@ def test_describes_over_grpc(server):
         ("POST", "/models?url=nothing", 404, "ModelNotFoundException"),
         ("POST", "/models?url=digits&model_name=other", 400, "BadRequestException"),
         ("PATCH", "/models", 405, "MethodNotAllowedException"),
+        ("GET", "/token?type=management", 404, "ResourceNotFoundException"),
+        ("GET", "/token?type=inference", 404, "ResourceNotFoundException"),
+        ("POST", "/token?type=inference", 405, "MethodNotAllowedException"),
     ],
 )
 def test_faults(server, method, path, status, kind):
