@@ -1,18 +1,23 @@
 """Every dialect gives the same numbers: each is asked for the same rows, and compared bit for bit with Triton's client.
 
 A dialect is a function from a server, a model, a version and inputs to outputs as plain nested lists. Decimal text
-that reads back as another float than the one that was computed would be found here.
+that reads back as another float than the one that was computed would be found here. Every dialect of the README's
+table that predicts is in the lists below.
 """
 
+import contextlib
 import json
 import pathlib
+import queue
 import subprocess
 import sys
+import uuid
 
 import grpc
 import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
+from tritonclient.utils import shared_memory, triton_to_np_dtype
 
 import reference
 import served
@@ -20,6 +25,120 @@ import torchserve_client
 from clients import SECONDS_MAX, Client, request
 
 ROWS = 7
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", "tract"])
+def server(request):
+    """One that has all dialects switched on."""
+    with served.serve(request.param, "--allow-system-shared-memory") as running:
+        yield running
+
+
+def open_inference_json(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    with Client(server, "json") as client:
+        return plain(client.infer(model, inputs, version).outputs)
+
+
+def open_inference_binary(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    with Client(server, "binary") as client:
+        return plain(client.infer(model, inputs, version).outputs)
+
+
+def open_inference_typed(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    return ask_open_inference(server, "inference.GRPCInferenceService", model, version, inputs)
+
+
+def open_inference_stream(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    answers = queue.Queue()
+    with Client(server, "grpc") as client:
+        client.triton.start_stream(lambda result, error: answers.put((result, error)))
+        tensors = [client.input(name, value) for name, value in inputs.items()]
+        client.triton.async_stream_infer(model, tensors, version)
+        result, error = answers.get(timeout=SECONDS_MAX)
+        client.triton.stop_stream()
+        assert error is None, error
+        return plain(client.answer(result).outputs)
+
+
+def shared_memory_grpc(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    return through_memory(server, "grpc", model, version, inputs)
+
+
+def shared_memory_http(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    return through_memory(server, "binary", model, version, inputs)
+
+
+def through_memory(server, protocol: str, model: str, version: str, inputs: reference.Tensors) -> dict:
+    """Inputs side by side in one region, each output in a part of another."""
+    bytes_max = 1 << 14
+    names = [f"gristmill-{uuid.uuid4().hex}" for _ in range(2)]
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(Client(server, protocol))
+        handles = []
+        for name in names:
+            handle = shared_memory.create_shared_memory_region(name, name, bytes_max, create_only=True)
+            stack.callback(shared_memory.destroy_shared_memory_region, handle)
+            client.triton.register_system_shared_memory(name, name, bytes_max)
+            stack.callback(client.triton.unregister_system_shared_memory, name)
+            handles.append(handle)
+        tensors, offset = [], 0
+        for name, value in inputs.items():
+            shared_memory.set_shared_memory_region(handles[0], [value], offset)
+            tensor = client.types.InferInput(name, list(value.shape), "FP32")
+            tensor.set_shared_memory(names[0], value.nbytes, offset)
+            tensors.append(tensor)
+            offset += value.nbytes
+        specs = reference.session(model, version).get_outputs()
+        step = bytes_max // len(specs)
+        requested = []
+        for index, spec in enumerate(specs):
+            output = client.types.InferRequestedOutput(spec.name)
+            output.set_shared_memory(names[1], step, step * index)
+            requested.append(output)
+        answer = client.triton.infer(model, tensors, version, requested)
+        outputs = {}
+        for index, spec in enumerate(specs):
+            output = answer.get_output(spec.name)
+            about = output if isinstance(output, dict) else {"datatype": output.datatype, "shape": list(output.shape)}
+            dtype = np.dtype(triton_to_np_dtype(about["datatype"]))
+            value = shared_memory.get_contents_as_numpy(handles[1], dtype, about["shape"], step * index)
+            outputs[spec.name] = reference.plain(value).tolist()
+        # It points into the region.
+        del value
+        return outputs
+
+
+def generate(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    """Each row by itself, as an answer and as the event of a stream."""
+    path = f"/v2/models/{model}/versions/{version}"
+    rows = []
+    for row in range(ROWS):
+        body = {name: value[row].ravel().tolist() for name, value in inputs.items()}
+        answer = post(server, f"{path}/generate", body)
+        reply = request(server.http, "POST", f"{path}/generate_stream", body)
+        [event] = reply.body.decode().split("\n\n")[:-1]
+        assert json.loads(event.removeprefix("data: ")) == answer
+        rows.append(answer)
+    # A single value of a row has no list around it.
+    outputs = {spec.name: [row[spec.name] for row in rows] for spec in reference.session(model, version).get_outputs()}
+    shapes = {name: value.shape for name, value in reference.expected(model, version, inputs).items()}
+    return {name: np.array(value).reshape(shapes[name]).tolist() for name, value in outputs.items()}
+
+
+def kserve_rows(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    if len(inputs) == 1:
+        [instances] = (value.tolist() for value in inputs.values())
+    else:
+        instances = [{name: value[row].tolist() for name, value in inputs.items()} for row in range(ROWS)]
+    answer = post(server, f"/v1/models/{model}:predict", {"instances": instances})
+    return by_column(answer["predictions"], model, version)
+
+
+def vertex(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    """Its route names no model."""
+    with served.serve(server.backend, "--default-model", model) as alone:
+        answer = post(alone, "/vertex", {"instances": listed(inputs)})
+    return by_column(answer["predictions"], model, version)
 
 
 def tensorflow_rows(server, model: str, version: str, inputs: reference.Tensors) -> dict:
@@ -53,6 +172,16 @@ def mlflow_records(server, model: str, version: str, inputs: reference.Tensors) 
 def mlflow_inputs(server, model: str, version: str, inputs: reference.Tensors) -> dict:
     body = {"inputs": {name: value.tolist() for name, value in inputs.items()}, "params": {"unknown": 1}}
     return whole(post(server, f"/endpoints/{model}/invocations", body)["predictions"])
+
+
+def mlflow_instances(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    return whole(post(server, f"/endpoints/{model}/invocations", {"instances": listed(inputs)})["predictions"])
+
+
+def sagemaker_json(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    names, rows = frame(inputs)
+    body = {"dataframe_split": {"columns": names, "data": rows}}
+    return whole(post(server, f"/models/{model}/invoke", body)["predictions"])
 
 
 def sagemaker_csv(server, model: str, version: str, inputs: reference.Tensors) -> dict:
@@ -94,6 +223,13 @@ def torchserve_grpc(server, model: str, version: str, inputs: reference.Tensors)
     return by_column(json.loads(answer.prediction), model, version)
 
 
+def torchserve_server_stream(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    with torchserve_client.inference(server.grpc) as stub:
+        question = torchserve_client.request(model, body_of(inputs), version)
+        [answer] = stub.StreamPredictions(question, timeout=SECONDS_MAX)
+    return by_column(json.loads(answer.prediction), model, version)
+
+
 def torchserve_stream(server, model: str, version: str, inputs: reference.Tensors) -> dict:
     with torchserve_client.inference(server.grpc) as stub:
         question = torchserve_client.request(model, body_of(inputs), version, sequence_id="one")
@@ -103,14 +239,19 @@ def torchserve_stream(server, model: str, version: str, inputs: reference.Tensor
 
 def torchserve_open_inference(server, model: str, version: str, inputs: reference.Tensors) -> dict:
     """The Open Inference Protocol by the name that its service has in TorchServe; the messages are the same."""
+    service = "org.pytorch.serve.grpc.openinference.GRPCInferenceService"
+    return ask_open_inference(server, service, model, version, inputs)
+
+
+def ask_open_inference(server, service: str, model: str, version: str, inputs: reference.Tensors) -> dict:
+    """With numbers in the fields of their datatypes."""
     question = service_pb2.ModelInferRequest(model_name=model, model_version=version)
     for name, value in inputs.items():
         tensor = question.inputs.add(name=name, datatype="FP32", shape=value.shape)
         tensor.contents.fp32_contents.extend(value.ravel().tolist())
     with grpc.insecure_channel(server.grpc) as channel:
-        method = "/org.pytorch.serve.grpc.openinference.GRPCInferenceService/ModelInfer"
         ask = channel.unary_unary(
-            method, service_pb2.ModelInferRequest.SerializeToString, service_pb2.ModelInferResponse.FromString
+            f"/{service}/ModelInfer", service_pb2.ModelInferRequest.SerializeToString, service_pb2.ModelInferResponse.FromString
         )
         answer = ask(question, timeout=SECONDS_MAX)
     outputs = {}
@@ -121,11 +262,15 @@ def torchserve_open_inference(server, model: str, version: str, inputs: referenc
     return outputs
 
 
-DIALECTS = [tensorflow_grpc, torchserve_rows, torchserve_one_by_one]
-DIALECTS += [torchserve_grpc, torchserve_stream, torchserve_open_inference]
-DIALECTS += [tensorflow_rows, tensorflow_columns, mlflow_split, mlflow_records, mlflow_inputs, sagemaker_csv]
 # Those without versions ask the default one.
-WITHOUT_VERSIONS = [mlflow_split, mlflow_records, mlflow_inputs, sagemaker_csv]
+WITHOUT_VERSIONS = [mlflow_split, mlflow_records, mlflow_inputs, mlflow_instances, sagemaker_json, sagemaker_csv]
+WITHOUT_VERSIONS += [kserve_rows, vertex]
+ROW_BY_ROW = [torchserve_one_by_one, generate]
+DIALECTS = [open_inference_json, open_inference_binary, open_inference_typed, open_inference_stream]
+DIALECTS += [shared_memory_grpc, shared_memory_http]
+DIALECTS += [tensorflow_rows, tensorflow_columns, tensorflow_grpc]
+DIALECTS += [torchserve_rows, torchserve_grpc, torchserve_server_stream, torchserve_stream, torchserve_open_inference]
+DIALECTS += ROW_BY_ROW + WITHOUT_VERSIONS
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.__name__)
@@ -135,7 +280,7 @@ def test_same_numbers(server, model, version, dialect):
         version = "2"
     inputs = reference.rows(model, version, ROWS, seed=31)
     with Client(server, "grpc") as triton:
-        if dialect is torchserve_one_by_one:
+        if dialect in ROW_BY_ROW:
             # Runtimes may compute a row of a batch otherwise than a row alone, in the last digit.
             rows = [{name: value[row : row + 1] for name, value in inputs.items()} for row in range(ROWS)]
             answers = [triton.infer(model, row, version).outputs for row in rows]
@@ -148,6 +293,21 @@ def test_same_numbers(server, model, version, dialect):
         value = reference.plain(value)
         np.testing.assert_array_equal(np.array(actual[name], dtype=value.dtype), value, err_msg=name, strict=True)
     reference.assert_same(wanted, reference.expected(model, version, inputs))
+
+
+@pytest.mark.parametrize("model, version", reference.MODELS)
+def test_same_numbers_of_the_plain_route(server, model, version):
+    """It answers with the label and its probability, or with the value."""
+    inputs = reference.rows(model, version, ROWS, seed=36)
+    with Client(server, "grpc") as triton:
+        prediction, *scores = triton.infer(model, inputs, version).outputs.values()
+    answer = post(server, f"/predict/{model}/{version}", {"instances": listed(inputs)})
+    prediction = reference.plain(prediction)
+    actual = np.array(answer["prediction"], dtype=prediction.dtype).reshape(prediction.shape)
+    np.testing.assert_array_equal(actual, prediction, strict=True)
+    if scores:
+        best = scores[0].max(axis=1)
+        np.testing.assert_array_equal(np.array(answer["probability"], dtype=best.dtype), best, strict=True)
 
 
 def test_tensorflow_classes(server):
@@ -324,6 +484,10 @@ def whole(predictions: dict | list) -> dict:
     if isinstance(predictions, dict):
         return predictions
     return {name: [row[name] for row in predictions] for name in predictions[0]}
+
+
+def plain(outputs: reference.Tensors) -> dict:
+    return {name: reference.plain(value).tolist() for name, value in outputs.items()}
 
 
 def post(server, path: str, body) -> dict:
