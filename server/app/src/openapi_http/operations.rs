@@ -297,3 +297,36 @@ fn gives_a_value(model: &ModelInfo) -> bool {
     let spec = &model.signature.outputs[output];
     spec.dtype != DType::Bytes && tensors::is_one_value(tensors::row(spec, model.signature.is_batched()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::OPERATIONS;
+
+    /// Each way to read `path`, in which `[/a|/b]` is one of these or nothing.
+    fn readings(path: &str) -> Vec<String> {
+        let Some((before, rest)) = path.split_once('[') else { return vec![path.to_owned()] };
+        let (choices, after) = rest.split_once(']').expect("what is opened is closed");
+        let with = |choice: &str| readings(&format!("{before}{choice}{after}"));
+        choices.split('|').chain([""]).flat_map(with).collect()
+    }
+
+    /// The gRPC half of the same table is held by `tests/oip_grpc/readme.rs`.
+    #[test]
+    fn the_readme_lists_every_route() {
+        let readme = include_str!("../../../../README.md").replace("\\|", "|");
+        let (_, table) = readme.split_once("| dialect | routes and methods |").unwrap();
+        let (table, _) = table.split_once("\n\n").unwrap();
+        let cells = table.lines().filter_map(|row| row.split(" | ").nth(1));
+        let mut listed = BTreeSet::new();
+        // Texts in backticks that are a method and a path; others are services of gRPC.
+        for text in cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)) {
+            if let Some((method, path)) = text.split_once(' ') {
+                listed.extend(readings(path).into_iter().map(|path| format!("{method} {path}")));
+            }
+        }
+        let there = OPERATIONS.iter().map(|operation| format!("{} {}", operation.method, operation.path));
+        assert_eq!(listed, there.collect(), "left: the README's table; right: what there is");
+    }
+}

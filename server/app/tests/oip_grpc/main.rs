@@ -4,6 +4,7 @@
 
 mod about;
 mod faults;
+mod readme;
 mod server;
 mod shared_memory;
 mod streams;
