@@ -11,13 +11,20 @@ use gristmill_engine::tensor::Signature;
 pub(crate) struct Accompanied {
     inner: Box<dyn Model>,
     companion: Arc<dyn Any + Send + Sync>,
+    notes: Vec<String>,
 }
 
 // === impl Accompanied ===
 
 impl Accompanied {
     pub(crate) fn new(inner: Box<dyn Model>, companion: Arc<dyn Any + Send + Sync>) -> Accompanied {
-        Accompanied { inner, companion }
+        Accompanied { inner, companion, notes: Vec::new() }
+    }
+
+    /// With these notes behind the model's own.
+    #[must_use]
+    pub(crate) fn noting(self, notes: Vec<String>) -> Accompanied {
+        Accompanied { notes, ..self }
     }
 }
 
@@ -31,7 +38,9 @@ impl Model for Accompanied {
     }
 
     fn notes(&self) -> Vec<String> {
-        self.inner.notes()
+        let mut notes = self.inner.notes();
+        notes.extend_from_slice(&self.notes);
+        notes
     }
 
     fn devices(&self) -> Vec<Device> {

@@ -7,8 +7,13 @@ mod loading;
 mod picture;
 mod resample;
 mod settings;
+mod text;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod text_tests;
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use gristmill_engine::error::InferError;
@@ -21,12 +26,25 @@ pub(crate) use self::loading::HandledBackend;
 use self::picture::Picture;
 pub use self::settings::Sections;
 pub(crate) use self::settings::{RawInput, RawOutput};
+use self::text::Text;
+
+/// Most texts of a request: a queue takes no more rows unless it is told to.
+pub(crate) const TEXTS_MAX: usize = 16_384;
+/// Bytes of text from which on it takes a while to find their tokens: about a millisecond.
+const LONG_TEXT_BYTES: usize = 4096;
 
 /// What the sections of a model mean for one of its versions.
 #[derive(Debug)]
 pub struct Handler {
-    input: Option<Picture>,
+    input: Option<Input>,
     output: Option<Classes>,
+}
+
+/// What a body is.
+#[derive(Debug)]
+enum Input {
+    Picture(Picture),
+    Text(Box<Text>),
 }
 
 /// Writes the answer to a request.
@@ -43,15 +61,49 @@ impl Handler {
         model.companions.get()
     }
 
-    /// The input that `content` is for one row, where the model's `[input]` says how, or `InvalidInput` for what is
+    /// The inputs that `content` is for one row, where the model's `[input]` says how, or `InvalidInput` for what is
     /// not that.
-    pub(crate) fn read(&self, content: &Bytes) -> Option<Result<NamedTensor, InferError>> {
-        self.input.as_ref().map(|picture| beside_io(|| picture.read(content)))
+    pub(crate) fn read(&self, content: &Bytes) -> Option<Result<Vec<NamedTensor>, InferError>> {
+        Some(match self.input.as_ref()? {
+            Input::Picture(picture) => beside_io(|| picture.read(content)).map(|input| vec![input]),
+            Input::Text(text) => {
+                text::decode(content).and_then(|content| read_texts(text, &[content.into()]))
+            }
+        })
+    }
+
+    /// Whether a body is text, or JSON with texts.
+    pub(crate) fn takes_texts(&self) -> bool {
+        matches!(self.input, Some(Input::Text(_)))
+    }
+
+    /// The inputs that texts are, one a row, where the model's `[input]` says how.
+    pub(crate) fn read_texts(&self, texts: &[Cow<'_, str>]) -> Option<Result<Vec<NamedTensor>, InferError>> {
+        match self.input.as_ref()? {
+            Input::Text(text) => Some(read_texts(text, texts)),
+            Input::Picture(_) => None,
+        }
+    }
+
+    /// What was derived, for people.
+    fn notes(&self) -> Vec<String> {
+        match &self.input {
+            Some(Input::Text(text)) => vec![text.note()],
+            Some(Input::Picture(_)) | None => Vec::new(),
+        }
     }
 
     /// Writes answers, where the model's `[output]` says how.
     pub(crate) fn writer<'a>(&'a self, response: &'a Response) -> Option<Writer<'a>> {
         self.output.as_ref().map(|classes| Writer { classes, response })
+    }
+}
+
+fn read_texts(text: &Text, texts: &[Cow<'_, str>]) -> Result<Vec<NamedTensor>, InferError> {
+    let bytes: usize = texts.iter().map(|text| text.len()).sum();
+    match bytes < LONG_TEXT_BYTES {
+        true => text.read(texts),
+        false => beside_io(|| text.read(texts)),
     }
 }
 

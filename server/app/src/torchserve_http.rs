@@ -1,6 +1,7 @@
 //! TorchServe's inference API over REST, for models whose requests are plain tensors.
 
 mod request;
+mod texts;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -28,8 +28,11 @@ impl HandledBackend {
 impl Backend for HandledBackend {
     fn load(&self, artifact: &Artifact) -> Result<Box<dyn Model>, LoadError> {
         let inner = self.inner.load(artifact)?;
-        let handler = self.sections.bind(inner.signature(), &self.directory);
+        // The model file stands in the directory of its version.
+        let version_directory = artifact.path.parent().unwrap_or(&self.directory);
+        let handler = self.sections.bind(inner.signature(), version_directory, &self.directory);
         let handler = handler.map_err(|why| LoadError(format!("model.toml: {why}")))?;
-        Ok(Box::new(Accompanied::new(inner, Arc::new(handler))))
+        let notes = handler.notes();
+        Ok(Box::new(Accompanied::new(inner, Arc::new(handler)).noting(notes)))
     }
 }

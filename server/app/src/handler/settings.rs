@@ -1,15 +1,18 @@
 //! `[input]` and `[output]` of a `model.toml` as they are written, and what they mean for a signature.
 
+mod text;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use gristmill_engine::tensor::{DType, Dim, Shape, Signature, TensorSpec};
 use serde::Deserialize;
 
-use super::Handler;
+use self::text::RawText;
 use super::classes::{Answer, Classes};
 use super::picture::{Color, Layout, Picture, Values};
+use super::{Handler, Input};
 
 /// Classes that are told where nothing is said, as TorchServe's classifiers do.
 const TOP_BY_DEFAULT: usize = 5;
@@ -27,6 +30,7 @@ pub struct Sections {
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(crate) enum RawInput {
     Image(RawImage),
+    Text(RawText),
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -88,6 +92,13 @@ enum RawLabels {
     File(String),
 }
 
+/// Where the files are that the sections name.
+#[derive(Clone, Copy, Debug)]
+struct Directories<'a> {
+    version: &'a Path,
+    model: &'a Path,
+}
+
 /// TorchServe's `index_to_name.json`: a name, or WordNet's number and a name.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -103,14 +114,37 @@ impl Sections {
         self.input.is_none() && self.output.is_none()
     }
 
-    /// The handler of a model with this signature; files of labels are in `directory`.
+    /// The handler of a version with this signature. Files that are named are in the version's directory, or else in
+    /// the model's.
     ///
     /// # Errors
-    /// The text names the field, what was expected and what the model has.
-    pub(super) fn bind(&self, signature: &Signature, directory: &Path) -> Result<Handler, String> {
-        let input = self.input.as_ref().map(|RawInput::Image(image)| picture(image, signature));
-        let output = self.output.as_ref().map(|output| classes(output, signature, directory));
+    /// The text names the field, what was expected and what the model or the file has.
+    pub fn bind(
+        &self,
+        signature: &Signature,
+        version_directory: &Path,
+        model_directory: &Path,
+    ) -> Result<Handler, String> {
+        let directories = Directories { version: version_directory, model: model_directory };
+        let input = self.input.as_ref().map(|input| match input {
+            RawInput::Image(image) => picture(image, signature).map(Input::Picture),
+            RawInput::Text(text) => text::text(text, signature, directories).map(Box::new).map(Input::Text),
+        });
+        let output = self.output.as_ref().map(|output| classes(output, signature, directories));
         Ok(Handler { input: input.transpose()?, output: output.transpose()? })
+    }
+}
+
+// === impl Directories ===
+
+impl Directories<'_> {
+    fn read(self, name: &str) -> Result<Vec<u8>, String> {
+        if Path::new(name).components().any(|part| !matches!(part, Component::Normal(_))) {
+            return Err("expected a file in the model's directory, or the version's".to_owned());
+        }
+        let of_version = self.version.join(name);
+        let path = if of_version.exists() { of_version } else { self.model.join(name) };
+        fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
     }
 }
 
@@ -240,7 +274,7 @@ fn values(raw: &RawImage, spec: &TensorSpec, channels: usize) -> Result<Values, 
     }
 }
 
-fn classes(raw: &RawOutput, signature: &Signature, directory: &Path) -> Result<Classes, String> {
+fn classes(raw: &RawOutput, signature: &Signature, directories: Directories<'_>) -> Result<Classes, String> {
     let is_scores = |spec: &TensorSpec| matches!(spec.dtype, DType::Fp32 | DType::Fp64);
     let (output, spec) = named("output.tensor", raw.tensor.as_deref(), &signature.outputs, is_scores)?;
     let dims = spec.shape.as_deref().unwrap_or_default();
@@ -264,7 +298,7 @@ fn classes(raw: &RawOutput, signature: &Signature, directory: &Path) -> Result<C
         None => spec.labels.clone(),
         Some(RawLabels::List(labels)) => labels.clone(),
         Some(RawLabels::File(name)) => {
-            read_labels(directory, name).map_err(|why| format!("output.labels is \"{name}\": {why}"))?
+            read_labels(directories, name).map_err(|why| format!("output.labels is \"{name}\": {why}"))?
         }
     };
     if let Some(Dim::Fixed(classes)) = dims.last()
@@ -276,13 +310,9 @@ fn classes(raw: &RawOutput, signature: &Signature, directory: &Path) -> Result<C
     Ok(Classes { output, softmax: raw.softmax, answer, labels })
 }
 
-fn read_labels(directory: &Path, name: &str) -> Result<Vec<String>, String> {
-    if Path::new(name).components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
-        return Err("expected a file in the model's directory".to_owned());
-    }
-    let path = directory.join(name);
-    let text =
-        fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+fn read_labels(directories: Directories<'_>, name: &str) -> Result<Vec<String>, String> {
+    let text = String::from_utf8(directories.read(name)?)
+        .map_err(|error| format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to()))?;
     if !name.ends_with(".json") {
         return Ok(text.lines().map(str::to_owned).collect());
     }

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use bytes::Bytes;
 use expect_test::{Expect, expect};
+use gristmill_engine::request::NamedTensor;
 use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, TensorSpec};
 
-use super::Handler;
+use super::{Handler, Input};
 use crate::config::parse_model_toml;
 
 /// Negative sizes are dynamic.
@@ -26,14 +27,17 @@ fn signature(input: &[i64], output: &[i64]) -> Signature {
 }
 
 fn bind(toml: &str, signature: &Signature) -> Result<Handler, String> {
-    parse_model_toml(toml)?.sections.bind(signature, Path::new("/nowhere"))
+    let model_directory = Path::new("/nowhere");
+    parse_model_toml(toml)?.sections.bind(signature, &model_directory.join("1"), model_directory)
 }
 
 fn check(toml: &str, input: &[i64], expected: Expect) {
     expected.assert_eq(&match bind(toml, &signature(input, &[-1, 3])) {
         Ok(handler) => {
-            let input =
-                handler.input.map(|input| (input.shape, input.color, input.layout, input.shorter_side));
+            let input = handler.input.map(|input| match input {
+                Input::Picture(input) => (input.shape, input.color, input.layout, input.shorter_side),
+                Input::Text(text) => panic!("a picture became {text:?}"),
+            });
             let output = handler.output.map(|output| (output.output, output.softmax, output.answer));
             format!("{input:?} {output:?}")
         }
@@ -127,7 +131,9 @@ fn what_does_not_fit_is_refused() {
     check(
         "output = { kind = \"label\", labels = \"../labels.txt\" }",
         &[-1, 3, 4, 5],
-        expect![[r#"output.labels is "../labels.txt": expected a file in the model's directory"#]],
+        expect![[
+            r#"output.labels is "../labels.txt": expected a file in the model's directory, or the version's"#
+        ]],
     );
     check(
         "output = { kind = \"label\", labels = \"labels.txt\" }",
@@ -148,7 +154,8 @@ fn png(width: u32, height: u32, color: png::ColorType, values: &[u8]) -> Bytes {
 
 fn read(toml: &str, input: &[i64], file: &Bytes) -> Result<Vec<f32>, String> {
     let handler = bind(toml, &signature(input, &[-1, 3])).unwrap();
-    let tensor = handler.read(file).unwrap().map_err(|error| error.to_string())?.tensor;
+    let inputs = handler.read(file).unwrap().map_err(|error| error.to_string())?;
+    let [NamedTensor { tensor, .. }] = inputs.as_slice() else { panic!("one input") };
     Ok(tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
 }
 

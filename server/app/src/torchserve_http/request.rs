@@ -4,6 +4,7 @@ use bytes::Bytes;
 use gristmill_engine::error::InferError;
 use gristmill_engine::request::{ModelInfo, NamedTensor};
 
+use super::texts;
 use crate::codec::binary::raw_input;
 use crate::codec::json::scan::{JsonError, Scanner};
 use crate::codec::json::values::{BASE64_KEY, Values};
@@ -27,10 +28,11 @@ pub enum Form {
 const ENVELOPES: [&str; 2] = ["data", "body"];
 
 /// Decodes a body for `model`. Where its type is not said, it is JSON if it begins like a list or an object, else what
-/// the model's `[input]` says, or the bytes of one row of the only input.
+/// the model's `[input]` says, or the bytes of one row of the only input. Where that says text, JSON must be whole, and
+/// what says of itself that it is text is never JSON.
 ///
 /// # Errors
-/// `InvalidInput` that says what is malformed and where, or which feature is wrong and how.
+/// `InvalidInput` or `TooLarge` that says what is malformed and where, or which feature is wrong and how.
 pub fn decode_prediction(
     model: &ModelInfo,
     handler: Option<&Handler>,
@@ -41,17 +43,19 @@ pub fn decode_prediction(
         return decode_fields(model, handler, &multipart::fields(&body, boundary)?);
     }
     let media_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
+    let takes_texts = handler.is_some_and(Handler::takes_texts);
     let is_json = match media_type {
         Some(name) if name.eq_ignore_ascii_case("application/json") => true,
         Some(name) if name.eq_ignore_ascii_case("application/octet-stream") => false,
-        // curl says this of everything that is sent with -d.
-        _ => {
-            matches!(body.trim_ascii_start().first(), Some(b'[' | b'{')) && std::str::from_utf8(&body).is_ok()
-        }
+        Some(name) if takes_texts && is_text(name) => false,
+        // curl says `application/x-www-form-urlencoded` of everything that is sent with -d.
+        _ if !matches!(body.trim_ascii_start().first(), Some(b'[' | b'{')) => false,
+        _ if takes_texts => is_json_text(&body),
+        _ => std::str::from_utf8(&body).is_ok(),
     };
     if !is_json {
-        if let Some(input) = handler.and_then(|handler| handler.read(&body)) {
-            return Ok((vec![input?], Form::One));
+        if let Some(inputs) = handler.and_then(|handler| handler.read(&body)) {
+            return Ok((inputs?, Form::One));
         }
         let inputs = &model.signature.inputs;
         if inputs.len() != 1 {
@@ -64,6 +68,13 @@ pub fn decode_prediction(
         return Ok((vec![raw_input(&model.signature, body)?], Form::One));
     }
     let text = Scanner::check_text(&body)?;
+    let mut scanner = Scanner::new(text);
+    if takes_texts && texts::are_in(&scanner) {
+        let (texts, form) = texts::read(&mut scanner).map_err(|error| error.into_infer_error(text))?;
+        if let Some(inputs) = handler.and_then(|handler| handler.read_texts(&texts)) {
+            return Ok((inputs?, form));
+        }
+    }
     let (features, form) = read(model, text).map_err(|error| error.into_infer_error(text))?;
     Ok((features.inputs, form))
 }
@@ -108,6 +119,11 @@ pub(crate) fn decode_fields(
             Ok((features.map_err(|error| error.into_infer_error(text))?.inputs, Form::One))
         }
     }
+}
+
+/// For example `text/plain`.
+fn is_text(media_type: &str) -> bool {
+    media_type.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("text/"))
 }
 
 fn is_json_text(content: &[u8]) -> bool {
