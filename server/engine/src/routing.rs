@@ -110,16 +110,17 @@ pub(crate) struct Router {
     has_keys: bool,
     /// Of the routing keys' hashes.
     key_seed: u64,
-    arms: Vec<ArmHandles>,
+    arms: Vec<Arc<ArmHandles>>,
     journal: Arc<Journal>,
 }
 
-/// What the request path needs of an arm.
+/// What the request path needs of an arm: behind one pointer, as each that a request holds costs it two atomic counts.
 pub(crate) struct ArmHandles {
     pub(crate) name: Arc<ArmName>,
-    pub(crate) metrics: Arc<ArmMetrics>,
+    metrics: ArmMetrics,
     /// Where a running canary wants to know.
-    pub(crate) tally: Option<Arc<Tally>>,
+    pub(crate) tally: Option<Tally>,
+    journal: Arc<Journal>,
 }
 
 /// Where requests name their key, as a header or as metadata.
@@ -247,10 +248,10 @@ impl Router {
         let is_judged = route.running_canary().is_some();
         let handles = |arm: &Arm| {
             let name = ArmName { route: route.name.clone(), arm: arm.name.clone() };
-            let metrics = Arc::new(ArmMetrics::new(&name));
+            let metrics = ArmMetrics::new(&name);
             metrics.weight.set(arm.weight.share());
-            let tally = is_judged.then(|| Arc::new(Tally::new()));
-            ArmHandles { name: Arc::new(name), metrics, tally }
+            let tally = is_judged.then(Tally::new);
+            Arc::new(ArmHandles { name: Arc::new(name), metrics, tally, journal: Arc::clone(&journal) })
         };
         let arms = route.arms.iter().map(handles).collect();
         let key_seed = xxh64(route.salt.as_bytes(), 0);
@@ -304,7 +305,7 @@ impl Router {
 
     /// A request goes through an arm.
     pub(crate) fn pass(&self, index: usize, prediction_id: PredictionId, arrived: Instant) -> Passage {
-        Passage::begin(&self.arms[index], Arc::clone(&self.journal), prediction_id, arrived)
+        Passage::begin(Arc::clone(&self.arms[index]), prediction_id, arrived)
     }
 }
 

@@ -331,7 +331,7 @@ impl Event {
 
 /// Of control and candidate, where the canary runs.
 fn tallies(router: &Router) -> Option<[&Tally; 2]> {
-    let tally = |index: usize| router.arm(index).tally.as_deref();
+    let tally = |index: usize| router.arm(index).tally.as_ref();
     Some([tally(0)?, tally(1)?])
 }
 

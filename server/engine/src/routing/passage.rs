@@ -4,18 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ArmHandles;
-use super::tally::Tally;
 use crate::error::InferError;
-use crate::journal::{Ended, Journal};
-use crate::metrics::{ArmMetrics, Outcome};
-use crate::prediction::{ArmName, PredictionId, Routed};
+use crate::journal::Ended;
+use crate::metrics::Outcome;
+use crate::prediction::{PredictionId, Routed};
 
 /// Dropped without an end, it counts as cancelled.
 pub(crate) struct Passage {
-    metrics: Arc<ArmMetrics>,
-    tally: Option<Arc<Tally>>,
-    journal: Arc<Journal>,
-    name: Arc<ArmName>,
+    arm: Arc<ArmHandles>,
     prediction_id: PredictionId,
     /// 0 where the arm leads nowhere.
     version: u64,
@@ -27,16 +23,8 @@ pub(crate) struct Passage {
 // === impl Passage ===
 
 impl Passage {
-    pub(crate) fn begin(
-        arm: &ArmHandles,
-        journal: Arc<Journal>,
-        prediction_id: PredictionId,
-        arrived: Instant,
-    ) -> Passage {
-        let (metrics, name) = (Arc::clone(&arm.metrics), Arc::clone(&arm.name));
-        let tally = arm.tally.clone();
-        let (version, key_hash) = (0, None);
-        Passage { metrics, tally, journal, name, prediction_id, version, key_hash, arrived, is_over: false }
+    pub(crate) fn begin(arm: Arc<ArmHandles>, prediction_id: PredictionId, arrived: Instant) -> Passage {
+        Passage { arm, prediction_id, version: 0, key_hash: None, arrived, is_over: false }
     }
 
     /// What else is told of it: the version that the arm points at, and the hash of the request's key.
@@ -49,9 +37,9 @@ impl Passage {
     /// It was answered.
     pub(crate) fn answered(mut self) -> Routed {
         let took = self.arrived.elapsed();
-        self.metrics.record_answer(took);
+        self.arm.metrics.record_answer(took);
         self.end(Outcome::Ok, took);
-        Routed { arm: Arc::clone(&self.name), prediction_id: self.prediction_id }
+        Routed { arm: Arc::clone(&self.arm.name), prediction_id: self.prediction_id }
     }
 
     pub(crate) fn failed(mut self, error: &InferError) {
@@ -59,22 +47,22 @@ impl Passage {
     }
 
     fn fail(&mut self, outcome: Outcome) {
-        self.metrics.count(outcome);
+        self.arm.metrics.count(outcome);
         self.end(outcome, self.arrived.elapsed());
     }
 
     fn end(&mut self, outcome: Outcome, took: Duration) {
         self.is_over = true;
-        match (&self.tally, outcome) {
+        match (&self.arm.tally, outcome) {
             // One that was cancelled took so long at least: left out, a slow arm would look fast by those who do not
             // wait for it.
             (Some(tally), Outcome::Ok | Outcome::Cancelled) => tally.lasted(took),
             (Some(tally), outcome) if outcome.verdict() == Some(false) => tally.failed(),
             _ => {}
         }
-        self.journal.push(Ended {
+        self.arm.journal.push(|| Ended {
             prediction_id: self.prediction_id,
-            arm: Arc::clone(&self.name),
+            arm: Arc::clone(&self.arm.name),
             version: self.version,
             key_hash: self.key_hash,
             took,
