@@ -19,6 +19,7 @@ use crate::journal::Journal;
 use crate::metrics;
 use crate::mirror::Sampled;
 pub use crate::mirror::{Mismatch, ShadowReport, TensorMismatch};
+use crate::prediction::ArmName;
 use crate::reconcile::{Options, Reconciler};
 use crate::request::{ModelInfo, Query, Response, VersionSelector};
 use crate::routing::{Keyed, Passage, Route, Unkeyed};
@@ -231,6 +232,12 @@ impl Engine {
     /// is another one meanwhile.
     pub fn deal(&self, route: &Route, shares: &[f64]) {
         self.published.catalog.load().deal(route, shares);
+    }
+
+    /// A prediction of this age, which an arm made when it led to this version, was rewarded. A running canary takes
+    /// note where the prediction is of its present step; nobody else does.
+    pub fn rewarded(&self, arm: &ArmName, version: u64, age: Duration, reward: f64) {
+        self.published.catalog.load().rewarded(arm, version, age, reward);
     }
 
     /// True once [`Engine::begin_shutdown`] was called.

@@ -10,7 +10,7 @@ mod weight;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use xxhash_rust::xxh64::xxh64;
@@ -112,6 +112,8 @@ pub(crate) struct Router {
     key_seed: u64,
     arms: Vec<Arc<ArmHandles>>,
     journal: Arc<Journal>,
+    /// Rewards of older predictions say nothing of its arms.
+    began: Instant,
 }
 
 /// What the request path needs of an arm: behind one pointer, as each that a request holds costs it two atomic counts.
@@ -262,7 +264,16 @@ impl Router {
                 (Some(ArcSwap::from_pointee(Split::with_shares(&route, &alike))), settings.sticky)
             }
         };
-        Router { split: Split::new(&route), dealt, has_keys, key_seed, arms, journal, route }
+        Router {
+            split: Split::new(&route),
+            dealt,
+            has_keys,
+            key_seed,
+            arms,
+            journal,
+            began: Instant::now(),
+            route,
+        }
     }
 
     /// What a request without a key of its own is dealt by is its prediction id.
@@ -300,6 +311,13 @@ impl Router {
             for (arm, share) in self.arms.iter().zip(shares) {
                 arm.metrics.weight.set(*share);
             }
+        }
+    }
+
+    /// A prediction of this age, which an arm made, was rewarded.
+    pub(crate) fn rewarded(&self, index: usize, age: Duration, reward: f64) {
+        if let Some(tally) = self.arms[index].tally.as_ref().filter(|_| age <= self.began.elapsed()) {
+            tally.rewarded(reward);
         }
     }
 

@@ -1,10 +1,12 @@
 //! The thread that keeps predictions and feedback: whatever came meanwhile is one commit.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use gristmill_engine::bandit::Rewards;
 use gristmill_engine::engine::Engine;
 use gristmill_engine::journal::Ended;
 use gristmill_engine::metrics::{FeedbackMetrics, FeedbackResult};
@@ -15,7 +17,7 @@ use super::bandits::Bandits;
 use super::experiments::Experiments;
 use super::log::Log;
 use super::place::Place;
-use super::store::{OfRoute, Store};
+use super::store::{OfRoute, Rewarded, Rules, Store};
 use super::{Fate, Item, Taken};
 
 pub(super) enum Command {
@@ -117,7 +119,9 @@ impl Keeper {
         self.bandits.behaved(&ended, now_ms);
         self.experiments.follow(&routes);
         self.experiments.ended(&ended);
-        let written = self.write(&ended, &told, now_ms, is_over);
+        let asking = routes.iter().filter(|route| route.asks_for_rewards());
+        let asking: BTreeSet<&str> = asking.map(|route| route.name.as_str()).collect();
+        let written = self.write(&ended, &told, &asking, now_ms, is_over);
         if let (Some(log), Ok(fates)) = (&mut self.log, &written) {
             log.write(&ended, &told, fates, now_ms);
         }
@@ -149,6 +153,7 @@ impl Keeper {
         &mut self,
         ended: &[Ended],
         told: &[OfRoute<'_>],
+        asking: &BTreeSet<&str>,
         now_ms: u64,
         is_over: bool,
     ) -> Result<Vec<Fate>, String> {
@@ -164,8 +169,15 @@ impl Keeper {
             Some(store) => store,
             none => none.insert(open(&self.place, self.predictions_max)?),
         };
-        let rules = |route: &str| self.bandits.rules(route);
+        let rules = |route: &str| match asking.contains(route) {
+            true => Rules { rewards: Rewards::Binary, half_life: None },
+            false => self.bandits.rules(route),
+        };
         let kept = store.write(ended, told, &rules, now_ms, is_urgent).map_err(|error| error.to_string());
+        for Rewarded { arm, version, at_ms, reward } in store.rewarded() {
+            let age = Duration::from_millis(now_ms.saturating_sub(at_ms));
+            self.engine.rewarded(&arm, version, age, reward);
+        }
         self.is_behind = !is_urgent;
         if is_urgent {
             self.synced = Instant::now();

@@ -33,6 +33,17 @@ pub(super) struct Store {
     predictions_max: u64,
     arms: HashMap<ArmName, u32>,
     knowledge: HashMap<u32, Knowledge>,
+    /// That the last commit has accepted.
+    rewarded: Vec<Rewarded>,
+}
+
+/// A prediction that was rewarded.
+pub(super) struct Rewarded {
+    pub(super) arm: ArmName,
+    pub(super) version: u64,
+    /// When it was made.
+    pub(super) at_ms: u64,
+    pub(super) reward: f64,
 }
 
 /// What the rewards of one arm add up to.
@@ -76,7 +87,7 @@ impl Store {
             knowledge.insert(arm.value(), Knowledge { fading: evidence(fading), all: evidence(all) });
         }
         transaction.commit()?;
-        Ok(Store { database, is_durable, predictions_max, arms, knowledge })
+        Ok(Store { database, is_durable, predictions_max, arms, knowledge, rewarded: Vec::new() })
     }
 
     pub(super) fn is_durable(&self) -> bool {
@@ -86,6 +97,11 @@ impl Store {
     pub(super) fn knowledge(&self, arm: &ArmName) -> Knowledge {
         let number = self.arms.get(arm);
         number.and_then(|number| self.knowledge.get(number)).copied().unwrap_or_default()
+    }
+
+    /// What was rewarded by the last [`Store::write`].
+    pub(super) fn rewarded(&mut self) -> Vec<Rewarded> {
+        std::mem::take(&mut self.rewarded)
     }
 
     /// Outstanding predictions.
@@ -110,6 +126,7 @@ impl Store {
         let names: HashMap<u32, &ArmName> = self.arms.iter().map(|(name, number)| (*number, name)).collect();
         let mut learned: HashMap<u32, Knowledge> = HashMap::new();
         let mut fates = Vec::with_capacity(told.len());
+        let mut rewarded = Vec::new();
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(if is_urgent { Durability::Immediate } else { Durability::None })?;
         {
@@ -135,7 +152,7 @@ impl Store {
                 let id = item.prediction_id.number();
                 let prediction = predictions.get(id)?.map(|row| row.value());
                 let of_route = prediction.filter(|(arm, ..)| names[arm].route == *route);
-                let Some((arm, at_ms, _)) = of_route else {
+                let Some((arm, at_ms, version)) = of_route else {
                     fates.push(Fate::Unknown);
                     continue;
                 };
@@ -153,6 +170,7 @@ impl Store {
                     let at_s = at_ms as f64 / 1000.0;
                     knowledge.fading.add(*reward, at_s, rules.half_life);
                     knowledge.all.add(*reward, at_s, None);
+                    rewarded.push(Rewarded { arm: names[&arm].clone(), version, at_ms, reward: *reward });
                 }
                 fates.push(fate);
             }
@@ -163,6 +181,7 @@ impl Store {
         }
         transaction.commit()?;
         self.knowledge.extend(learned);
+        self.rewarded = rewarded;
         Ok(fates)
     }
 

@@ -207,6 +207,8 @@ fn body_schema(takes: Takes) -> Option<(Value, bool)> {
                 "p50_ratio_max": {"type": "number"},
                 "p99_ratio_max": {"type": "number"},
                 "mismatch_rate_max": {"type": "number", "minimum": 0, "maximum": 1},
+                "reward_decrease_max": {"type": "number", "minimum": 0, "maximum": 1},
+                "rewards_min": {"type": "integer", "minimum": 20},
                 "confidence": {"type": "number", "minimum": 0.5, "maximum": 0.999999},
             }},
         })),

@@ -28,6 +28,13 @@ pub struct CanaryArgs {
     /// give it with --shadow. Nothing is asked of it by default.
     #[arg(long, value_name = "SHARE")]
     pub mismatch_rate_max: Option<f64>,
+    /// By how much the candidate's mean reward may be below the control's, of rewards from 0 to 1 that feedback tells.
+    /// Nothing is asked of them by default.
+    #[arg(long, value_name = "DIFFERENCE")]
+    pub reward_decrease_max: Option<f64>,
+    /// How many predictions of either arm must have been rewarded in a step, with --reward-decrease-max. By default 100.
+    #[arg(long, value_name = "REWARDS")]
+    pub rewards_min: Option<u64>,
     /// A candidate that keeps these bounds is taken back with a chance of one minus this at most. By default 0.99.
     #[arg(long, value_name = "SHARE")]
     pub confidence: Option<f64>,
@@ -45,6 +52,8 @@ impl CanaryArgs {
             p50_ratio_max: self.p50_ratio_max,
             p99_ratio_max: self.p99_ratio_max,
             mismatch_rate_max: self.mismatch_rate_max,
+            reward_decrease_max: self.reward_decrease_max,
+            rewards_min: self.rewards_min,
             confidence: self.confidence,
             ..pb::Canary::default()
         };
@@ -61,9 +70,13 @@ pub(super) fn lines(canary: &pb::Canary) -> Vec<String> {
     };
     let mut lines = vec![format!("canary: {place}: {}", canary.state)];
     for (name, arm) in [("control", &canary.control), ("candidate", &canary.candidate)] {
-        if let Some(pb::CanaryArm { requests, failed, p50_ms, p99_ms }) = arm {
+        if let Some(pb::CanaryArm { requests, failed, p50_ms, p99_ms, rewards, reward_mean }) = arm {
+            let rewards = match canary.reward_decrease_max {
+                Some(_) => format!(", {rewards} rewards of {reward_mean:.4} on average"),
+                None => String::new(),
+            };
             lines.push(format!(
-                "  {name}: {requests} requests in this step, {failed} failed, p50 {p50_ms} ms, p99 {p99_ms} ms"
+                "  {name}: {requests} requests in this step, {failed} failed, p50 {p50_ms} ms, p99 {p99_ms} ms{rewards}"
             ));
         }
     }

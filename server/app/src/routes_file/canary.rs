@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use gristmill_engine::routing::Weight;
-use gristmill_engine::routing::canary::{Canary, Gates, Plan, Stage, Step};
+use gristmill_engine::routing::canary::{Canary, Gates, Plan, RewardGate, Stage, Step};
 use serde::Deserialize;
 
 use super::text::quoted;
@@ -18,6 +18,8 @@ pub(super) struct RawCanary {
     p50_ratio_max: Option<f64>,
     p99_ratio_max: Option<f64>,
     mismatch_rate_max: Option<f64>,
+    reward_decrease_max: Option<f64>,
+    rewards_min: Option<u64>,
     confidence: Option<f64>,
     stage: Option<String>,
     step: Option<u64>,
@@ -50,6 +52,7 @@ pub(super) fn read(raw: RawCanary) -> Result<Canary, String> {
         p50_ratio_max: raw.p50_ratio_max.unwrap_or(gates.p50_ratio_max),
         p99_ratio_max: raw.p99_ratio_max.unwrap_or(gates.p99_ratio_max),
         mismatch_rate_max: raw.mismatch_rate_max,
+        reward: RewardGate::read(raw.reward_decrease_max, raw.rewards_min)?,
     };
     let stage = Stage::read(raw.stage.as_deref().unwrap_or("running"), raw.step, raw.why)?;
     Ok(Canary { plan: Plan { steps, gates, confidence: raw.confidence.unwrap_or(confidence) }, stage })
@@ -83,10 +86,13 @@ pub(super) fn write(text: &mut String, route: &str, canary: &Canary) {
     let steps: String = steps.iter().map(step).collect();
     let mismatches =
         gates.mismatch_rate_max.map_or(String::new(), |rate| format!("mismatch_rate_max = {rate}\n"));
+    let rewards = gates.reward.map_or(String::new(), |RewardGate { decrease_max, rewards_min }| {
+        format!("reward_decrease_max = {decrease_max}\nrewards_min = {rewards_min}\n")
+    });
     let written = write!(
         text,
         "[routes.{}.canary]\nsteps = [\n{steps}]\nerror_rate_increase_max = {}\nerror_rate_max = {}\n\
-         p50_ratio_max = {}\np99_ratio_max = {}\n{mismatches}confidence = {confidence}\nstage = {}\n",
+         p50_ratio_max = {}\np99_ratio_max = {}\n{mismatches}{rewards}confidence = {confidence}\nstage = {}\n",
         quoted(route),
         gates.error_rate_increase_max,
         gates.error_rate_max,

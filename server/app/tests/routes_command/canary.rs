@@ -156,6 +156,75 @@ fn a_candidate_that_answers_alike_goes_forward_when_enough_was_compared() {
     );
 }
 
+/// Asks with 20 keys, and rewards each arm by what it is.
+fn ask_and_reward(server: &Server, [control, candidate]: [f64; 2]) {
+    let feedback = (0..20).map(|key| {
+        let [arm, _, id] = server.ask("risk", &key.to_string());
+        json!({"prediction_id": id, "reward": if arm == "control" { control } else { candidate }})
+    });
+    let told = server.post("/v2/models/risk/feedback", &json!({"feedback": feedback.collect::<Value>()}));
+    assert_eq!(told["accepted"], 20, "{told}");
+}
+
+/// Both answer in time and without errors. The step never ends by itself, so that no pause of the machine can let the
+/// candidate pass.
+#[test]
+fn a_candidate_whose_rewards_are_lower_is_taken_back() {
+    let repository = Repository::new();
+    let server = repository.serve();
+    check_fault(
+        set(&server, "diabetes@2", &["50", "100"], &["--rewards-min", "20"]),
+        expect![
+            "gristmill: rewards_min stands without reward_decrease_max: give both, such as reward_decrease_max = 0.02, or neither"
+        ],
+    );
+    let gate = [ANY_SPEED, &["--reward-decrease-max", "0.1", "--rewards-min", "20"]].concat();
+    set(&server, "diabetes@2", &["50:0s:1000000000", "100"], &gate).unwrap();
+    let file = kept(repository.routes().as_path());
+    assert!(file.contains("reward_decrease_max = 0.1\nrewards_min = 20\nconfidence = "), "{file}");
+    let back = loop {
+        ask_and_reward(&server, [0.8, 0.2]);
+        let canary = server.show();
+        if canary["stage"] != "running" {
+            break canary;
+        }
+    };
+    assert_eq!(back["stage"], "rolled_back", "{back}");
+    let why = back["state"].as_str().unwrap();
+    let numbers = [" rewards is 0.2000, that of the control's ", " is 0.8000: 0.6000 less, surely at least "];
+    assert!(numbers.iter().all(|text| why.contains(text)), "{why}");
+    assert!(fs::read_to_string(repository.log()).unwrap().contains(why), "the numbers are in the log");
+    assert_eq!(server.arms_of_20_keys(), ["control"; 20]);
+    let [.., id] = server.ask("risk", "0");
+    let told =
+        server.post("/v2/models/risk/feedback", &json!({"feedback": [{"prediction_id": id, "reward": 2}]}));
+    assert_eq!(told["problems"][0]["kind"], "invalid", "{told}");
+}
+
+#[test]
+fn a_candidate_of_equal_rewards_goes_forward_when_there_are_enough() {
+    let repository = Repository::new();
+    let server = repository.serve();
+    let gate = [ANY_SPEED, &["--reward-decrease-max", "0.1", "--rewards-min", "20"]].concat();
+    set(&server, "diabetes@2", &["50:0s:20", "100"], &gate).unwrap();
+    let waits =
+        |canary: &Value| canary["state"].as_str().is_some_and(|why| why.contains("have been rewarded"));
+    let waiting = ask_until(&server, waits);
+    assert_eq!((&waiting["stage"], &waiting["candidate"]["rewards"]), (&json!("running"), &json!(0)));
+    let done = loop {
+        ask_and_reward(&server, [0.5, 0.5]);
+        let canary = server.show();
+        if canary["stage"] != "running" {
+            break canary;
+        }
+        let table = server.routes(&["show", "risk"]).unwrap();
+        assert!(table.contains(" rewards of 0.5000 on average") || table.contains("canary: done"), "{table}");
+    };
+    assert_eq!(done["stage"], "done", "{done}");
+    let why = done["state"].as_str().unwrap();
+    assert!(why.contains(" is 0.5000: 0.0000 less; the bound is 0.1000 less"), "{why}");
+}
+
 #[test]
 fn a_good_candidate_reaches_everything_and_a_killed_server_goes_on_where_it_was() {
     let repository = Repository::new();

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Catalog;
 use crate::compatibility;
 use crate::deployment::{Admitted, Deployment, Refused};
 use crate::error::InferError;
 use crate::mirror::{Mirror, Sampled, ShadowReport};
-use crate::prediction::PredictionId;
+use crate::prediction::{ArmName, PredictionId};
 use crate::request::{Query, VersionSelector};
 use crate::routing::{Arm, Keyed, Passage, Policy, Route, Router, check_version};
 
@@ -112,6 +112,18 @@ impl Catalog {
             && router.route == *route
         {
             router.deal(shares);
+        }
+    }
+
+    /// A prediction that an arm made when it led to this version was rewarded.
+    pub(crate) fn rewarded(&self, name: &ArmName, version: u64, age: Duration, reward: f64) {
+        let Some(Ok((router, targets))) = self.routes.get(&name.route).map(ServedRoute::sound) else {
+            return;
+        };
+        let arm = router.route.arms.iter().position(|arm| arm.name == name.arm);
+        let leads_there = |arm: &usize| matches!(&targets[*arm], Ok(found) if found.info.version == version);
+        if let Some(arm) = arm.filter(leads_there) {
+            router.rewarded(arm, age, reward);
         }
     }
 

@@ -14,7 +14,8 @@
 //!
 //! The gate on mismatches does not look at the candidate's requests but at those of the control that a shadow answered
 //! too: there may be many while the candidate has few. It has looks of its own, by the number of compared requests, and
-//! spends its share over these in the same way.
+//! spends its share over these in the same way. So has the gate on rewards, which come late and not for every request:
+//! its looks go by the number of rewards of the arm that has fewer.
 
 mod bounds;
 mod gates;
@@ -22,7 +23,7 @@ mod stage;
 
 use std::time::Duration;
 
-use self::gates::{Finding, GATES, findings, mismatch_rate};
+use self::gates::{Finding, GATES, findings, mismatch_rate, reward_decrease};
 pub(in crate::routing) use self::stage::check_canary;
 pub use self::stage::{Canary, Stage};
 use super::Weight;
@@ -60,6 +61,17 @@ pub struct Gates {
     /// Which share of the control's requests a shadow of the candidate's version may answer otherwise; nothing is asked
     /// of it where this is `None`.
     pub mismatch_rate_max: Option<f64>,
+    /// What its rewards must keep; nothing is asked of them where this is `None`.
+    pub reward: Option<RewardGate>,
+}
+
+/// A bound on the mean of rewards from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RewardGate {
+    /// By how much the candidate's may be below the control's.
+    pub decrease_max: f64,
+    /// Of either arm, for predictions of the step, before the next.
+    pub rewards_min: u64,
 }
 
 /// What both arms, and a shadow where a gate asks for one, did since the step began.
@@ -95,6 +107,8 @@ pub struct Looks {
     pub candidate: u32,
     /// At those that were compared.
     pub mirror: u32,
+    /// At rewards.
+    pub rewards: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,11 +140,13 @@ pub enum Wait {
     Requests,
     /// The shadow has compared too few.
     Mirror,
+    /// Too few requests have been rewarded.
+    Rewards,
     /// The measured value is beyond what this gate allows, which may be chance.
     Gate(&'static str),
 }
 
-/// At fewer requests of the candidate, and at fewer that were compared, nothing is judged.
+/// At fewer requests of the candidate, fewer that were compared, and fewer rewards, nothing is judged.
 pub const REQUESTS_MIN: u64 = 20;
 /// The requests of one look are so many times those of the look before.
 const LOOKS_APART: f64 = 1.25;
@@ -146,6 +162,9 @@ pub fn decide(plan: &Plan, position: Position, evidence: &Evidence) -> Decision 
     }
     if now.mirror > position.looks.mirror {
         news.extend(mismatch_rate(&plan.gates, evidence, plan.chance_of_error(now.mirror)));
+    }
+    if now.rewards > position.looks.rewards {
+        news.extend(reward_decrease(&plan.gates, evidence, plan.chance_of_error(now.rewards)));
     }
     let looks = now.max(position.looks);
     if let Some(finding) = news.into_iter().find(Finding::is_surely_beyond) {
@@ -174,8 +193,20 @@ pub fn decide(plan: &Plan, position: Position, evidence: &Evidence) -> Decision 
         );
         return hold(Wait::Mirror, why);
     }
+    if let Some(gate) = plan.gates.reward {
+        for (name, arm) in [("candidate", &evidence.candidate), ("control", &evidence.control)] {
+            if arm.rewards.count < gate.rewards_min {
+                let why = format!(
+                    "{} predictions that the {name} made in this step have been rewarded, at least {} are asked for",
+                    arm.rewards.count, gate.rewards_min
+                );
+                return hold(Wait::Rewards, why);
+            }
+        }
+    }
     let mut found = findings(&plan.gates, evidence, plan.chance_of_error(looks.candidate.max(1)));
     found.extend(mismatch_rate(&plan.gates, evidence, plan.chance_of_error(looks.mirror.max(1))));
+    found.extend(reward_decrease(&plan.gates, evidence, plan.chance_of_error(looks.rewards.max(1))));
     if let Some(finding) = found.iter().find(|finding| finding.is_beyond()) {
         return hold(Wait::Gate(finding.gate), finding.text.clone());
     }
@@ -200,11 +231,19 @@ fn look(requests: u64) -> u32 {
 impl Looks {
     /// The last that there may be by now.
     fn at(evidence: &Evidence) -> Looks {
-        Looks { candidate: look(evidence.candidate.requests()), mirror: look(evidence.mirrored.compared) }
+        Looks {
+            candidate: look(evidence.candidate.requests()),
+            mirror: look(evidence.mirrored.compared),
+            rewards: look(evidence.candidate.rewards.count.min(evidence.control.rewards.count)),
+        }
     }
 
     fn max(self, other: Looks) -> Looks {
-        Looks { candidate: self.candidate.max(other.candidate), mirror: self.mirror.max(other.mirror) }
+        Looks {
+            candidate: self.candidate.max(other.candidate),
+            mirror: self.mirror.max(other.mirror),
+            rewards: self.rewards.max(other.rewards),
+        }
     }
 }
 
@@ -275,6 +314,7 @@ impl Plan {
                 ));
             }
         }
+        gates.reward.map_or(Ok(()), RewardGate::check)?;
         for (name, ratio) in [("p50_ratio_max", gates.p50_ratio_max), ("p99_ratio_max", gates.p99_ratio_max)]
         {
             if !(ratio > 0.0 && ratio.is_finite()) {
@@ -291,7 +331,8 @@ impl Plan {
 
     /// That a gate of a step may take at this look.
     fn chance_of_error(&self, look: u32) -> f64 {
-        let gates = GATES + usize::from(self.gates.mismatch_rate_max.is_some());
+        let asked_for = [self.gates.mismatch_rate_max.is_some(), self.gates.reward.is_some()];
+        let gates = GATES + asked_for.map(usize::from).iter().sum::<usize>();
         let shares = (self.steps.len() - 1) * gates;
         (1.0 - self.confidence) / shares as f64 / (f64::from(look) * f64::from(look + 1))
     }
@@ -336,10 +377,51 @@ impl Default for Gates {
             p50_ratio_max: 1.5,
             p99_ratio_max: 2.0,
             mismatch_rate_max: None,
+            reward: None,
         }
     }
 }
 
+// === impl RewardGate ===
+
+impl RewardGate {
+    const REWARDS_MIN_BY_DEFAULT: u64 = 100;
+
+    /// As operators say it: nothing, or a bound and perhaps a number of rewards.
+    ///
+    /// # Errors
+    /// A number of rewards without a bound.
+    pub fn read(decrease_max: Option<f64>, rewards_min: Option<u64>) -> Result<Option<RewardGate>, String> {
+        match (decrease_max, rewards_min) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err("rewards_min stands without reward_decrease_max: give both, such as \
+                                    reward_decrease_max = 0.02, or neither"
+                .into()),
+            (Some(decrease_max), rewards_min) => {
+                let rewards_min = rewards_min.unwrap_or(RewardGate::REWARDS_MIN_BY_DEFAULT);
+                Ok(Some(RewardGate { decrease_max, rewards_min }))
+            }
+        }
+    }
+
+    fn check(self) -> Result<(), String> {
+        let RewardGate { decrease_max, rewards_min } = self;
+        if !(0.0..=1.0).contains(&decrease_max) {
+            return Err(format!(
+                "reward_decrease_max is {decrease_max}: expected a difference of mean rewards from 0 to 1, such as 0.02"
+            ));
+        }
+        match rewards_min >= REQUESTS_MIN {
+            true => Ok(()),
+            false => Err(format!(
+                "rewards_min is {rewards_min}: expected at least {REQUESTS_MIN}, fewer tell nothing"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod reward_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

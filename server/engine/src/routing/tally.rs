@@ -1,23 +1,35 @@
-//! How the requests of one arm went, counted on the request path without locks, and what the counts say of it.
+//! How the requests of one arm went, counted on the request path without locks, what they were rewarded with, and what
+//! the counts say of it.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Counts of one arm since a step of its canary began.
 pub(crate) struct Tally {
     failed: AtomicU64,
     latencies: [AtomicU64; BUCKETS],
+    /// Written by whoever keeps feedback, never by requests.
+    rewards: Mutex<RewardEvidence>,
 }
 
 /// What a [`Tally`] held at a moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ArmEvidence {
     /// Requests that did not get what was promised, for which the caller is not to blame.
     pub failed: u64,
     /// How many latencies fell into each bucket.
     latencies: Vec<u64>,
     measured: u64,
+    pub rewards: RewardEvidence,
+}
+
+/// Rewards from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RewardEvidence {
+    pub count: u64,
+    pub sum: f64,
 }
 
 /// The finest difference that is told.
@@ -33,7 +45,11 @@ const BUCKETS: usize = bucket(UNITS_MAX) + 1;
 
 impl Tally {
     pub(crate) fn new() -> Tally {
-        Tally { failed: AtomicU64::new(0), latencies: [const { AtomicU64::new(0) }; BUCKETS] }
+        Tally {
+            failed: AtomicU64::new(0),
+            latencies: [const { AtomicU64::new(0) }; BUCKETS],
+            rewards: Mutex::default(),
+        }
     }
 
     /// It was answered after this time, or its caller went away then.
@@ -47,10 +63,21 @@ impl Tally {
         self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn rewarded(&self, reward: f64) {
+        let mut rewards = self.lock_rewards();
+        rewards.count += 1;
+        rewards.sum += reward;
+    }
+
     pub(crate) fn read(&self) -> ArmEvidence {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let latencies: Vec<u64> = self.latencies.iter().map(read).collect();
-        ArmEvidence { failed: read(&self.failed), measured: latencies.iter().sum(), latencies }
+        let (failed, measured) = (read(&self.failed), latencies.iter().sum());
+        ArmEvidence { failed, measured, latencies, rewards: *self.lock_rewards() }
+    }
+
+    fn lock_rewards(&self) -> MutexGuard<'_, RewardEvidence> {
+        self.rewards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,6 +115,15 @@ impl ArmEvidence {
         let units = bounds(index);
         let duration = |units: u64| Duration::from_nanos(units << UNIT_NS_LOG2);
         Some(duration(units.start)..duration(units.end))
+    }
+}
+
+// === impl RewardEvidence ===
+
+impl RewardEvidence {
+    /// From 0 to 1; 0 without rewards.
+    pub fn mean(&self) -> f64 {
+        (self.sum / self.count.max(1) as f64).clamp(0.0, 1.0)
     }
 }
 
@@ -135,7 +171,9 @@ mod tests {
         }
         tally.lasted(Duration::MAX);
         tally.failed();
+        [0.25, 1.0].into_iter().for_each(|reward| tally.rewarded(reward));
         let evidence = tally.read();
+        assert_eq!((evidence.rewards.count, evidence.rewards.mean()), (2, 0.625));
         assert_eq!((evidence.requests(), evidence.measured(), evidence.failed), (102, 101, 1));
         let median = evidence.quantile(0.5).unwrap().as_secs_f64();
         assert!((median / 0.051 - 1.0).abs() < 0.02, "{median}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gristmill_engine::control::CanaryDetails;
 use gristmill_engine::routing::Weight;
-use gristmill_engine::routing::canary::{Canary, Gates, MirrorEvidence, Plan, Stage, Step};
+use gristmill_engine::routing::canary::{Canary, Gates, MirrorEvidence, Plan, RewardGate, Stage, Step};
 use gristmill_engine::routing::tally::ArmEvidence;
 use gristmill_proto::admin as pb;
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ pub(super) fn read(canary: pb::Canary) -> Result<Canary, String> {
         p50_ratio_max: canary.p50_ratio_max.unwrap_or(gates.p50_ratio_max),
         p99_ratio_max: canary.p99_ratio_max.unwrap_or(gates.p99_ratio_max),
         mismatch_rate_max: canary.mismatch_rate_max,
+        reward: RewardGate::read(canary.reward_decrease_max, canary.rewards_min)?,
     };
     let steps = if given.is_empty() { steps } else { given };
     let plan = Plan { steps, gates, confidence: canary.confidence.unwrap_or(confidence) };
@@ -51,6 +52,8 @@ pub(super) fn message(canary: Canary, details: Option<CanaryDetails>) -> pb::Can
         p50_ratio_max: Some(gates.p50_ratio_max),
         p99_ratio_max: Some(gates.p99_ratio_max),
         mismatch_rate_max: gates.mismatch_rate_max,
+        reward_decrease_max: gates.reward.map(|gate| gate.decrease_max),
+        rewards_min: gates.reward.map(|gate| gate.rewards_min),
         confidence: Some(confidence),
         stage: stage.name().to_owned(),
         step: if let Stage::Running { step } = stage { step as u64 + 1 } else { 0 },
@@ -82,6 +85,8 @@ fn arm(evidence: &ArmEvidence) -> pb::CanaryArm {
         failed: evidence.failed,
         p50_ms: ms(0.5),
         p99_ms: ms(0.99),
+        rewards: evidence.rewards.count,
+        reward_mean: evidence.rewards.mean(),
     }
 }
 
@@ -92,7 +97,16 @@ fn rounded(value: f64) -> f64 {
 
 pub(super) fn to_json(canary: &pb::Canary) -> Value {
     let step = |step: &pb::CanaryStep| json!({"percent": step.percent, "time_s": step.time_s, "requests": step.requests});
-    let arm = |arm: &pb::CanaryArm| json!({"requests": arm.requests, "failed": arm.failed, "p50_ms": arm.p50_ms, "p99_ms": arm.p99_ms});
+    let arm = |arm: &pb::CanaryArm| {
+        json!({
+            "requests": arm.requests,
+            "failed": arm.failed,
+            "p50_ms": arm.p50_ms,
+            "p99_ms": arm.p99_ms,
+            "rewards": arm.rewards,
+            "reward_mean": arm.reward_mean,
+        })
+    };
     let mirror =
         |mirror: &pb::CanaryMirror| json!({"compared": mirror.compared, "differing": mirror.differing});
     let event = |event: &pb::CanaryEvent| json!({"seconds_ago": event.seconds_ago, "what": event.what, "why": event.why});
@@ -103,6 +117,8 @@ pub(super) fn to_json(canary: &pb::Canary) -> Value {
         "p50_ratio_max": canary.p50_ratio_max,
         "p99_ratio_max": canary.p99_ratio_max,
         "mismatch_rate_max": canary.mismatch_rate_max,
+        "reward_decrease_max": canary.reward_decrease_max,
+        "rewards_min": canary.rewards_min,
         "confidence": canary.confidence,
         "stage": canary.stage,
         "step": canary.step,

@@ -13,6 +13,8 @@ pub(super) struct SetCanary {
     p50_ratio_max: Option<f64>,
     p99_ratio_max: Option<f64>,
     mismatch_rate_max: Option<f64>,
+    reward_decrease_max: Option<f64>,
+    rewards_min: Option<u64>,
     confidence: Option<f64>,
 }
 
@@ -39,6 +41,8 @@ impl SetCanary {
             p50_ratio_max: self.p50_ratio_max,
             p99_ratio_max: self.p99_ratio_max,
             mismatch_rate_max: self.mismatch_rate_max,
+            reward_decrease_max: self.reward_decrease_max,
+            rewards_min: self.rewards_min,
             confidence: self.confidence,
             ..Canary::default()
         }

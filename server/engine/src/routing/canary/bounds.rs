@@ -3,15 +3,15 @@
 //! All of it is the bound of Chernoff and Hoeffding on the tails of the binomial distribution, in its form with the
 //! relative entropy (Hoeffding 1963, theorem 1): of `n` draws with probability `q`, a share of `p >= q` or more
 //! succeeds with probability `exp(-n D(p, q))` at most, and so for `p <= q` or less. It holds for every `n`, where
-//! Wilson's interval promises a chance of one in a million that it does not keep when few requests fail.
+//! Wilson's interval promises a chance of one in a million that it does not keep when few requests fail. The theorem is
+//! one on means of independent numbers from 0 to 1, of which successes are those that are either: so are rewards.
 
 /// The least success probability that is not ruled out, at a chance of `alpha` of being wrong.
 pub(super) fn share_min(successes: u64, trials: u64, alpha: f64) -> f64 {
     if successes == 0 {
         return 0.0;
     }
-    let share = successes as f64 / trials as f64;
-    farthest(share, 0.0, trials, alpha)
+    mean_min(successes as f64 / trials as f64, trials, alpha)
 }
 
 /// The greatest success probability that is not ruled out.
@@ -19,8 +19,17 @@ pub(super) fn share_max(successes: u64, trials: u64, alpha: f64) -> f64 {
     if successes == trials {
         return 1.0;
     }
-    let share = successes as f64 / trials as f64;
-    farthest(share, 1.0, trials, alpha)
+    mean_max(successes as f64 / trials as f64, trials, alpha)
+}
+
+/// The least expectation that is not ruled out of numbers from 0 to 1, `count` of which have this mean.
+pub(super) fn mean_min(mean: f64, count: u64, alpha: f64) -> f64 {
+    if mean <= 0.0 { 0.0 } else { farthest(mean, 0.0, count, alpha) }
+}
+
+/// The greatest expectation that is not ruled out.
+pub(super) fn mean_max(mean: f64, count: u64, alpha: f64) -> f64 {
+    if mean >= 1.0 { 1.0 } else { farthest(mean, 1.0, count, alpha) }
 }
 
 /// The rank, from 1, of the draw that the quantile is surely not below: the order statistics of a sample bound the

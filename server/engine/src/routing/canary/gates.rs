@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::bounds::{rank_above, rank_below, share_max, share_min};
+use super::bounds::{mean_max, mean_min, rank_above, rank_below, share_max, share_min};
 use super::{Evidence, Gates};
 use crate::routing::tally::ArmEvidence;
 
@@ -20,7 +20,8 @@ pub(super) struct Finding {
     pub(super) text: String,
 }
 
-/// How many [`findings`] there can be: they share one chance of being wrong, with [`mismatch_rate`] where it is asked for.
+/// How many [`findings`] there can be: they share one chance of being wrong, with [`mismatch_rate`] and
+/// [`reward_decrease`] where these are asked for.
 pub(super) const GATES: usize = 4;
 
 /// What each gate finds, where each may be wrong with a chance of `alpha`. None of a gate that lacks latencies.
@@ -48,6 +49,29 @@ pub(super) fn mismatch_rate(gates: &Gates, evidence: &Evidence, alpha: f64) -> O
         percent(most)
     );
     Some(Finding { gate: "mismatch_rate", estimate: mirrored.mismatch_rate(), at_least, most, text })
+}
+
+/// What the rewards say, where a gate asks for them. It may be wrong with a chance of `alpha`.
+pub(super) fn reward_decrease(gates: &Gates, evidence: &Evidence, alpha: f64) -> Option<Finding> {
+    let most = gates.reward?.decrease_max;
+    let (control, candidate) = (evidence.control.rewards, evidence.candidate.rewards);
+    let estimate = control.mean() - candidate.mean();
+    // Either bound may be wrong.
+    let low = mean_min(control.mean(), control.count, alpha / 2.0);
+    let high = mean_max(candidate.mean(), candidate.count, alpha / 2.0);
+    let at_least = (low > high).then_some(low - high);
+    let reward = |reward: f64| format!("{reward:.4}");
+    let text = format!(
+        "the mean of {} rewards is {}, that of the control's {} is {}: {} less{}; the bound is {} less",
+        candidate.count,
+        reward(candidate.mean()),
+        control.count,
+        reward(control.mean()),
+        reward(estimate),
+        surely(at_least.map(reward)),
+        reward(most)
+    );
+    Some(Finding { gate: "reward_decrease", estimate, at_least, most, text })
 }
 
 // === impl Finding ===

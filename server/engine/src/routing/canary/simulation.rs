@@ -29,9 +29,13 @@ const REQUESTS_PER_SECOND: f64 = 400.0;
 const SECONDS_MAX: u64 = 2000;
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
-struct Chance(u64);
+pub(super) struct Chance(u64);
 
 impl Chance {
+    pub(super) fn new(seed: u64) -> Chance {
+        Chance(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let number = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -40,7 +44,7 @@ impl Chance {
     }
 
     /// Inside (0, 1).
-    fn unit(&mut self) -> f64 {
+    pub(super) fn unit(&mut self) -> f64 {
         ((self.next() >> 12) as f64 + 0.5) / (1u64 << 52) as f64
     }
 }
@@ -148,7 +152,7 @@ fn a_candidate_at_its_bounds_is_taken_back_no_more_often_than_confidence_allows(
         p99_ratio_max: 1.2,
         error_rate_increase_max: 0.01,
         error_rate_max: 0.02,
-        mismatch_rate_max: None,
+        ..Gates::default()
     };
     let candidate = Arm { slower: 1.2, fails: 0.02 };
     let seeds = 100;

@@ -146,6 +146,11 @@ impl Route {
         })
     }
 
+    /// Whether feedback on its predictions decides about its candidate: rewards must be from 0 to 1 then.
+    pub fn asks_for_rewards(&self) -> bool {
+        self.canary.as_ref().is_some_and(|canary| canary.plan.gates.reward.is_some())
+    }
+
     /// The canary, its step, and the position at which that is judged from now on; `None` unless it is running.
     pub(crate) fn running_canary(&self) -> Option<(&Canary, Position)> {
         let canary = self.canary.as_ref()?;

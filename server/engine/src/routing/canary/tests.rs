@@ -3,7 +3,7 @@
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::routing::tally::Tally;
+use crate::routing::tally::{RewardEvidence, Tally};
 
 fn percent(percent: f64) -> Weight {
     Weight::from_percent(percent).unwrap()
@@ -227,12 +227,16 @@ fn a_gate_that_allows_everything_breaks_nothing() {
         p50_ratio_max: 1e9,
         p99_ratio_max: 1e9,
         mismatch_rate_max: Some(1.0),
+        reward: Some(RewardGate { decrease_max: 1.0, rewards_min: 20 }),
     };
     let plan = Plan { gates, ..Plan::default() };
     plan.check().unwrap();
     let position = Position { step: 0, elapsed: Duration::from_secs(600), looks: Looks::default() };
     let mirrored = MirrorEvidence { compared: 5000, differing: 5000 };
-    let evidence = Evidence { control: arm(5000, 1, 0), candidate: arm(1000, 4000, 9000), mirrored };
+    let (mut control, mut candidate) = (arm(5000, 1, 0), arm(1000, 4000, 9000));
+    (control.rewards, candidate.rewards) =
+        (RewardEvidence { count: 500, sum: 500.0 }, RewardEvidence { count: 500, sum: 0.0 });
+    let evidence = Evidence { control, candidate, mirrored };
     assert_eq!(decide(&plan, position, &evidence).verdict, Verdict::Forward);
 }
 
