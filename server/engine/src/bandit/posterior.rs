@@ -22,9 +22,15 @@ pub enum Posterior {
     /// Of a probability: Beta(successes + 1, failures + 1), from a uniform prior.
     Beta { alpha: f64, beta: f64 },
     /// Of a mean of normal rewards whose variance is unknown too: the marginal of a normal-inverse-gamma posterior
-    /// (Murphy, Conjugate Bayesian analysis of the Gaussian distribution, 2007, section 6).
+    /// (Murphy, Conjugate Bayesian analysis of the Gaussian distribution, 2007, section 6). Two degrees of freedom at
+    /// least.
     StudentT { location: f64, scale: f64, degrees: f64 },
 }
+
+/// About the logarithm of the smallest positive number.
+const LOG_LEAST: f64 = -708.0;
+/// Halvings of a few spreads: what is left is a hundred-millionth of one.
+const QUANTILE_STEPS: u32 = 30;
 
 // === impl Evidence ===
 
@@ -123,6 +129,20 @@ impl Posterior {
         }
     }
 
+    /// The logarithm of the density at `x`, up to a constant.
+    pub fn log_density(&self, x: f64) -> f64 {
+        match *self {
+            // Finite at the ends too, where one of the factors may be zero.
+            Posterior::Beta { alpha, beta } => {
+                (alpha - 1.0) * x.ln().max(LOG_LEAST) + (beta - 1.0) * (-x).ln_1p().max(LOG_LEAST)
+            }
+            Posterior::StudentT { location, scale, degrees } => {
+                let t = (x - location) / scale;
+                -0.5 * (degrees + 1.0) * (t * t / degrees).ln_1p()
+            }
+        }
+    }
+
     /// The probability that the mean reward is at most `x`.
     pub fn below(&self, x: f64) -> f64 {
         match *self {
@@ -139,12 +159,18 @@ impl Posterior {
     }
 
     fn quantile(&self, probability: f64) -> f64 {
-        let reach = match self {
-            Posterior::Beta { .. } => 50.0,
-            Posterior::StudentT { .. } => 1e4,
+        let (is, is_not) = (probability, 1.0 - probability);
+        // In spreads from the mean, what it cannot be beyond: by Cantelli's inequality, and where two degrees of
+        // freedom, which are the fewest, would have it.
+        let (down, up) = match self {
+            Posterior::Beta { .. } => ((is_not / is).sqrt(), (is / is_not).sqrt()),
+            Posterior::StudentT { .. } => {
+                let reach = (is - is_not).abs() / (2.0 * is * is_not).sqrt();
+                (reach, reach)
+            }
         };
-        let (mut low, mut high) = (self.mean() - reach * self.spread(), self.mean() + reach * self.spread());
-        for _ in 0..60 {
+        let (mut low, mut high) = (self.mean() - down * self.spread(), self.mean() + up * self.spread());
+        for _ in 0..QUANTILE_STEPS {
             let middle = f64::midpoint(low, high);
             if self.below(middle) < probability { low = middle } else { high = middle }
         }

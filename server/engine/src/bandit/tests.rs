@@ -57,10 +57,47 @@ fn standings_are_those_of_scipy() {
     ];
     for (posteriors, expected) in cases {
         for (standing, (probability, loss)) in best::standings(&posteriors).iter().zip(expected) {
-            assert!((standing.probability_best - probability).abs() < 1e-3, "{standing:?}: {probability}");
-            assert!((standing.expected_loss - loss).abs() < 2e-3 * loss + 1e-7, "{standing:?}: {loss}");
+            assert!((standing.probability_best - probability).abs() < 1e-5, "{standing:?}: {probability}");
+            assert!((standing.expected_loss - loss).abs() < 5e-5 * loss + 1e-8, "{standing:?}: {loss}");
         }
     }
+}
+
+/// `scipy.stats.beta.ppf` and `scipy.stats.t.ppf`.
+#[test]
+fn intervals_are_those_of_scipy() {
+    let beta = |alpha, beta| Posterior::Beta { alpha, beta };
+    let t = |degrees, location, scale| Posterior::StudentT { location, scale, degrees };
+    let cases = [
+        (beta(16.0, 86.0), (0.093_346_619_468, 0.233_096_903_853)),
+        (beta(1.0, 1001.0), (2.529_219_561_6e-5, 0.003_678_412_265)),
+        (beta(1.0, 1.0), (0.025, 0.975)),
+        (t(2.0, 1.0, 0.1), (0.569_734_727_025, 1.430_265_272_975)),
+        (t(42.0, 1.1, 0.06), (0.978_915_097_831, 1.221_084_902_169)),
+    ];
+    for (posterior, (low, high)) in cases {
+        let ours = posterior.interval(0.95);
+        let is_near = |ours: f64, theirs: f64| (ours - theirs).abs() < 1e-7 * posterior.spread();
+        assert!(is_near(ours.0, low) && is_near(ours.1, high), "{posterior:?}: {ours:?}");
+    }
+}
+
+/// One arm alone, many arms alike, and arms about which far more or far less is known than about others.
+#[test]
+fn standings_hold_at_the_extremes() {
+    let beta = |alpha, beta| Posterior::Beta { alpha, beta };
+    let probabilities = |posteriors: &[Posterior]| -> Vec<f64> {
+        best::standings(posteriors).iter().map(|standing| standing.probability_best).collect()
+    };
+    assert_eq!(probabilities(&[beta(3.0, 4.0)]), [1.0]);
+    let alike = probabilities(&[beta(5.0, 50.0); 40]);
+    assert!(alike.iter().all(|probability| near(*probability, 1.0 / 40.0)), "{alike:?}");
+    // Of a mean that is surely 0.3, and one that may be anything.
+    let of = probabilities(&[beta(3e8, 7e8), beta(1.0, 1.0)]);
+    assert!((of[0] - 0.3).abs() < 1e-4, "{of:?}");
+    let of = best::standings(&[beta(1.0, 1e7), beta(1e7, 1.0)]);
+    assert!(near(of[1].probability_best, 1.0) && near(of[1].expected_loss, 0.0), "{of:?}");
+    assert!((of[0].expected_loss - 1.0).abs() < 1e-6, "{of:?}");
 }
 
 fn near(a: f64, b: f64) -> bool {
