@@ -1,7 +1,7 @@
 //! Feedback to a running server, which may be killed at any moment: what it accepted is there again.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -106,6 +106,21 @@ impl Server {
         serde_json::from_str(&answer).unwrap()
     }
 
+    /// What is known of the route.
+    fn experiment(&self) -> Value {
+        let (status, shown) = request(&self.http, "GET", "/v1/admin/experiments/risk", "").unwrap();
+        assert_eq!(status, 200, "{shown}");
+        serde_json::from_str(&shown).unwrap()
+    }
+
+    /// The value of each series whose name begins so.
+    fn metrics(&self, prefix: &str) -> BTreeMap<String, f64> {
+        let (_, text) = request(&self.http, "GET", "/metrics", "").unwrap();
+        let lines = text.lines().filter(|line| line.starts_with(prefix));
+        let series = lines.map(|line| line.rsplit_once(' ').unwrap());
+        series.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
+    }
+
     fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -141,6 +156,11 @@ fn request(address: &str, method: &str, path: &str, body: &str) -> std::io::Resu
 
 fn counts(answer: &Value) -> [u64; 5] {
     ["accepted", "duplicates", "conflicts", "unknown", "invalid"].map(|name| answer[name].as_u64().unwrap())
+}
+
+/// Rewards of all arms.
+fn rewards(experiment: &Value) -> u64 {
+    experiment["arms"].as_array().unwrap().iter().map(|arm| arm["rewards"].as_u64().unwrap()).sum()
 }
 
 #[test]
@@ -242,6 +262,62 @@ fn a_server_that_is_killed_has_kept_all_that_it_accepted() {
     }
 }
 
+/// The numbers of an experiment that are in the metrics too, by the series that they are in.
+fn series(experiment: &Value) -> BTreeMap<String, f64> {
+    let mut series = BTreeMap::new();
+    let mut put = |name: &str, labels: &str, value: &Value| {
+        let value = value.as_f64();
+        series.extend(value.map(|value| (format!("gristmill_experiment_{name}{{{labels}}}"), value)));
+    };
+    for arm in experiment["arms"].as_array().unwrap() {
+        let labels = format!("route=\"risk\",arm={}", arm["name"]);
+        put("rewards_total", &labels, &arm["rewards"]);
+        for name in [
+            "reward_mean",
+            "posterior_mean",
+            "posterior_low",
+            "posterior_high",
+            "probability_best",
+            "expected_loss",
+            "p_value",
+        ] {
+            put(name, &labels, &arm[name]);
+        }
+    }
+    put("sample_ratio_p", "route=\"risk\"", &experiment["sample_ratio_p"]);
+    series
+}
+
+/// But for the last digit, which reading numbers from JSON may cost.
+fn are_alike(one: &BTreeMap<String, f64>, other: &BTreeMap<String, f64>) -> bool {
+    let is_near = |one: f64, other: f64| (one - other).abs() <= 1e-12 * other.abs();
+    one.keys().eq(other.keys()) && one.values().zip(other.values()).all(|(one, other)| is_near(*one, *other))
+}
+
+#[test]
+fn what_is_known_of_arms_is_in_the_metrics_too() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path(), ROUTES);
+    for number in 0..80 {
+        let (id, arm) = server.predict_by();
+        let reward = if arm == "candidate" { 1.0 } else { f64::from(number % 3) / 2.0 };
+        server.tell(&json!([{"prediction_id": id, "reward": reward}]));
+    }
+    let (experiment, metrics) = loop {
+        let (experiment, metrics) = (server.experiment(), server.metrics("gristmill_experiment_"));
+        if are_alike(&metrics, &series(&experiment)) {
+            break (experiment, metrics);
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(rewards(&experiment), 80);
+    assert_eq!(
+        metrics.len(),
+        2 * 8 - 1 + 1,
+        "the first arm has no p-value, and the route has one: {metrics:?}"
+    );
+}
+
 #[test]
 fn a_bandit_goes_where_the_rewards_are_and_still_does_after_a_kill() {
     let root = tempfile::tempdir().unwrap();
@@ -255,8 +331,7 @@ fn a_bandit_goes_where_the_rewards_are_and_still_does_after_a_kill() {
         let answer = server.tell(&json!([{"prediction_id": id, "reward": reward}]));
         assert_eq!(counts(&answer), [1, 0, 0, 0, 0]);
     }
-    let (_, shown) = request(&server.http, "GET", "/v1/admin/experiments/risk", "").unwrap();
-    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let shown = server.experiment();
     let [control, candidate] = [&shown["arms"][0], &shown["arms"][1]];
     assert!(candidate["rewards"].as_u64().unwrap() >= 20 && candidate["reward_mean"] == 1.0, "{shown}");
     assert!(candidate["requests"].as_u64() >= candidate["rewards"].as_u64(), "{shown}");

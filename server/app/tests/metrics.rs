@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use gristmill::telemetry::Telemetry;
 use gristmill_engine::engine::Engine;
+use gristmill_engine::metrics::ExperimentMetrics;
 use gristmill_engine::reconcile::{Options, Reconciler};
 use gristmill_engine::registry::{
     Desired, DesiredModel, Lifecycle, ModelSettings, SourceState, Stamp, VersionSource,
@@ -55,7 +56,7 @@ fn by_version(text: &str) -> BTreeMap<u64, BTreeSet<&str>> {
 }
 
 #[tokio::test]
-async fn versions_that_come_and_go_leave_no_series() {
+async fn versions_and_routes_that_come_and_go_leave_no_series() {
     let telemetry = Telemetry::install("a fake runtime").unwrap();
     {
         let (engine, mut reconciler) = Engine::new(false, Options::default());
@@ -83,4 +84,14 @@ async fn versions_that_come_and_go_leave_no_series() {
         assert!(text.contains("\nprocess_resident_memory_bytes "));
     }
     drop(reconciler);
+
+    let experiment = ExperimentMetrics::new("risk", ["control", "candidate"].into_iter(), true);
+    experiment.arms[1].posterior_mean.set(0.25);
+    let (now, line) =
+        (now + 4 * LONG, "gristmill_experiment_posterior_mean{route=\"risk\",arm=\"candidate\"} 0.25\n");
+    assert!(telemetry.text(&engine, now).contains(line));
+    assert!(telemetry.text(&engine, now + LONG).contains(line));
+    drop(experiment);
+    assert!(telemetry.text(&engine, now + 2 * LONG).contains(line), "it is shown for a while");
+    assert!(!telemetry.text(&engine, now + 3 * LONG).contains("gristmill_experiment_"));
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_macros, reason = "this is the one place where handles are resolved by name")]
 
+mod experiment;
 mod names;
 mod shadow;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, SharedString};
 
+pub use self::experiment::{ExperimentArmMetrics, ExperimentMetrics};
 pub use self::names::*;
 pub(crate) use self::shadow::{Fate, ShadowMetrics};
 use crate::attainment::{Attainment, WINDOWS};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use gristmill_engine::bandit::{Evidence, Standing, best, sequential};
 use gristmill_engine::journal::Ended;
+use gristmill_engine::metrics::ExperimentMetrics;
 use gristmill_engine::prediction::ArmName;
 use gristmill_engine::routing::{Policy, Route};
 use gristmill_proto::admin as pb;
@@ -21,6 +22,9 @@ pub(super) struct Experiments {
 struct Tracked {
     route: Route,
     arms: Vec<Arm>,
+    metrics: ExperimentMetrics,
+    /// Something has changed since the metrics said it.
+    is_due: bool,
 }
 
 struct Arm {
@@ -41,12 +45,14 @@ const CREDIBLE: f64 = 0.95;
 
 impl Experiments {
     /// A route that has changed is counted anew; what its arms were rewarded with stays theirs.
-    pub(super) fn follow(&mut self, routes: &[Route]) {
+    pub(super) fn follow(&mut self, routes: &[Route], store: Option<&Store>, bandits: &Bandits, now_ms: u64) {
         self.tracked.retain(|_, tracked| routes.contains(&tracked.route));
         for route in routes.iter().filter(|route| !self.tracked.contains_key(&route.name)).collect::<Vec<_>>()
         {
-            let arms = route.arms.iter().map(|_| Arm::new()).collect();
-            self.tracked.insert(route.name.clone(), Tracked { route: route.clone(), arms });
+            let mut tracked = Tracked::new(route.clone());
+            // At once: a gauge says 0 until it is set.
+            tracked.publish(store, bandits, now_ms);
+            self.tracked.insert(route.name.clone(), tracked);
         }
     }
 
@@ -54,6 +60,7 @@ impl Experiments {
         for ended in ended {
             let Some(tracked) = self.tracked.get_mut(&ended.arm.route) else { continue };
             let arm = tracked.route.arms.iter().position(|arm| arm.name == ended.arm.arm);
+            tracked.is_due = true;
             if let Some(arm) = arm.map(|arm| &mut tracked.arms[arm]) {
                 arm.requests += 1;
                 arm.failed += u64::from(ended.is_good == Some(false));
@@ -68,9 +75,20 @@ impl Experiments {
     /// Looks at the rewards.
     pub(super) fn look(&mut self, store: &Store) {
         for tracked in self.tracked.values_mut() {
+            tracked.is_due = true;
             let evidence = tracked.evidence(Some(store));
             for (arm, of) in tracked.arms.iter_mut().zip(&evidence).skip(1) {
                 arm.p = arm.p.min(sequential::difference_p(of, &evidence[0]));
+            }
+        }
+    }
+
+    /// Has the metrics say what is known now.
+    pub(super) fn publish(&mut self, store: Option<&Store>, bandits: &Bandits, now_ms: u64) {
+        for tracked in self.tracked.values_mut() {
+            // What fades changes by itself.
+            if tracked.is_due || bandits.rules(&tracked.route.name).half_life.is_some() {
+                tracked.publish(store, bandits, now_ms);
             }
         }
     }
@@ -83,6 +101,33 @@ impl Experiments {
 // === impl Tracked ===
 
 impl Tracked {
+    fn new(route: Route) -> Tracked {
+        let arms = route.arms.iter().map(|_| Arm::new()).collect();
+        let names = route.arms.iter().map(|arm| arm.name.as_str());
+        let metrics = ExperimentMetrics::new(&route.name, names, is_dealt_by_weights(&route));
+        Tracked { arms, metrics, is_due: true, route }
+    }
+
+    fn publish(&mut self, store: Option<&Store>, bandits: &Bandits, now_ms: u64) {
+        self.is_due = false;
+        let shown = self.shown(store, bandits, now_ms);
+        for (metrics, arm) in self.metrics.arms.iter().zip(&shown.arms) {
+            metrics.rewards.absolute(arm.rewards);
+            metrics.reward_mean.set(arm.reward_mean);
+            metrics.posterior_mean.set(arm.posterior_mean);
+            metrics.posterior_low.set(arm.posterior_low);
+            metrics.posterior_high.set(arm.posterior_high);
+            metrics.probability_best.set(arm.probability_best);
+            metrics.expected_loss.set(arm.expected_loss);
+            if let (Some(gauge), Some(p_value)) = (&metrics.p_value, arm.p_value) {
+                gauge.set(p_value);
+            }
+        }
+        if let Some(gauge) = &self.metrics.sample_ratio_p {
+            gauge.set(shown.sample_ratio_p.unwrap_or(f64::NAN));
+        }
+    }
+
     fn evidence(&self, store: Option<&Store>) -> Vec<Evidence> {
         let of = |arm: &gristmill_engine::routing::Arm| {
             let name = ArmName { route: self.route.name.clone(), arm: arm.name.clone() };
@@ -132,13 +177,20 @@ impl Tracked {
             route: self.route.name.clone(),
             policy: self.route.policy.name().to_owned(),
             winner: bandit.as_ref().and_then(|bandit| bandit.winner.clone()).unwrap_or_default(),
-            // The shares of a bandit were others before.
-            sample_ratio_p: match self.route.policy {
-                Policy::Split | Policy::Canary => sequential::sample_ratio_p(&requests, &shares),
-                Policy::Fallback | Policy::Bandit(_) => None,
+            sample_ratio_p: match is_dealt_by_weights(&self.route) {
+                true => sequential::sample_ratio_p(&requests, &shares),
+                false => None,
             },
             arms: self.arms.iter().enumerate().map(arm).collect(),
         }
+    }
+}
+
+fn is_dealt_by_weights(route: &Route) -> bool {
+    match route.policy {
+        Policy::Split | Policy::Canary => true,
+        // The shares of a bandit were others before.
+        Policy::Fallback | Policy::Bandit(_) => false,
     }
 }
 

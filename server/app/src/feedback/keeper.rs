@@ -42,12 +42,16 @@ pub(super) struct Keeper {
     /// Predictions are brought to the disk at least this often, where no feedback does it.
     synced: Instant,
     is_behind: bool,
+    /// When the metrics of experiments were set.
+    published: Instant,
 }
 
 /// How often predictions are taken over while nothing is told.
 const TICK: Duration = Duration::from_millis(100);
 /// The longest that predictions of a killed server may have been made and be unknown after it.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// How old metrics of experiments may be: more often than anybody scrapes them.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
 // === impl Keeper ===
 
@@ -70,6 +74,7 @@ impl Keeper {
             dropped: 0,
             synced: Instant::now(),
             is_behind: false,
+            published: Instant::now(),
         };
         if keeper.place.is_due() {
             keeper.open().map_err(anyhow::Error::msg)?;
@@ -117,7 +122,7 @@ impl Keeper {
         let routes = self.engine.routes();
         self.bandits.follow(&routes, self.store.as_ref());
         self.bandits.behaved(&ended, now_ms);
-        self.experiments.follow(&routes);
+        self.experiments.follow(&routes, self.store.as_ref(), &self.bandits, now_ms);
         self.experiments.ended(&ended);
         let asking = routes.iter().filter(|route| route.asks_for_rewards());
         let asking: BTreeSet<&str> = asking.map(|route| route.name.as_str()).collect();
@@ -130,6 +135,10 @@ impl Keeper {
             self.experiments.look(store);
         }
         self.bandits.deal(&self.engine, now_ms);
+        if self.published.elapsed() >= PUBLISH_INTERVAL {
+            self.experiments.publish(self.store.as_ref(), &self.bandits, now_ms);
+            self.published = Instant::now();
+        }
         let mut fates = match written {
             Ok(fates) => fates.into_iter(),
             Err(why) => {

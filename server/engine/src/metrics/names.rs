@@ -39,6 +39,7 @@ pub const DIFFERENCE_BUCKETS: &[f64] =
 pub const DISTANCE_BUCKETS: &[f64] =
     &[0.0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0];
 
+const ARM_LABELS: &[&str] = &["route", "arm"];
 const SHADOW_LABELS: &[&str] = &["route", "shadow"];
 const VERSION_LABELS: &[&str] = &["model", "version"];
 
@@ -309,6 +310,70 @@ pub const SHADOW_RUN_SECONDS: Metric = Metric {
     help: "Time of the run of compared requests: of the primary's batch, and of the shadow, which gives way to all others",
 };
 
+pub const EXPERIMENT_REWARDS: Metric = Metric {
+    name: "gristmill_experiment_rewards_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: ARM_LABELS,
+    help: "Rewards ever told of the arm's predictions, also before the server started",
+};
+pub const EXPERIMENT_REWARD_MEAN: Metric = Metric {
+    name: "gristmill_experiment_reward_mean",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: ARM_LABELS,
+    help: "Mean of all rewards ever told of the arm's predictions; 0 while there are none",
+};
+pub const EXPERIMENT_POSTERIOR_MEAN: Metric = Metric {
+    name: "gristmill_experiment_posterior_mean",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: ARM_LABELS,
+    help: "Mean of what is believed of the arm's mean reward",
+};
+pub const EXPERIMENT_POSTERIOR_LOW: Metric = Metric {
+    name: "gristmill_experiment_posterior_low",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: ARM_LABELS,
+    help: "Lower end of the 95 % interval of what is believed of the arm's mean reward",
+};
+pub const EXPERIMENT_POSTERIOR_HIGH: Metric = Metric {
+    name: "gristmill_experiment_posterior_high",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: ARM_LABELS,
+    help: "Upper end of the 95 % interval of what is believed of the arm's mean reward",
+};
+pub const EXPERIMENT_PROBABILITY_BEST: Metric = Metric {
+    name: "gristmill_experiment_probability_best",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: ARM_LABELS,
+    help: "Probability that the arm's mean reward is the highest of the route's arms",
+};
+pub const EXPERIMENT_EXPECTED_LOSS: Metric = Metric {
+    name: "gristmill_experiment_expected_loss",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: ARM_LABELS,
+    help: "By how much the best mean reward is expected to be above the arm's",
+};
+pub const EXPERIMENT_P_VALUE: Metric = Metric {
+    name: "gristmill_experiment_p_value",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: ARM_LABELS,
+    help: "Always-valid p-value of the arm's mean reward being that of the first arm, which has none",
+};
+pub const EXPERIMENT_SAMPLE_RATIO_P: Metric = Metric {
+    name: "gristmill_experiment_sample_ratio_p",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &["route"],
+    help: "p-value of the requests of a split or canary having been dealt by the weights; NaN while there are too few",
+};
+
 pub const FEEDBACK: Metric = Metric {
     name: "gristmill_feedback_total",
     kind: Kind::Counter,
@@ -371,6 +436,15 @@ pub const METRICS: &[Metric] = &[
     SHADOW_DISTANCE,
     SHADOW_ROWS,
     SHADOW_RUN_SECONDS,
+    EXPERIMENT_REWARDS,
+    EXPERIMENT_REWARD_MEAN,
+    EXPERIMENT_POSTERIOR_MEAN,
+    EXPERIMENT_POSTERIOR_LOW,
+    EXPERIMENT_POSTERIOR_HIGH,
+    EXPERIMENT_PROBABILITY_BEST,
+    EXPERIMENT_EXPECTED_LOSS,
+    EXPERIMENT_P_VALUE,
+    EXPERIMENT_SAMPLE_RATIO_P,
     FEEDBACK,
     PREDICTIONS_OUTSTANDING,
     PREDICTIONS_DROPPED,
