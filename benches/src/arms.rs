@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 use std::time::Duration;
 
-use gristmill_engine::bandit::{Algorithm, Bandit, Guard, Rewards, Settings, Tally, best};
+use gristmill_engine::bandit::{Algorithm, Bandit, Guard, Rewards, Settings, Tally};
 use gristmill_engine::random::Random;
 
 /// One kind of experiment.
@@ -38,7 +38,8 @@ pub struct Truth {
 pub struct Course {
     /// Sum of what the best arm that keeps its bounds is better by, after each of so many equal parts.
     pub regret: Vec<f64>,
-    /// The request at which one arm was first the best with 99 %, and whether it was.
+    /// The request at which an arm had won with `winner_probability` 0.99, and whether it is the best one that keeps
+    /// its bounds.
     pub decision: Option<(usize, bool)>,
     /// Where an arm broke its bound: the request at which that was seen, and its share of the requests after.
     pub detection: Option<(usize, f64)>,
@@ -52,8 +53,9 @@ const REQUESTS_PER_S: f64 = 200.0;
 const PUBLISHED_EVERY: usize = 20;
 /// Real rewards are normal with this standard deviation.
 const DEVIATION: f64 = 0.5;
-const DECIDED: f64 = 0.99;
-const REWARDS_MIN: f64 = 100.0;
+const WINNER_PROBABILITY: f64 = 0.99;
+/// Of publications, so often it is asked whether an arm has won.
+const JUDGED_EVERY: usize = 5;
 
 /// Streams of a seed's table: two for each arm's rewards, then those of all arms, then each arm's latency.
 const DELAYS: u64 = 100;
@@ -107,6 +109,9 @@ impl Case {
             ..Settings::default()
         };
         let mut bandit = Bandit::new(settings, self.arms.len());
+        // Learns the same and deals nothing: what is regretted does not depend on when it is decided.
+        let judge = Settings { winner_probability: Some(WINNER_PROBABILITY), ..settings };
+        let mut judge = Bandit::new(judge, self.arms.len());
         let mut shares = bandit.shares(0.0);
         let mut tallies = vec![Tally::default(); self.arms.len()];
         let mut due: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
@@ -116,19 +121,23 @@ impl Case {
             let at_s = request as f64 / REQUESTS_PER_S;
             while let Some(entry) = due.first_entry().filter(|entry| *entry.key() <= request) {
                 for (arm, of) in entry.remove() {
-                    bandit.reward(arm, self.reward(arm, seed, of), of as f64 / REQUESTS_PER_S);
+                    let reward = self.reward(arm, seed, of);
+                    bandit.reward(arm, reward, of as f64 / REQUESTS_PER_S);
+                    judge.reward(arm, reward, of as f64 / REQUESTS_PER_S);
                 }
             }
             if request.is_multiple_of(PUBLISHED_EVERY) {
                 for (arm, tally) in tallies.iter_mut().enumerate() {
-                    bandit.behaved(arm, std::mem::take(tally), at_s);
+                    bandit.behaved(arm, *tally, at_s);
+                    judge.behaved(arm, std::mem::take(tally), at_s);
                     if bandit.health(arm).is_broken() && course.detection.is_none() {
                         course.detection = Some((request, 0.0));
                     }
                 }
                 shares = bandit.shares(at_s);
-                if course.decision.is_none() && request.is_multiple_of(5 * PUBLISHED_EVERY) {
-                    course.decision = self.decision(&bandit, at_s, request);
+                if course.decision.is_none() && request.is_multiple_of(JUDGED_EVERY * PUBLISHED_EVERY) {
+                    judge.shares(at_s);
+                    course.decision = judge.winner().map(|arm| (request, self.is_best(arm, request)));
                 }
             }
             let arm = pick(&shares, uniform(seed, CHOICES, request));
@@ -150,14 +159,8 @@ impl Case {
         course
     }
 
-    fn decision(&self, bandit: &Bandit, at_s: f64, request: usize) -> Option<(usize, bool)> {
-        let evidence = bandit.evidence(at_s);
-        let is_known = evidence.iter().all(|evidence| evidence.count >= REWARDS_MIN);
-        let standings = best::standings(&self.rewards.posteriors(&evidence));
-        let is_decided = |standing: &best::Standing| is_known && standing.probability_best >= DECIDED;
-        let arm = standings.iter().position(is_decided)?;
-        let means = (0..self.arms.len()).map(|arm| self.mean(arm, request));
-        Some((request, self.mean(arm, request) >= means.fold(f64::NEG_INFINITY, f64::max)))
+    fn is_best(&self, arm: usize, request: usize) -> bool {
+        self.arms[arm].slow == 0.0 && self.mean(arm, request) >= self.best(request)
     }
 
     fn mean(&self, arm: usize, request: usize) -> f64 {
@@ -205,6 +208,15 @@ mod tests {
         let course = case.play(Algorithm::Thompson, 1);
         let (seen, share) = course.detection.expect("it was seen");
         assert!(seen < REQUESTS / 10 && share < 0.01, "{seen} {share}");
+        assert_eq!(course.decision, None, "one alone is the best of nothing");
+    }
+
+    #[test]
+    fn the_best_of_five_arms_is_decided_on_though_the_worst_are_hardly_asked() {
+        let case = &cases()[2];
+        assert_eq!(case.arms.len(), 5);
+        let (request, is_right) = case.play(Algorithm::Thompson, 1).decision.expect("it was decided");
+        assert!(request > 500 && is_right, "{request}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod guard;
 pub mod posterior;
 pub mod sequential;
 pub mod special;
+pub mod winner;
 
 use std::time::Duration;
 
@@ -22,9 +23,10 @@ pub struct Settings {
     /// After this time a reward counts half; all count alike for ever if `None`.
     pub half_life: Option<Duration>,
     pub guard: Guard,
-    /// An arm that is the best with this probability gets everything from then on; none does if `None`.
+    /// An arm that is the best with this probability gets everything from then on, so that of all experiments no more
+    /// than the rest end with another one; none does if `None`.
     pub winner_probability: Option<f64>,
-    /// Rewards that each arm needs before one of them can have won.
+    /// Rewards that an arm and its closest rival need before it can have won.
     pub rewards_min: u32,
     /// A key keeps its arm as far as the shares allow; otherwise each request is dealt by itself.
     pub sticky: bool,
@@ -194,12 +196,8 @@ impl Bandit {
     }
 
     fn has_won(&self, standings: &[Standing], evidence: &[Evidence]) -> Option<usize> {
-        let probability = self.settings.winner_probability?;
-        let rewards_min = f64::from(self.settings.rewards_min);
-        let is_known = evidence.iter().all(|evidence| evidence.count >= rewards_min);
-        let is_best = |standing: &Standing| standing.probability_best >= probability;
-        // One alone is the best of nothing.
-        if is_known && standings.len() > 1 { standings.iter().position(is_best) } else { None }
+        let Settings { winner_probability, rewards_min, .. } = self.settings;
+        winner::winner(standings, evidence, winner_probability?, rewards_min)
     }
 }
 

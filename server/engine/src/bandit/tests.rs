@@ -220,6 +220,33 @@ fn a_winner_keeps_everything_unless_it_breaks_its_bounds() {
 }
 
 #[test]
+fn a_winner_and_its_closest_rival_are_known_well_and_the_others_are_far_behind() {
+    let won = |arms: &[(f64, f64)]| {
+        let evidence: Vec<Evidence> = arms
+            .iter()
+            .map(|(count, mean)| Evidence { count: *count, mean: *mean, ..Evidence::default() })
+            .collect();
+        let standings = best::standings(&Rewards::Binary.posteriors(&evidence));
+        winner::winner(&standings, &evidence, 0.99, 100)
+    };
+    assert_eq!(won(&[(100.0, 0.1), (100.0, 0.4)]), Some(1));
+    assert_eq!(won(&[(99.0, 0.1), (100.0, 0.4)]), None, "the rival is not known");
+    assert_eq!(won(&[(100.0, 0.1), (99.0, 0.4)]), None, "nor is the best");
+    assert_eq!(won(&[(100.0, 0.1), (100.0, 0.2)]), None, "they are too close");
+    assert_eq!(
+        won(&[(30.0, 0.1), (200.0, 0.4), (100.0, 0.2)]),
+        Some(1),
+        "one that is far behind may be less known"
+    );
+    assert_eq!(
+        won(&[(3.0, 0.0), (200.0, 0.4), (100.0, 0.2)]),
+        None,
+        "but not so little that it may be the best"
+    );
+    assert_eq!(won(&[(1000.0, 0.9)]), None, "one alone is the best of nothing");
+}
+
+#[test]
 fn an_arm_recovers_by_its_probes_alone() {
     let guard = Guard { p99_max: Some(Duration::from_millis(10)), ..Guard::default() };
     let mut health = Health::default();
