@@ -18,7 +18,8 @@ const TOP: usize = 70;
 const GAP: usize = 60;
 const COLUMNS: usize = 4;
 
-/// All panels under a title, four in a row; `series` are the lines' names, four at most.
+/// All panels under a title, four in a row, each from zero, or its least value, to its highest; `series` are the
+/// lines' names, four at most.
 pub fn svg(title: &str, series: &[&str], panels: &[Panel]) -> String {
     let rows = panels.len().div_ceil(COLUMNS);
     let (width, height) = (LEFT + COLUMNS * (WIDTH + GAP), TOP + rows * (HEIGHT + GAP));
@@ -41,22 +42,25 @@ pub fn svg(title: &str, series: &[&str], panels: &[Panel]) -> String {
     }
     for (index, panel) in panels.iter().enumerate() {
         let (x, y) = (LEFT + index % COLUMNS * (WIDTH + GAP), TOP + index / COLUMNS * (HEIGHT + GAP));
-        let most = panel.lines.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max);
+        let values = || panel.lines.iter().flatten().copied();
+        let (least, most) = (values().fold(0.0, f64::min), values().fold(0.0, f64::max));
+        let range = (most - least).max(f64::MIN_POSITIVE);
         add(format!(
             "<text x=\"{x}\" y=\"{}\">{}</text><rect x=\"{x}\" y=\"{y}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
-             fill=\"none\" stroke=\"#cccccc\"/><text x=\"{}\" y=\"{}\" text-anchor=\"end\">{most:.0}</text>",
+             fill=\"none\" stroke=\"#cccccc\"/>",
             y - 6,
-            panel.name,
-            x - 4,
-            y + 10
+            panel.name
         ));
+        for (value, at) in [(most, y + 10), (least, y + HEIGHT)] {
+            add(format!("<text x=\"{}\" y=\"{at}\" text-anchor=\"end\">{value:.0}</text>", x - 4));
+        }
         for (line, colour) in panel.lines.iter().zip(COLOURS) {
             let points: Vec<String> = line
                 .iter()
                 .enumerate()
                 .map(|(step, value)| {
                     let right = x as f64 + WIDTH as f64 * (step + 1) as f64 / line.len() as f64;
-                    format!("{right:.1},{:.1}", y as f64 + HEIGHT as f64 * (1.0 - value / most))
+                    format!("{right:.1},{:.1}", y as f64 + HEIGHT as f64 * (1.0 - (value - least) / range))
                 })
                 .collect();
             add(format!(
@@ -78,5 +82,13 @@ mod tests {
         let text = svg("t", &["a"], &[panel]);
         assert!(text.contains("points=\"170.0,230.0 290.0,70.0\""), "{text}");
         assert!(text.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn what_is_below_zero_is_in_the_panel_too() {
+        let panel = |lines| svg("t", &["a"], &[Panel { name: "p".into(), lines }]);
+        assert!(panel(vec![vec![-2.0, 2.0]]).contains("points=\"170.0,230.0 290.0,70.0\""));
+        assert!(panel(vec![vec![-2.0, -1.0]]).contains("points=\"170.0,230.0 290.0,150.0\""));
+        assert!(panel(vec![vec![0.0, 0.0]]).contains("points=\"170.0,230.0 290.0,230.0\""));
     }
 }
