@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use gristmill_proto::admin::feedback_client::FeedbackClient;
 use gristmill_proto::admin::{FeedbackItem, SendFeedbackRequest};
@@ -227,9 +227,12 @@ fn what_is_told_is_kept_once_whichever_way_it_comes() {
 fn a_server_that_is_killed_has_kept_all_that_it_accepted() {
     let root = tempfile::tempdir().unwrap();
     let mut server = Server::start(root.path(), ROUTES);
-    let mut all_accepted = Vec::new();
+    let (mut all_accepted, mut all_told) = (Vec::new(), Vec::new());
     for answers in [1, 7, 40] {
         let ids: Vec<String> = (0..120).map(|_| server.predict()).collect();
+        // A server that is killed may forget the predictions of its last second, but not those that it was told of.
+        server.tell(&json!([{"prediction_id": ids[0], "truth": 1}]));
+        all_told.extend(ids.iter().cloned());
         let (http, accepted) = (server.http.clone(), Arc::new(Mutex::new(BTreeSet::new())));
         let tellers: Vec<_> = ids
             .chunks(30)
@@ -259,6 +262,49 @@ fn a_server_that_is_killed_has_kept_all_that_it_accepted() {
             all_accepted.iter().map(|id| json!({"prediction_id": id, "reward": 1})).collect();
         let answer = server.tell(&json!(again));
         assert_eq!(counts(&answer), [0, all_accepted.len() as u64, 0, 0, 0], "{answer}");
+        // Whether those that were not answered are kept is told by asking; then all count, and each once.
+        let rest: Vec<Value> = all_told.iter().map(|id| json!({"prediction_id": id, "reward": 1})).collect();
+        let [accepted, duplicates, ..] = counts(&server.tell(&json!(rest)));
+        assert_eq!(accepted + duplicates, all_told.len() as u64);
+        assert_eq!(rewards(&server.experiment()), all_told.len() as u64);
+    }
+}
+
+/// A batch is one commit: after a kill all of it is kept, with what it adds to its arms' sums, or nothing.
+#[test]
+fn a_batch_that_is_cut_off_by_a_kill_is_kept_whole_or_not_at_all() {
+    let root = tempfile::tempdir().unwrap();
+    let mut server = Server::start(root.path(), BANDIT);
+    let mut kept_before = 0;
+    for answers in [1, 3, 6] {
+        let batches: Vec<Value> = (0..12)
+            .map(|_| {
+                let item = |_| json!({"prediction_id": server.predict(), "reward": 0.5});
+                (0..8).map(item).collect()
+            })
+            .collect();
+        let (http, told) = (server.http.clone(), batches.clone());
+        let (answered, seen) = mpsc::channel();
+        let teller = std::thread::spawn(move || {
+            // The first that is not answered is the one that the kill has cut off.
+            let is_answered = |batch: &Value| matches!(tell(&http, "risk", batch), Ok((200, _)));
+            told.iter().take_while(|batch| is_answered(batch)).for_each(|_| answered.send(()).unwrap());
+        });
+        seen.iter().take(answers).for_each(drop);
+        server.kill();
+        teller.join().unwrap();
+        let all_seen = answers + seen.try_iter().count();
+        server = Server::start(root.path(), BANDIT);
+        let found = rewards(&server.experiment()) - kept_before;
+        assert_eq!(found % 8, 0, "a part of a batch was kept");
+        assert!(found as usize >= 8 * all_seen, "{found} are fewer than {all_seen} batches of 8");
+        for (index, batch) in batches.iter().enumerate() {
+            let is_kept = 8 * index < found as usize;
+            let expected = if is_kept { [0, 8, 0, 0, 0] } else { [8, 0, 0, 0, 0] };
+            assert_eq!(counts(&server.tell(batch)), expected, "batch {index} of {}", batches.len());
+        }
+        kept_before += 8 * batches.len() as u64;
+        assert_eq!(rewards(&server.experiment()), kept_before);
     }
 }
 

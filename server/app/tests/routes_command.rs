@@ -3,6 +3,8 @@
 
 #[path = "routes_command/canary.rs"]
 mod canary;
+#[path = "routes_command/kills.rs"]
+mod kills;
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};

@@ -233,3 +233,61 @@ fn data(datatype: &str, shape: &[i64], contents: &bytes::Bytes) -> Value {
     };
     write(Texts::Strings).or_else(|| write(Texts::Base64)).unwrap_or(Value::Null)
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    /// What a file of downloaded mismatches has: every number of the comparison, and inputs that can be asked again.
+    #[test]
+    fn a_mismatch_as_json_says_all_that_is_known_of_it() {
+        let output = pb::OutputDifference {
+            name: "score".into(),
+            elements: 2,
+            differing: 1,
+            absolute: Some(0.25),
+            relative: Some(f64::INFINITY),
+            rows: 1,
+            same_top1_rows: 1,
+            total_variation: Some(0.125),
+            ..pb::OutputDifference::default()
+        };
+        let missing = pb::OutputDifference {
+            name: "label".into(),
+            fault: "the shadow has no such output".into(),
+            ..pb::OutputDifference::default()
+        };
+        let floats: Vec<u8> = [1.5f32, f32::NAN, 0.1].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut texts = 4_u32.to_le_bytes().to_vec();
+        texts.extend(b"text");
+        let input = |name: &str, datatype: &str, shape: &[i64], contents: Vec<u8>| pb::MismatchInput {
+            name: name.into(),
+            datatype: datatype.into(),
+            shape: shape.to_vec(),
+            contents: contents.into(),
+        };
+        let mismatch = pb::Mismatch {
+            time_ms: 7,
+            prediction_id: "5".repeat(32),
+            primary_model: "m".into(),
+            primary_version: 1,
+            shadow_model: "m".into(),
+            shadow_version: 2,
+            primary_run_us: 30.5,
+            shadow_run_us: 41.0,
+            outputs: vec![output, missing],
+            inputs: vec![input("x", "FP32", &[1, 3], floats), input("words", "BYTES", &[1], texts)],
+        };
+        let shadow = pb::ShadowMismatches {
+            shadow: "next".into(),
+            mismatches: vec![mismatch],
+            ..pb::ShadowMismatches::default()
+        };
+        let json = mismatches_json(&pb::ListMismatchesResponse { shadows: vec![shadow] });
+        assert_eq!(json["shadows"][0]["shadow"], "next");
+        expect![[r#"{"time_ms":7,"prediction_id":"55555555555555555555555555555555","primary_model":"m","primary_version":1,"shadow_model":"m","shadow_version":2,"primary_run_us":30.5,"shadow_run_us":41.0,"outputs":[{"name":"score","fault":"","elements":2,"differing":1,"absolute":0.25,"relative":"Infinity","rows":1,"same_top1_rows":1,"total_variation":0.125},{"name":"label","fault":"the shadow has no such output","elements":0,"differing":0,"absolute":null,"relative":null,"rows":0,"same_top1_rows":0,"total_variation":null}],"inputs":[{"name":"x","datatype":"FP32","shape":[1,3],"data":[1.5,null,0.1]},{"name":"words","datatype":"BYTES","shape":[1],"data":["text"]}]}"#]]
+        .assert_eq(&json["shadows"][0]["mismatches"][0].to_string());
+    }
+}
