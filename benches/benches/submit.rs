@@ -143,6 +143,7 @@ fn split(arms: u32) -> Route {
         salt: "bench".into(),
         arms: (0..arms).map(arm).collect(),
         canary: None,
+        rollout: Vec::new(),
         shadows: Vec::new(),
     }
 }

@@ -103,7 +103,11 @@ fn page(experiment: &pb::Experiment) -> String {
     let (start, end) = (format!("{low:.4}"), format!("{high:.4}"));
     lines.push(format!("{:width$}  {start}{end:>rest$}", "", rest = CHART_WIDTH - start.len()));
     if !experiment.winner.is_empty() {
-        lines.push(format!("\nthe winner is {}", experiment.winner));
+        let rollout = experiment.rollout.as_ref().map(|rollout| {
+            let pb::WinnerRollout { step, steps, percent, state } = rollout;
+            format!(": step {step} of {steps}, {percent} %: {state}")
+        });
+        lines.push(format!("\nthe winner is {}{}", experiment.winner, rollout.unwrap_or_default()));
     }
     if let Some(p) = experiment.sample_ratio_p.filter(|p| *p < 0.001) {
         lines
@@ -160,6 +164,12 @@ mod tests {
             winner: "candidate".into(),
             sample_ratio_p: None,
             arms: vec![arm("control", 0.3, 0.1), candidate],
+            rollout: Some(pb::WinnerRollout {
+                step: 1,
+                steps: 3,
+                percent: 90.0,
+                state: "the step lasts 9s so far".into(),
+            }),
         };
         expect![[r#"
             offer (bandit)
@@ -171,6 +181,6 @@ mod tests {
             candidate                   -----------o-----------  best with 90.0 %
                        0.2600                            0.4000
 
-            the winner is candidate"#]].assert_eq(&page(&experiment));
+            the winner is candidate: step 1 of 3, 90 %: the step lasts 9s so far"#]].assert_eq(&page(&experiment));
     }
 }

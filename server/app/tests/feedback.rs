@@ -31,6 +31,16 @@ arms = [
 bandit = { algorithm = "thompson", half_life = "1day" }
 "#;
 
+/// The same, whose winner is to have so many requests at the first step.
+fn winning(requests: u64) -> String {
+    let steps = format!("[{{ percent = 60, time = \"0s\", requests = {requests} }}, {{ percent = 100 }}]");
+    // An arm that loses is asked all the same, until one has won.
+    let algorithm = "algorithm = \"epsilon-greedy\", epsilon = 0.5";
+    let settings =
+        format!("{{ {algorithm}, winner_probability = 0.95, rewards_min = 10, rollout = {steps} }}");
+    BANDIT.replace("{ algorithm = \"thompson\", half_life = \"1day\" }", &settings)
+}
+
 /// The real program on free ports; ended with the test.
 struct Server {
     child: Child,
@@ -83,6 +93,13 @@ impl Server {
             std::thread::yield_now();
         }
         server
+    }
+
+    /// What is known of the route's arms.
+    fn experiment(&self) -> Value {
+        let (status, shown) = request(&self.http, "GET", "/v1/admin/experiments/risk", "").unwrap();
+        assert_eq!(status, 200, "{shown}");
+        serde_json::from_str(&shown).unwrap()
     }
 
     fn predict(&self) -> String {
@@ -403,4 +420,70 @@ fn a_bandit_goes_where_the_rewards_are_and_still_does_after_a_kill() {
     }
     let arms: Vec<String> = (0..50).map(|_| server.predict_by().1).collect();
     assert!(arms.iter().filter(|arm| *arm == "candidate").count() > 25, "{arms:?}");
+}
+
+/// The candidate's rewards are the better ones. Its first step does not end by itself before the kill.
+#[test]
+fn a_winner_grows_by_steps_and_goes_on_after_a_kill() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path(), &winning(1_000_000_000));
+    let first = loop {
+        let (id, arm) = server.predict_by();
+        let reward = if arm == "candidate" { 1 } else { 0 };
+        server.tell(&json!([{"prediction_id": id, "reward": reward}]));
+        let shown = server.experiment();
+        let waits = shown["rollout"]["state"].as_str().is_some_and(|state| state.contains(" are asked for"));
+        if shown["winner"] != "" && waits {
+            break shown;
+        }
+    };
+    assert_eq!((&first["winner"], &first["arms"][1]["share"]), (&json!("candidate"), &json!(0.6)), "{first}");
+    let rollout = &first["rollout"];
+    assert_eq!(
+        (&rollout["step"], &rollout["steps"], &rollout["percent"]),
+        (&json!(1), &json!(2), &json!(60.0))
+    );
+    let (_, route) = request(&server.http, "GET", "/v1/admin/routes/risk", "").unwrap();
+    let route: Value = serde_json::from_str(&route).unwrap();
+    let said = json!([{"percent": 60.0, "time": "0s", "requests": 1_000_000_000}, {"percent": 100.0}]);
+    assert_eq!(route["bandit"]["rollout"], said, "{route}");
+    server.kill();
+
+    let server = Server::start(root.path(), &winning(1_000_000_000));
+    let resumed = loop {
+        let shown = server.experiment();
+        if shown["arms"][1]["share"] == 0.6 {
+            break shown;
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(
+        (&resumed["winner"], &resumed["rollout"]["step"]),
+        (&json!("candidate"), &json!(1)),
+        "{resumed}"
+    );
+    server.kill();
+
+    let server = Server::start(root.path(), &winning(20));
+    let done = loop {
+        server.predict();
+        let shown = server.experiment();
+        if shown["rollout"]["step"] == 2 {
+            break shown;
+        }
+    };
+    assert_eq!((&done["arms"][0]["share"], &done["arms"][1]["share"]), (&json!(0.0), &json!(1.0)), "{done}");
+    let state = done["rollout"]["state"].as_str().unwrap();
+    assert!(
+        state.starts_with("it is the best with a probability of ") && state.contains(" requests in "),
+        "{state}"
+    );
+    let arms: Vec<String> = (0..20).map(|_| server.predict_by().1).collect();
+    assert!(arms.iter().all(|arm| arm == "candidate"), "{arms:?}");
+    server.kill();
+
+    let server = Server::start(root.path(), &winning(20));
+    while server.experiment()["arms"][1]["share"] != 1.0 {
+        std::thread::yield_now();
+    }
 }

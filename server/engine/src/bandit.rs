@@ -62,6 +62,7 @@ pub struct Bandit {
     evidence: Vec<Evidence>,
     health: Vec<Health>,
     winner: Option<usize>,
+    winner_share: f64,
 }
 
 // === impl Settings ===
@@ -126,6 +127,7 @@ impl Bandit {
             evidence: vec![Evidence::default(); arms],
             health: vec![Health::default(); arms],
             winner: None,
+            winner_share: 1.0,
         }
     }
 
@@ -153,6 +155,20 @@ impl Bandit {
         self.winner
     }
 
+    /// Has an arm be the winner with this share, the others sharing the rest as rewards say; or no arm, so that rewards
+    /// decide alone.
+    pub fn settle(&mut self, winner: Option<usize>, share: f64) {
+        (self.winner, self.winner_share) = (winner, share);
+    }
+
+    /// That the winner is the best of those that keep their bounds; `None` without a winner.
+    pub fn winner_probability(&self, now_s: f64) -> Option<f64> {
+        let (sound, of_sound) = self.sound(now_s);
+        let winner = sound.iter().position(|arm| Some(*arm) == self.winner)?;
+        let standings = best::standings(&self.settings.rewards.posteriors(&of_sound));
+        Some(standings[winner].probability_best)
+    }
+
     /// What is known of each arm, as much as it counts now.
     pub fn evidence(&self, now_s: f64) -> Vec<Evidence> {
         self.evidence.iter().map(|evidence| evidence.at(now_s, self.settings.half_life)).collect()
@@ -167,21 +183,17 @@ impl Bandit {
     /// but its part of the probes; if all do, the first gets what they would have.
     pub fn shares(&mut self, now_s: f64) -> Vec<f64> {
         let arms = self.evidence.len();
-        let mut sound: Vec<usize> = (0..arms).filter(|arm| !self.health[*arm].is_broken()).collect();
-        if sound.is_empty() {
-            sound.push(0);
-        }
-        let evidence = self.evidence(now_s);
-        let of_sound: Vec<Evidence> = sound.iter().map(|arm| evidence[*arm]).collect();
-        self.winner = self.winner.filter(|winner| sound.contains(winner));
-        let among = match self.winner {
-            Some(winner) => sound.iter().map(|arm| f64::from(*arm == winner)).collect(),
+        let (sound, of_sound) = self.sound(now_s);
+        self.winner = self.winner.filter(|winner| !self.health[*winner].is_broken());
+        let among = match self.winner.and_then(|winner| sound.iter().position(|arm| *arm == winner)) {
+            Some(winner) => self.beside(winner, &of_sound),
             None => {
                 let standings = best::standings(&self.settings.rewards.posteriors(&of_sound));
-                let won = self.has_won(&standings, &of_sound);
-                self.winner = won.map(|index| sound[index]);
-                match won {
-                    Some(winner) => (0..sound.len()).map(|index| f64::from(index == winner)).collect(),
+                match self.has_won(&standings, &of_sound) {
+                    Some(winner) => {
+                        self.settle(Some(sound[winner]), 1.0);
+                        self.beside(winner, &of_sound)
+                    }
                     None => self.settings.algorithm.shares(self.settings.rewards, &of_sound, &standings),
                 }
             }
@@ -192,6 +204,35 @@ impl Bandit {
         for (arm, share) in sound.into_iter().zip(among) {
             shares[arm] = (1.0 - probes) * share;
         }
+        shares
+    }
+
+    /// The arms that keep their bounds, the first where none does, with what is known of them.
+    fn sound(&self, now_s: f64) -> (Vec<usize>, Vec<Evidence>) {
+        let mut sound: Vec<usize> =
+            (0..self.evidence.len()).filter(|arm| !self.health[*arm].is_broken()).collect();
+        if sound.is_empty() {
+            sound.push(0);
+        }
+        let evidence = self.evidence(now_s);
+        let of_sound = sound.iter().map(|arm| evidence[*arm]).collect();
+        (sound, of_sound)
+    }
+
+    /// The shares of arms one of which has won.
+    fn beside(&self, winner: usize, evidence: &[Evidence]) -> Vec<f64> {
+        let share = if evidence.len() == 1 { 1.0 } else { self.winner_share };
+        let mut others = evidence.to_vec();
+        others.remove(winner);
+        let mut shares = match share < 1.0 {
+            true => {
+                let standings = best::standings(&self.settings.rewards.posteriors(&others));
+                self.settings.algorithm.shares(self.settings.rewards, &others, &standings)
+            }
+            false => vec![0.0; others.len()],
+        };
+        shares.iter_mut().for_each(|other| *other *= 1.0 - share);
+        shares.insert(winner, share);
         shares
     }
 

@@ -7,6 +7,7 @@ mod sample;
 mod split;
 pub mod tally;
 mod weight;
+pub mod winner;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use xxhash_rust::xxh64::xxh64;
 
-use self::canary::Canary;
+use self::canary::{Canary, Step};
 pub(crate) use self::check::{check, check_version};
 pub(crate) use self::passage::Passage;
 pub(crate) use self::sample::Sampler;
@@ -41,6 +42,8 @@ pub struct Route {
     pub arms: Vec<Arm>,
     /// Where the policy is one. The arms' weights are those of its stage.
     pub canary: Option<Canary>,
+    /// How the winner of a bandit comes to get everything: ascending, at once where there is none.
+    pub rollout: Vec<Step>,
     /// Who answers requests too, for comparison.
     pub shadows: Vec<Shadow>,
 }
@@ -140,7 +143,8 @@ impl Route {
     pub fn with_weight(&self, arm: &str, weight: Weight) -> Result<Route, String> {
         if matches!(self.policy, Policy::Bandit(_)) {
             if weight == Weight::ALL {
-                return Route { policy: Policy::Split, ..self.clone() }.with_weight(arm, weight);
+                let split = Route { policy: Policy::Split, rollout: Vec::new(), ..self.clone() };
+                return split.with_weight(arm, weight);
             }
             return Err(format!(
                 "route '{}' has no weights: its policy is bandit; an arm can get everything, which ends it",

@@ -39,6 +39,7 @@ fn route(shadows: Vec<Shadow>) -> Route {
         salt: "salt".into(),
         arms: vec![arm("control", "primary", 100.0)],
         canary: None,
+        rollout: Vec::new(),
         shadows,
     }
 }

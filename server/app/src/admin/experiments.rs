@@ -54,10 +54,19 @@ pub(crate) fn experiment_json(experiment: &pb::Experiment) -> Value {
             "fault": arm.fault,
         })
     };
+    let rollout = |rollout: &pb::WinnerRollout| {
+        json!({
+            "step": rollout.step,
+            "steps": rollout.steps,
+            "percent": rollout.percent,
+            "state": rollout.state,
+        })
+    };
     json!({
         "route": experiment.route,
         "policy": experiment.policy,
         "winner": experiment.winner,
+        "rollout": experiment.rollout.as_ref().map(rollout),
         "sample_ratio_p": experiment.sample_ratio_p,
         "arms": experiment.arms.iter().map(arm).collect::<Value>(),
     })

@@ -86,7 +86,7 @@ impl RoutesAdmin {
 fn read(route: pb::Route) -> Result<Route, String> {
     let pb::Route { name, policy, key, salt, arms, canary, shadows, bandit, .. } = route;
     let policy = if policy.is_empty() { Policy::Split } else { parse_policy(&policy)? };
-    let policy = RawBandit::refine(policy, bandit.map(RawBandit::from_message))?;
+    let (policy, rollout) = RawBandit::refine(policy, bandit.map(RawBandit::from_message))?;
     let arm = |arm: pb::Arm| {
         let pb::Arm { name, model, version, label, weight, .. } = arm;
         let version = match (version, label) {
@@ -117,6 +117,7 @@ fn read(route: pb::Route) -> Result<Route, String> {
         salt: if salt.is_empty() { name.clone() } else { salt },
         arms: arms.into_iter().map(arm).collect::<Result<_, String>>()?,
         canary,
+        rollout,
         shadows: shadows.into_iter().map(shadows::read).collect::<Result<_, String>>()?,
         name,
     };
@@ -125,6 +126,10 @@ fn read(route: pb::Route) -> Result<Route, String> {
 
 fn message(details: RouteDetails) -> pb::Route {
     let RouteDetails { route, arms, shadows, fault, canary: details } = details;
+    let bandit = match route.policy {
+        Policy::Bandit(settings) => Some(RawBandit::of(&settings, &route).message()),
+        Policy::Split | Policy::Canary | Policy::Fallback => None,
+    };
     let arm = |(arm, serving): (Arm, gristmill_engine::control::ArmDetails)| {
         let (version, label) = match arm.version {
             VersionSelector::Default => (0, String::new()),
@@ -149,10 +154,7 @@ fn message(details: RouteDetails) -> pb::Route {
         fault: fault.unwrap_or_default(),
         canary: route.canary.map(|canary| canary::message(canary, details)),
         shadows: route.shadows.into_iter().zip(shadows).map(shadows::message).collect(),
-        bandit: match route.policy {
-            Policy::Bandit(settings) => Some(RawBandit::of(&settings).message()),
-            Policy::Split | Policy::Canary | Policy::Fallback => None,
-        },
+        bandit,
     }
 }
 

@@ -182,6 +182,7 @@ impl Tracked {
                 false => None,
             },
             arms: self.arms.iter().enumerate().map(arm).collect(),
+            rollout: bandit.as_ref().and_then(|bandit| bandit.rollout.clone()),
         }
     }
 }

@@ -120,7 +120,7 @@ impl Keeper {
             .collect();
         let now_ms = now_ms();
         let routes = self.engine.routes();
-        self.bandits.follow(&routes, self.store.as_ref());
+        self.bandits.follow(&routes, self.store.as_mut(), now_ms);
         self.bandits.behaved(&ended, now_ms);
         self.experiments.follow(&routes, self.store.as_ref(), &self.bandits, now_ms);
         self.experiments.ended(&ended);
@@ -134,7 +134,7 @@ impl Keeper {
             self.bandits.learn(store);
             self.experiments.look(store);
         }
-        self.bandits.deal(&self.engine, now_ms);
+        self.bandits.deal(&self.engine, self.store.as_mut(), now_ms);
         if self.published.elapsed() >= PUBLISH_INTERVAL {
             self.experiments.publish(self.store.as_ref(), &self.bandits, now_ms);
             self.published = Instant::now();

@@ -25,6 +25,9 @@ const TRUTHS: TableDefinition<'_, u128, &str> = TableDefinition::new("truths");
 /// By arm: the evidence that fades and all there ever was, each as count, mean, deviations and time.
 const KNOWLEDGE: TableDefinition<'_, u32, (Sums, Sums)> = TableDefinition::new("knowledge");
 
+/// By route: the arm that has won, what it led to, and its share in percent.
+const WINNERS: TableDefinition<'_, &str, (&str, &str, f64)> = TableDefinition::new("winners");
+
 type Sums = (f64, f64, f64, f64);
 
 pub(super) struct Store {
@@ -33,8 +36,19 @@ pub(super) struct Store {
     predictions_max: u64,
     arms: HashMap<ArmName, u32>,
     knowledge: HashMap<u32, Knowledge>,
+    /// By route.
+    winners: HashMap<String, Winner>,
     /// That the last commit has accepted.
     rewarded: Vec<Rewarded>,
+}
+
+/// The arm of a bandit that has won, as it is kept over restarts.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Winner {
+    pub(super) arm: String,
+    /// What the arm led to: a version under its name that is another one has not won.
+    pub(super) target: String,
+    pub(super) percent: f64,
 }
 
 /// A prediction that was rewarded.
@@ -86,8 +100,16 @@ impl Store {
             let (fading, all) = sums.value();
             knowledge.insert(arm.value(), Knowledge { fading: evidence(fading), all: evidence(all) });
         }
+        let mut winners = HashMap::new();
+        for row in transaction.open_table(WINNERS)?.iter()? {
+            let (route, winner) = row?;
+            let (arm, target, percent) = winner.value();
+            let winner = Winner { arm: arm.to_owned(), target: target.to_owned(), percent };
+            winners.insert(route.value().to_owned(), winner);
+        }
         transaction.commit()?;
-        Ok(Store { database, is_durable, predictions_max, arms, knowledge, rewarded: Vec::new() })
+        let rewarded = Vec::new();
+        Ok(Store { database, is_durable, predictions_max, arms, knowledge, winners, rewarded })
     }
 
     pub(super) fn is_durable(&self) -> bool {
@@ -97,6 +119,33 @@ impl Store {
     pub(super) fn knowledge(&self, arm: &ArmName) -> Knowledge {
         let number = self.arms.get(arm);
         number.and_then(|number| self.knowledge.get(number)).copied().unwrap_or_default()
+    }
+
+    pub(super) fn winner(&self, route: &str) -> Option<&Winner> {
+        self.winners.get(route)
+    }
+
+    /// Keeps who has won, or that nobody has; it is on the disk when this returns.
+    pub(super) fn keep_winner(&mut self, route: &str, winner: Option<Winner>) -> Result<(), Error> {
+        if self.winners.get(route) == winner.as_ref() {
+            return Ok(());
+        }
+        let transaction = self.database.begin_write()?;
+        {
+            let mut winners = transaction.open_table(WINNERS)?;
+            match &winner {
+                Some(Winner { arm, target, percent }) => {
+                    winners.insert(route, (arm.as_str(), target.as_str(), *percent))?
+                }
+                None => winners.remove(route)?,
+            };
+        }
+        transaction.commit()?;
+        match winner {
+            Some(winner) => self.winners.insert(route.to_owned(), winner),
+            None => self.winners.remove(route),
+        };
+        Ok(())
     }
 
     /// What was rewarded by the last [`Store::write`].

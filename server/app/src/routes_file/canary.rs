@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gristmill_engine::routing::Weight;
 use gristmill_engine::routing::canary::{Canary, Gates, Plan, RewardGate, Stage, Step};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::text::quoted;
 
@@ -26,12 +26,15 @@ pub(super) struct RawCanary {
     why: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// Of a canary, or of a bandit's winner.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-struct RawStep {
-    percent: f64,
-    time: Option<String>,
-    requests: Option<u64>,
+pub(super) struct RawStep {
+    pub(super) percent: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) requests: Option<u64>,
 }
 
 /// # Errors
@@ -40,11 +43,7 @@ pub(super) fn read(raw: RawCanary) -> Result<Canary, String> {
     let Plan { steps, gates, confidence } = Plan::default();
     let steps = match raw.steps {
         None => steps,
-        Some(raw) => {
-            let steps = raw.into_iter().enumerate();
-            let steps = steps.map(|(index, raw)| step(raw).map_err(|why| format!("steps[{index}].{why}")));
-            steps.collect::<Result<_, _>>()?
-        }
+        Some(raw) => read_steps("steps", raw)?,
     };
     let gates = Gates {
         error_rate_increase_max: raw.error_rate_increase_max.unwrap_or(gates.error_rate_increase_max),
@@ -56,6 +55,13 @@ pub(super) fn read(raw: RawCanary) -> Result<Canary, String> {
     };
     let stage = Stage::read(raw.stage.as_deref().unwrap_or("running"), raw.step, raw.why)?;
     Ok(Canary { plan: Plan { steps, gates, confidence: raw.confidence.unwrap_or(confidence) }, stage })
+}
+
+/// # Errors
+/// The text begins with `field`.
+pub(super) fn read_steps(field: &str, raw: Vec<RawStep>) -> Result<Vec<Step>, String> {
+    let steps = raw.into_iter().enumerate();
+    steps.map(|(index, raw)| step(raw).map_err(|why| format!("{field}[{index}].{why}"))).collect()
 }
 
 fn step(raw: RawStep) -> Result<Step, String> {
@@ -105,6 +111,19 @@ pub(super) fn write(text: &mut String, route: &str, canary: &Canary) {
         Stage::Running { step } => *text += &format!("step = {}\n", step + 1),
         Stage::RolledBack { why } => *text += &format!("why = {}\n", quoted(why)),
         Stage::Done => {}
+    }
+}
+
+// === impl RawStep ===
+
+impl RawStep {
+    /// What [`read_steps`] reads back as the same step.
+    pub(super) fn of(step: &Step) -> RawStep {
+        let percent = step.weight.percent();
+        match step.weight {
+            Weight::ALL => RawStep { percent, time: None, requests: None },
+            _ => RawStep { percent, time: Some(duration(step.time_min)), requests: Some(step.requests_min) },
+        }
     }
 }
 

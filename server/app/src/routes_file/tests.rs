@@ -51,9 +51,9 @@ fn everything_can_be_said_and_is_written_as_it_was_read() {
     check(
         EVERYTHING,
         expect![[r#"
-            Route { name: "a b\u{7f}", policy: Fallback, key: RequestId, salt: "a b\u{7f}", arms: [Arm { name: "digits", model: "digits", version: Default, weight: Weight(0) }, Arm { name: "digits@2", model: "digits", version: Number(2), weight: Weight(0) }], canary: None, shadows: [] }
-            Route { name: "checkout", policy: Split, key: Parameter("user_id"), salt: "checkout-2026", arms: [Arm { name: "control", model: "diabetes", version: Number(1), weight: Weight(8999) }, Arm { name: "candidate", model: "diabetes", version: Label("next"), weight: Weight(1001) }], canary: None, shadows: [] }
-            Route { name: "short", policy: Split, key: Header, salt: "short", arms: [Arm { name: "digits", model: "digits", version: Default, weight: Weight(10000) }], canary: None, shadows: [Shadow { target: Arm { name: "digits@2", model: "digits", version: Number(2), weight: Weight(10000) }, tolerance: Tolerance { absolute: 1e-5, relative: 1e-5 }, keep_inputs: false }, Shadow { target: Arm { name: "next", model: "digits", version: Label("next"), weight: Weight(1250) }, tolerance: Tolerance { absolute: 0.25, relative: 0.0 }, keep_inputs: true }] }
+            Route { name: "a b\u{7f}", policy: Fallback, key: RequestId, salt: "a b\u{7f}", arms: [Arm { name: "digits", model: "digits", version: Default, weight: Weight(0) }, Arm { name: "digits@2", model: "digits", version: Number(2), weight: Weight(0) }], canary: None, rollout: [], shadows: [] }
+            Route { name: "checkout", policy: Split, key: Parameter("user_id"), salt: "checkout-2026", arms: [Arm { name: "control", model: "diabetes", version: Number(1), weight: Weight(8999) }, Arm { name: "candidate", model: "diabetes", version: Label("next"), weight: Weight(1001) }], canary: None, rollout: [], shadows: [] }
+            Route { name: "short", policy: Split, key: Header, salt: "short", arms: [Arm { name: "digits", model: "digits", version: Default, weight: Weight(10000) }], canary: None, rollout: [], shadows: [Shadow { target: Arm { name: "digits@2", model: "digits", version: Number(2), weight: Weight(10000) }, tolerance: Tolerance { absolute: 1e-5, relative: 1e-5 }, keep_inputs: false }, Shadow { target: Arm { name: "next", model: "digits", version: Label("next"), weight: Weight(1250) }, tolerance: Tolerance { absolute: 0.25, relative: 0.0 }, keep_inputs: true }] }
         "#]],
     );
     let routes = text::parse(EVERYTHING).unwrap();

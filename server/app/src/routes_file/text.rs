@@ -69,7 +69,7 @@ fn route(name: String, raw: RawRoute) -> Result<Route, String> {
         None => Policy::Split,
         Some(policy) => parse_policy(policy).map_err(|why| format!("{field}: {why}"))?,
     };
-    let policy = RawBandit::refine(policy, raw.bandit).map_err(|why| format!("{field}{why}"))?;
+    let (policy, rollout) = RawBandit::refine(policy, raw.bandit).map_err(|why| format!("{field}{why}"))?;
     let key = match &raw.key {
         None => KeySource::Header,
         Some(key) => KeySource::parse(key).map_err(|why| format!("{field}: {why}"))?,
@@ -92,8 +92,8 @@ fn route(name: String, raw: RawRoute) -> Result<Route, String> {
         Some(raw) => Some(canary::read(raw).map_err(|why| format!("{field}.canary.{why}"))?),
         None => (policy == Policy::Canary).then(Canary::default),
     };
-    let route =
-        Route { salt: raw.salt.unwrap_or_else(|| name.clone()), name, policy, key, arms, canary, shadows };
+    let salt = raw.salt.unwrap_or_else(|| name.clone());
+    let route = Route { salt, name, policy, key, arms, canary, rollout, shadows };
     Ok(route.weighed_by_canary())
 }
 
@@ -139,7 +139,7 @@ pub(super) fn write(routes: &[Route]) -> String {
     let mut text =
         String::from("# Written by `gristmill routes`. What is edited here is taken over at once.\n");
     for route in routes {
-        let Route { name, policy, key, salt, arms, canary, shadows } = route;
+        let Route { name, policy, key, salt, arms, canary, shadows, rollout: _ } = route;
         let key = quoted(&key.to_string());
         let written = write!(
             text,
@@ -166,7 +166,7 @@ pub(super) fn write(routes: &[Route]) -> String {
             canary::write(&mut text, name, canary);
         }
         if let Policy::Bandit(settings) = policy {
-            text += &format!("bandit = {}\n", RawBandit::of(settings).toml());
+            text += &format!("bandit = {}\n", RawBandit::of(settings, route).toml());
         }
     }
     text

@@ -217,6 +217,13 @@ fn a_winner_keeps_everything_unless_it_breaks_its_bounds() {
     assert_eq!((bandit.shares(1.0), bandit.winner()), (vec![0.995, 0.005], None));
     let fault = bandit.health(1).fault().unwrap();
     assert_eq!(fault.why, "20 of its last 40 requests failed, where 1 % may");
+    bandit.settle(Some(0), 1.0);
+    bandit.behaved(0, Tally { requests: 40, slow: 0, failed: 20 }, 1.0);
+    assert_eq!(
+        (bandit.shares(1.0), bandit.winner()),
+        (vec![0.995, 0.005], None),
+        "the first is no winner either"
+    );
 }
 
 #[test]

@@ -171,17 +171,11 @@ pub fn decide(plan: &Plan, position: Position, evidence: &Evidence) -> Decision 
         return Decision { verdict: Verdict::Back, why: finding.text, looks };
     }
     let hold = |wait, why| Decision { verdict: Verdict::Hold(wait), why, looks };
-    if position.elapsed < step.time_min {
-        let why = format!("the step lasts {:.0?} so far, at least {:?}", position.elapsed, step.time_min);
+    if let Some(why) = step.lacks_time(position.elapsed) {
         return hold(Wait::Time, why);
     }
     for (name, arm) in [("candidate", &evidence.candidate), ("control", &evidence.control)] {
-        if arm.requests() < step.requests_min {
-            let why = format!(
-                "the {name} has had {} requests in this step, at least {} are asked for",
-                arm.requests(),
-                step.requests_min
-            );
+        if let Some(why) = step.lacks_requests(name, arm.requests()) {
             return hold(Wait::Requests, why);
         }
     }
@@ -216,6 +210,31 @@ pub fn decide(plan: &Plan, position: Position, evidence: &Evidence) -> Decision 
     };
     let why = found.into_iter().map(|finding| finding.text).collect::<Vec<_>>().join("; ");
     Decision { verdict, why, looks }
+}
+
+/// Whether steps can be, of which there are so many at least.
+///
+/// # Errors
+/// The text says what was expected and what came.
+pub(in crate::routing) fn check_steps(steps: &[Step], steps_min: usize) -> Result<(), String> {
+    if steps.len() < steps_min || steps.len() > STEPS_MAX {
+        return Err(format!(
+            "has {} steps: expected {steps_min} to {STEPS_MAX}, ascending to 100 percent, such as 1, 10, 50 and 100",
+            steps.len()
+        ));
+    }
+    for (index, step) in steps.iter().enumerate() {
+        step.check(index + 1 == steps.len()).map_err(|why| format!("step {} {why}", index + 1))?;
+    }
+    match steps.windows(2).position(|pair| pair[0].weight >= pair[1].weight) {
+        None => Ok(()),
+        Some(index) => Err(format!(
+            "step {} is at {} percent, after one at {}: expected more from step to step",
+            index + 2,
+            steps[index + 1].weight,
+            steps[index].weight
+        )),
+    }
 }
 
 /// The number of the last look that so many requests allow, from 1; 0 before the first.
@@ -284,23 +303,7 @@ impl Plan {
     /// The text says what was expected and what came.
     pub fn check(&self) -> Result<(), String> {
         let Plan { steps, gates, confidence } = self;
-        if steps.len() < 2 || steps.len() > STEPS_MAX {
-            return Err(format!(
-                "has {} steps: expected 2 to {STEPS_MAX}, ascending to 100 percent, such as 1, 10, 50 and 100",
-                steps.len()
-            ));
-        }
-        for (index, step) in steps.iter().enumerate() {
-            step.check(index + 1 == steps.len()).map_err(|why| format!("step {} {why}", index + 1))?;
-        }
-        if let Some(index) = steps.windows(2).position(|pair| pair[0].weight >= pair[1].weight) {
-            return Err(format!(
-                "step {} is at {} percent, after one at {}: expected more from step to step",
-                index + 2,
-                steps[index + 1].weight,
-                steps[index].weight
-            ));
-        }
+        check_steps(steps, 2)?;
         let rates = [
             ("error_rate_increase_max", Some(gates.error_rate_increase_max)),
             ("error_rate_max", Some(gates.error_rate_max)),
@@ -347,6 +350,22 @@ impl Step {
             Weight::ALL => Step { weight, time_min: Duration::ZERO, requests_min: 0 },
             _ => Step { weight, time_min: Duration::from_secs(600), requests_min: 1000 },
         }
+    }
+
+    /// What is missing of the time that it lasts at least, for people.
+    pub(super) fn lacks_time(&self, elapsed: Duration) -> Option<String> {
+        (elapsed < self.time_min)
+            .then(|| format!("the step lasts {elapsed:.0?} so far, at least {:?}", self.time_min))
+    }
+
+    /// What is missing of an arm's requests, for people.
+    pub(super) fn lacks_requests(&self, arm: &str, requests: u64) -> Option<String> {
+        let Step { requests_min, .. } = *self;
+        (requests < requests_min).then(|| {
+            format!(
+                "the {arm} has had {requests} requests in this step, at least {requests_min} are asked for"
+            )
+        })
     }
 
     fn check(&self, is_last: bool) -> Result<(), String> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::canary::check_canary;
+use super::winner::check_rollout;
 use super::{Arm, Policy, Route, Shadow, Weight, weight};
 use crate::request::VersionSelector;
 
@@ -47,7 +48,10 @@ pub(crate) fn check(
         is_known(arm).map_err(of_arm)?;
     }
     check_shadows(route, is_route, is_known).map_err(of_route)?;
-    check_canary(route).and_then(|()| check_weights(route)).map_err(of_route)
+    check_canary(route)
+        .and_then(|()| check_rollout(route))
+        .and_then(|()| check_weights(route))
+        .map_err(of_route)
 }
 
 fn check_shadows(

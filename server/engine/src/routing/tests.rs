@@ -24,6 +24,7 @@ fn route(salt: &str, percentages: &[f64]) -> Route {
         salt: salt.into(),
         arms: percentages.iter().enumerate().map(arm).collect(),
         canary: None,
+        rollout: Vec::new(),
         shadows: Vec::new(),
     }
 }

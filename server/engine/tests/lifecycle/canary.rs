@@ -52,6 +52,7 @@ fn canary(steps: &[(f64, u64)]) -> Route {
         salt: "salt".into(),
         arms: vec![arm("old", 1), arm("new", 2)],
         canary: Some(Canary { plan, stage: Stage::default() }),
+        rollout: Vec::new(),
         shadows: Vec::new(),
     };
     route.weighed_by_canary()

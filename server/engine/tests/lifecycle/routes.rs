@@ -37,6 +37,7 @@ fn split(percent_of_new: f64) -> Route {
         salt: "salt".into(),
         arms: vec![arm("old", 1, 100.0 - percent_of_new), arm("new", 2, percent_of_new)],
         canary: None,
+        rollout: Vec::new(),
         shadows: Vec::new(),
     }
 }

@@ -84,6 +84,24 @@ fn the_oldest_make_room_and_their_rewards_count_on() {
 }
 
 #[test]
+fn who_has_won_is_there_again() {
+    let root = tempfile::tempdir().unwrap();
+    let open = || {
+        let database = Database::create(root.path().join("feedback.redb")).unwrap();
+        Store::new(Opened { database, is_durable: true }, 100).unwrap()
+    };
+    let winner = |percent| Winner { arm: "a".into(), target: "m@1".into(), percent };
+    let mut before = open();
+    before.keep_winner("r", Some(winner(90.0))).unwrap();
+    before.keep_winner("r", Some(winner(99.0))).unwrap();
+    before.keep_winner("other", Some(winner(50.0))).unwrap();
+    before.keep_winner("other", None).unwrap();
+    drop(before);
+    let after = open();
+    assert_eq!((after.winner("r"), after.winner("other")), (Some(&winner(99.0)), None));
+}
+
+#[test]
 fn what_was_told_is_there_again() {
     let root = tempfile::tempdir().unwrap();
     let open = || {
