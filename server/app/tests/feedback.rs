@@ -123,13 +123,6 @@ impl Server {
         serde_json::from_str(&answer).unwrap()
     }
 
-    /// What is known of the route.
-    fn experiment(&self) -> Value {
-        let (status, shown) = request(&self.http, "GET", "/v1/admin/experiments/risk", "").unwrap();
-        assert_eq!(status, 200, "{shown}");
-        serde_json::from_str(&shown).unwrap()
-    }
-
     /// The value of each series whose name begins so.
     fn metrics(&self, prefix: &str) -> BTreeMap<String, f64> {
         let (_, text) = request(&self.http, "GET", "/metrics", "").unwrap();
