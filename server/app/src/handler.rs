@@ -3,6 +3,7 @@
 
 mod classes;
 mod decode;
+mod elements;
 mod loading;
 mod picture;
 mod resample;
@@ -22,11 +23,14 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task;
 
 use self::classes::Classes;
+use self::elements::Elements;
 pub(crate) use self::loading::HandledBackend;
 use self::picture::Picture;
 pub use self::settings::Sections;
 pub(crate) use self::settings::{RawInput, RawOutput};
 use self::text::Text;
+use crate::codec::json::values::Values;
+use crate::features::{Features, Reader};
 
 /// Most texts of a request: a queue takes no more rows unless it is told to.
 pub(crate) const TEXTS_MAX: usize = 16_384;
@@ -45,6 +49,25 @@ pub struct Handler {
 enum Input {
     Picture(Picture),
     Text(Box<Text>),
+    /// Lines of comma-separated values.
+    Csv {
+        has_header: bool,
+    },
+    Elements(Elements),
+    /// JSON alone.
+    Rows,
+}
+
+/// Which bodies are JSON, beside those that say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JsonBodies {
+    /// All, whatever they say.
+    All,
+    /// Those that begin like a list or an object.
+    Begun,
+    /// Whole lists and objects that do not say that they are text.
+    Whole,
+    None,
 }
 
 /// Writes the answer to a request.
@@ -61,17 +84,36 @@ impl Handler {
         model.companions.get()
     }
 
-    /// The inputs that `content` is for one row, where the model's `[input]` says how, or `InvalidInput` for what is
-    /// not that.
-    pub(crate) fn read(&self, content: &Bytes) -> Option<Result<Vec<NamedTensor>, InferError>> {
-        Some(match self.input.as_ref()? {
-            Input::Picture(picture) => beside_io(|| picture.read(content)).map(|input| vec![input]),
-            Input::Text(text) => {
-                text::decode(content).and_then(|content| read_texts(text, &[content.into()]))
+    /// The inputs of `model` that `content` is, where the model's `[input]` says how, or `InvalidInput` for what is not
+    /// that.
+    pub(crate) fn read(&self, model: &ModelInfo, content: &Bytes) -> Option<Result<Features, InferError>> {
+        let row = |inputs| Features { inputs, listed: false };
+        match self.input.as_ref()? {
+            Input::Picture(picture) => {
+                Some(beside_io(|| picture.read(content)).map(|input| row(vec![input])))
             }
-        })
+            Input::Text(text) => {
+                let content = text::decode(content);
+                Some(content.and_then(|content| read_texts(text, &[content.into()])).map(row))
+            }
+            Input::Csv { has_header } => Some(text::decode(content).and_then(|text| {
+                let features = Reader::new(model, Values::Frame).csv(text, *has_header);
+                features.map_err(|error| error.into_infer_error(text))
+            })),
+            Input::Elements(elements) => Some(elements.read(content)),
+            Input::Rows => None,
+        }
     }
 
+    /// Which bodies are JSON.
+    pub(crate) fn json_bodies(&self) -> JsonBodies {
+        match &self.input {
+            None | Some(Input::Picture(_)) => JsonBodies::Begun,
+            Some(Input::Text(_) | Input::Csv { .. }) => JsonBodies::Whole,
+            Some(Input::Elements(_)) => JsonBodies::None,
+            Some(Input::Rows) => JsonBodies::All,
+        }
+    }
     /// Whether a body is text, or JSON with texts.
     pub(crate) fn takes_texts(&self) -> bool {
         matches!(self.input, Some(Input::Text(_)))
@@ -81,7 +123,7 @@ impl Handler {
     pub(crate) fn read_texts(&self, texts: &[Cow<'_, str>]) -> Option<Result<Vec<NamedTensor>, InferError>> {
         match self.input.as_ref()? {
             Input::Text(text) => Some(read_texts(text, texts)),
-            Input::Picture(_) => None,
+            _ => None,
         }
     }
 
@@ -89,7 +131,7 @@ impl Handler {
     fn notes(&self) -> Vec<String> {
         match &self.input {
             Some(Input::Text(text)) => vec![text.note()],
-            Some(Input::Picture(_)) | None => Vec::new(),
+            _ => Vec::new(),
         }
     }
 

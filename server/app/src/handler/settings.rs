@@ -1,5 +1,6 @@
 //! `[input]` and `[output]` of a `model.toml` as they are written, and what they mean for a signature.
 
+mod elements;
 mod text;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::path::{Component, Path};
 use gristmill_engine::tensor::{DType, Dim, Shape, Signature, TensorSpec};
 use serde::Deserialize;
 
+use self::elements::RawElements;
 use self::text::RawText;
 use super::classes::{Answer, Classes};
 use super::picture::{Color, Layout, Picture, Values};
@@ -31,7 +33,21 @@ pub struct Sections {
 pub(crate) enum RawInput {
     Image(RawImage),
     Text(RawText),
+    Csv(RawCsv),
+    Bytes(RawElements),
+    Rows(RawRows),
 }
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawCsv {
+    header: Option<bool>,
+}
+
+/// JSON alone, which has nothing to say more.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawRows {}
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -129,6 +145,9 @@ impl Sections {
         let input = self.input.as_ref().map(|input| match input {
             RawInput::Image(image) => picture(image, signature).map(Input::Picture),
             RawInput::Text(text) => text::text(text, signature, directories).map(Box::new).map(Input::Text),
+            RawInput::Csv(csv) => Ok(Input::Csv { has_header: csv.header.unwrap_or(true) }),
+            RawInput::Bytes(bytes) => elements::elements(bytes, signature).map(Input::Elements),
+            RawInput::Rows(RawRows {}) => Ok(Input::Rows),
         });
         let output = self.output.as_ref().map(|output| classes(output, signature, directories));
         Ok(Handler { input: input.transpose()?, output: output.transpose()? })
@@ -166,14 +185,24 @@ fn named<'a>(
     }
 }
 
-fn picture(raw: &RawImage, signature: &Signature) -> Result<Picture, String> {
-    let (_, spec) = named("input.tensor", raw.tensor.as_deref(), &signature.inputs, |_| true)?;
+/// The input that a body is, where no other must be there.
+fn only_input<'a>(
+    kind: &str,
+    wanted: Option<&str>,
+    signature: &'a Signature,
+) -> Result<&'a TensorSpec, String> {
+    let (_, spec) = named("input.tensor", wanted, &signature.inputs, |_| true)?;
     if signature.inputs.iter().any(|other| other.name != spec.name && !other.optional) {
         return Err(format!(
-            "input.kind is \"image\": expected a model with no other input than '{}'",
+            "input.kind is \"{kind}\": expected a model with no other input than '{}'",
             spec.name
         ));
     }
+    Ok(spec)
+}
+
+fn picture(raw: &RawImage, signature: &Signature) -> Result<Picture, String> {
+    let spec = only_input("image", raw.tensor.as_deref(), signature)?;
     let dims = spec.shape.as_deref().unwrap_or_default();
     let (leading, sides) = match dims {
         [rows, sides @ ..] if sides.len() == 3 && matches!(rows, Dim::Fixed(1) | Dim::Dynamic(_)) => {

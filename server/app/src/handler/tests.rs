@@ -5,10 +5,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 use expect_test::{Expect, expect};
-use gristmill_engine::request::NamedTensor;
 use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, TensorSpec};
 
-use super::{Handler, Input};
+use super::{Handler, Input, JsonBodies};
 use crate::config::parse_model_toml;
 
 /// Negative sizes are dynamic.
@@ -35,11 +34,14 @@ fn check(toml: &str, input: &[i64], expected: Expect) {
     expected.assert_eq(&match bind(toml, &signature(input, &[-1, 3])) {
         Ok(handler) => {
             let input = handler.input.map(|input| match input {
-                Input::Picture(input) => (input.shape, input.color, input.layout, input.shorter_side),
-                Input::Text(text) => panic!("a picture became {text:?}"),
+                Input::Picture(input) => {
+                    format!("{:?}", (input.shape, input.color, input.layout, input.shorter_side))
+                }
+                other => format!("{other:?}"),
             });
+            let input = input.unwrap_or_default();
             let output = handler.output.map(|output| (output.output, output.softmax, output.answer));
-            format!("{input:?} {output:?}")
+            format!("{input} {output:?}")
         }
         Err(why) => why,
     });
@@ -48,20 +50,67 @@ fn check(toml: &str, input: &[i64], expected: Expect) {
 #[test]
 fn most_follows_from_the_model() {
     let image = "input = { kind = \"image\" }";
-    check(image, &[-1, 3, 4, 5], expect!["Some(([1, 3, 4, 5], Rgb, Planes, None)) None"]);
-    check(image, &[-1, 4, 5, 1], expect!["Some(([1, 4, 5, 1], Gray, Interleaved, None)) None"]);
-    check(image, &[1, 4, 5], expect!["Some(([1, 4, 5], Gray, Planes, None)) None"]);
+    check(image, &[-1, 3, 4, 5], expect!["([1, 3, 4, 5], Rgb, Planes, None) None"]);
+    check(image, &[-1, 4, 5, 1], expect!["([1, 4, 5, 1], Gray, Interleaved, None) None"]);
+    check(image, &[1, 4, 5], expect!["([1, 4, 5], Gray, Planes, None) None"]);
     check(
         "input = { kind = \"image\", size = [4, 5], resize = 7 }",
         &[-1, 3, -1, -1],
-        expect!["Some(([1, 3, 4, 5], Rgb, Planes, Some(7))) None"],
+        expect!["([1, 3, 4, 5], Rgb, Planes, Some(7)) None"],
     );
-    check("output = { kind = \"classes\" }", &[-1, 3, 4, 5], expect!["None Some((1, false, Best(5)))"]);
+    check("output = { kind = \"classes\" }", &[-1, 3, 4, 5], expect![" Some((1, false, Best(5)))"]);
     check(
         "output = { kind = \"label\", softmax = true, tensor = \"scores\" }",
         &[-1, 3, 4, 5],
-        expect!["None Some((1, true, Label))"],
+        expect![" Some((1, true, Label))"],
     );
+}
+
+#[test]
+fn bytes_are_rows_of_the_only_input() {
+    let bytes = "input = { kind = \"bytes\" }";
+    check(bytes, &[-1, 3, 4, 5], expect![[r#"Elements(Elements { name: "image", dtype: Fp32, element_bytes: 4, row: [Fixed(3), Fixed(4), Fixed(5)], has_rows: true }) None"#]]);
+    check(bytes, &[-1, 3, -1], expect![[r#"Elements(Elements { name: "image", dtype: Fp32, element_bytes: 4, row: [Fixed(3), Dynamic(None)], has_rows: true }) None"#]]);
+    check("input = { kind = \"bytes\", shape = [3, 4, 5] }", &[-1, 3, -1, -1], expect![[r#"Elements(Elements { name: "image", dtype: Fp32, element_bytes: 4, row: [Fixed(3), Fixed(4), Fixed(5)], has_rows: true }) None"#]]);
+    check(bytes, &[-1, 3, -1, -1], expect!["input.shape is not said: expected the sizes of a row, of which input 'image', [-1, 3, -1, -1], leaves several open"]);
+    check("input = { kind = \"bytes\", shape = [4, 4] }", &[-1, 3, -1], expect!["input.shape is [4, 4]: expected the sizes of a row of input 'image', which is [-1, 3, -1]"]);
+    check("input = { kind = \"bytes\", shape = [0] }", &[-1, -1], expect!["input 'image' has rows without elements: expected sizes of at least 1"]);
+    check("input = { kind = \"bytes\", tensor = \"x\" }", &[-1, 3], expect!["input.tensor is 'x': expected one of 'image'"]);
+    let mut other = signature(&[-1], &[-1, 3]);
+    other.inputs[0].dtype = DType::Bytes;
+    let why = bind(bytes, &other).unwrap_err();
+    assert_eq!(why, "input 'image' is BYTES, whose elements have no fixed size: leave the section out");
+    other.inputs.push(spec("mask", DType::Fp32, &[-1]));
+    let why = bind("input = { kind = \"bytes\", tensor = \"mask\" }", &other).unwrap_err();
+    assert_eq!(why, "input.kind is \"bytes\": expected a model with no other input than 'mask'");
+}
+
+#[test]
+fn bytes_are_whole_rows() {
+    let read = |input: &[i64], bytes: usize| {
+        let signature = signature(input, &[-1, 3]);
+        let handler = bind("input = { kind = \"bytes\" }", &signature).unwrap();
+        let Some(Input::Elements(elements)) = handler.input else { panic!("bytes are elements") };
+        match elements.read(&vec![0; bytes].into()) {
+            Ok(features) => format!("{:?} {}", features.inputs[0].tensor, features.listed),
+            Err(error) => error.to_string(),
+        }
+    };
+    expect!["FP32 [1, 3] (12 bytes) false"].assert_eq(&read(&[-1, 3], 12));
+    expect!["FP32 [3, 3] (36 bytes) true"].assert_eq(&read(&[-1, 3], 36));
+    expect!["input 'image' takes bytes: expected 12, or a multiple, as many as a row has, got 0"].assert_eq(&read(&[-1, 3], 0));
+    expect!["input 'image' takes bytes: expected 12, or a multiple, as many as a row has, got 13"].assert_eq(&read(&[-1, 3], 13));
+    expect!["FP32 [1, 3, 2] (24 bytes) false"].assert_eq(&read(&[-1, 3, -1], 24));
+    expect!["input 'image' takes bytes: expected 12, or a multiple, as many as a step of the dimension that is open has, got 25"].assert_eq(&read(&[-1, 3, -1], 25));
+}
+
+#[test]
+fn which_bodies_are_json() {
+    let bodies = |toml: &str| bind(toml, &signature(&[-1, 3], &[-1, 3])).unwrap().json_bodies();
+    assert_eq!(bodies("output = { kind = \"label\" }"), JsonBodies::Begun);
+    assert_eq!(bodies("input = { kind = \"csv\", header = false }"), JsonBodies::Whole);
+    assert_eq!(bodies("input = { kind = \"bytes\" }"), JsonBodies::None);
+    assert_eq!(bodies("input = { kind = \"rows\" }"), JsonBodies::All);
 }
 
 #[test]
@@ -154,8 +203,8 @@ fn png(width: u32, height: u32, color: png::ColorType, values: &[u8]) -> Bytes {
 
 fn read(toml: &str, input: &[i64], file: &Bytes) -> Result<Vec<f32>, String> {
     let handler = bind(toml, &signature(input, &[-1, 3])).unwrap();
-    let inputs = handler.read(file).unwrap().map_err(|error| error.to_string())?;
-    let [NamedTensor { tensor, .. }] = inputs.as_slice() else { panic!("one input") };
+    let Some(Input::Picture(picture)) = handler.input else { panic!("a body is a picture") };
+    let tensor = picture.read(file).map_err(|error| error.to_string())?.tensor;
     Ok(tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
 }
 

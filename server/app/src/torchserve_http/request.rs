@@ -11,7 +11,7 @@ use crate::codec::json::values::{BASE64_KEY, Values};
 use crate::codec::json::write::write_string;
 use crate::codec::multipart::{self, Field};
 use crate::features::{Features, Reader, names};
-use crate::handler::Handler;
+use crate::handler::{Handler, JsonBodies};
 
 /// What came, and so what goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,19 +43,23 @@ pub fn decode_prediction(
         return decode_fields(model, handler, &multipart::fields(&body, boundary)?);
     }
     let media_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
-    let takes_texts = handler.is_some_and(Handler::takes_texts);
-    let is_json = match media_type {
-        Some(name) if name.eq_ignore_ascii_case("application/json") => true,
-        Some(name) if name.eq_ignore_ascii_case("application/octet-stream") => false,
-        Some(name) if takes_texts && is_text(name) => false,
+    let json_bodies = handler.map_or(JsonBodies::Begun, Handler::json_bodies);
+    let is_json = match (json_bodies, media_type) {
+        (JsonBodies::All, _) => true,
+        (_, Some(name)) if name.eq_ignore_ascii_case("application/json") => true,
+        (JsonBodies::None, _) => false,
+        (_, Some(name)) if name.eq_ignore_ascii_case("application/octet-stream") => false,
+        (JsonBodies::Whole, Some(name)) if is_text(name) => false,
         // curl says `application/x-www-form-urlencoded` of everything that is sent with -d.
         _ if !matches!(body.trim_ascii_start().first(), Some(b'[' | b'{')) => false,
-        _ if takes_texts => is_json_text(&body),
-        _ => std::str::from_utf8(&body).is_ok(),
+        (JsonBodies::Whole, _) => is_json_text(&body),
+        (JsonBodies::Begun, _) => std::str::from_utf8(&body).is_ok(),
     };
     if !is_json {
-        if let Some(inputs) = handler.and_then(|handler| handler.read(&body)) {
-            return Ok((inputs?, Form::One));
+        if let Some(read) = handler.and_then(|handler| handler.read(model, &body)) {
+            let features = read?;
+            let form = form_of(&features);
+            return Ok((features.inputs, form));
         }
         let inputs = &model.signature.inputs;
         if inputs.len() != 1 {
@@ -69,7 +73,7 @@ pub fn decode_prediction(
     }
     let text = Scanner::check_text(&body)?;
     let mut scanner = Scanner::new(text);
-    if takes_texts && texts::are_in(&scanner) {
+    if handler.is_some_and(Handler::takes_texts) && texts::are_in(&scanner) {
         let (texts, form) = texts::read(&mut scanner).map_err(|error| error.into_infer_error(text))?;
         if let Some(inputs) = handler.and_then(|handler| handler.read_texts(&texts)) {
             return Ok((inputs?, form));
@@ -135,11 +139,10 @@ fn is_json_text(content: &[u8]) -> bool {
 fn read(model: &ModelInfo, text: &str) -> Result<(Features, Form), JsonError> {
     let mut scanner = Scanner::new(text);
     let reader = || Reader::new(model, Values::Base64);
-    let form = |features: &Features| if features.listed { Form::Rows } else { Form::One };
     if !is_envelope(model, &scanner) {
         let features = reader().rows(&mut scanner, "data", false)?;
         scanner.end()?;
-        let form = form(&features);
+        let form = form_of(&features);
         return Ok((features, form));
     }
     let mut found = None;
@@ -153,7 +156,7 @@ fn read(model: &ModelInfo, text: &str) -> Result<(Features, Form), JsonError> {
             )));
         }
         let features = reader().rows(scanner, key, key == "instances")?;
-        let form = if key == "instances" { Form::Instances } else { form(&features) };
+        let form = if key == "instances" { Form::Instances } else { form_of(&features) };
         found = Some((features, form));
         Ok(())
     })?;
@@ -164,6 +167,10 @@ fn read(model: &ModelInfo, text: &str) -> Result<(Features, Form), JsonError> {
             names(&model.signature.inputs)
         ))
     })
+}
+
+fn form_of(features: &Features) -> Form {
+    if features.listed { Form::Rows } else { Form::One }
 }
 
 /// Whether the text is an object that does not begin with one of the model's inputs.
