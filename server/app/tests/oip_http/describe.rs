@@ -221,23 +221,3 @@ async fn timing_is_told_to_those_who_ask() {
         assert_eq!((silent.header("server-timing"), silent.header("x-gristmill-batch-rows")), (None, None));
     }
 }
-
-/// What the README's table of dialects says is there.
-#[tokio::test]
-async fn the_routes_of_the_readme() {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
-    let readme = std::fs::read_to_string(readme).unwrap();
-    let (_, section) = readme.split_once("\n### Dialects\n").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
-    let codes = section.split('`').skip(1).step_by(2);
-    let routes: Vec<_> =
-        codes.filter_map(|code| code.split_once(' ')).filter(|(_, path)| path.starts_with('/')).collect();
-    assert!(routes.len() > 20, "{routes:?}");
-    let server = server().await;
-    for (method, path) in routes {
-        let path = path.replace("{model}", "text").replace("{version}", "1");
-        let reply = server.send(method, &path, &[], b"").await;
-        let is_there = reply.status != 405 && !reply.text().contains("no such path");
-        assert!(is_there, "{method} {path}: {}", reply.line());
-    }
-}
