@@ -2,7 +2,7 @@
 #![no_main]
 
 use gristmill::codec::proto::{self, Form, InferCall};
-use gristmill_engine::request::NamedTensor;
+use gristmill_engine::request::{NamedTensor, VersionSelector};
 use gristmill_fuzz::{assert_same, check_inputs, echo, with_plain_bools};
 use gristmill_proto::inference::infer_parameter::ParameterChoice;
 use gristmill_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
 
     let again = proto::decode_infer(&request(&call).encode_to_vec()).expect("what was decoded can be sent");
     assert_same(&call.query.inputs, &again.query.inputs);
-    assert_eq!((&call.query.model, call.query.version), (&again.query.model, again.query.version));
+    assert_eq!((&call.query.model, &call.query.version), (&again.query.model, &again.query.version));
     assert_eq!((&call.query.outputs, &call.id), (&again.query.outputs, &again.id));
     assert_eq!(call.timeout, again.timeout);
 
@@ -39,7 +39,11 @@ fn request(call: &InferCall) -> ModelInferRequest {
     let query = &call.query;
     let mut message = ModelInferRequest {
         model_name: query.model.clone(),
-        model_version: query.version.map(|version| version.to_string()).unwrap_or_default(),
+        model_version: match &query.version {
+            VersionSelector::Default => String::new(),
+            VersionSelector::Number(version) => version.to_string(),
+            VersionSelector::Label(label) => label.clone(),
+        },
         id: call.id.clone(),
         ..ModelInferRequest::default()
     };
@@ -53,7 +57,8 @@ fn request(call: &InferCall) -> ModelInferRequest {
         message.raw_input_contents.push(tensor.data().clone());
     }
     for name in &query.outputs {
-        let output = InferRequestedOutputTensor { name: name.clone(), ..InferRequestedOutputTensor::default() };
+        let output =
+            InferRequestedOutputTensor { name: name.clone(), ..InferRequestedOutputTensor::default() };
         message.outputs.push(output);
     }
     if let Some(timeout) = call.timeout {
