@@ -3,8 +3,11 @@
     python3 make_seeds.py
 """
 
+import io
 import json
 import struct
+import zipfile
+import zlib
 from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -179,6 +182,9 @@ def json_features():
     yield "records-side-by-side", body(fp32, 1, dataframe_records=[{"p": 1, "q": 2}, {"p": 3, "q": 4}])
     yield "csv", bytes([fp32 + 14]) + b'p,"q ""q"""\r\n1,\r\n-inf,2.5e3\n'
     yield "csv-of-several", bytes([several[0] + 14 * several[1]]) + b'c,a,b\n"x, y",True,1\n,0,nan\n'
+    yield "features-row", body(fp32, 1, features=[1, 2.5])
+    yield "features-named", body(*several, features={"a": True, "b": [1, 2], "c": "x"})
+    yield "features-rows", body(int64, 0, features=[1, -2], note={})
     yield "examples", body(*several, context={"a": False}, examples=[{"b": [1, 2], "c": "x"}, {"b": [3, 4], "c": ["y"]}])
 
 
@@ -244,7 +250,264 @@ queue = { rows_max = 100, bytes_max = 1000 }
     yield "nonsense", "instance = -1\n# comment\nspinning = 2024-01-01\n"
 
 
-TARGETS = [proto_infer, tensor_proto, tensor_examples, json_infer, json_features, torchserve_body, binary_infer, model_toml]
+    yield "sections", """\
+slo = "20ms"
+weight = 2
+run_timeout = "1s"
+labels = { stable = 2 }
+versions = "all"
+[input]
+kind = "image"
+size = [2, 3]
+resize = 4
+layout = "CHW"
+color = "BGR"
+mean = [0.5, 0, 1]
+std = [1, 1, 0.25]
+[output]
+kind = "classes"
+softmax = true
+top = 2
+labels = ["a", "b"]
+"""
+
+
+def png(width, height, color, depth, rows, *chunks, interlaced=False):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)
+    content = zlib.compress(b"".join(bytes([filter_]) + row for filter_, row in rows))
+    chunks = [chunk(b"IHDR", header), *(chunk(*other) for other in chunks), chunk(b"IDAT", content), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def jpeg(width, height, factors, scans, progressive=False, interval=None):
+    """With sampling factors by component, each with the same tables: two bits a code, for 0, 1 and a run."""
+
+    def segment(marker, content):
+        return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+    def tables(kind, *symbols):
+        return bytes([kind << 4, 0, len(symbols)]) + bytes(14) + bytes(symbols)
+
+    components = b"".join(bytes([number, factor, 0]) for number, factor in enumerate(factors, 1))
+    frame = struct.pack(">BHHB", 8, height, width, len(factors)) + components
+    out = b"\xff\xd8" + segment(0xDB, b"\0" + bytes([1] * 64)) + segment(0xC2 if progressive else 0xC0, frame)
+    out += segment(0xC4, tables(0, 0, 1, 7) + tables(1, 0x00, 0x01, 0xF0))
+    if interval is not None:
+        out += segment(0xDD, struct.pack(">H", interval))
+    for numbers, spectrum, data in scans:
+        selected = b"".join(bytes([number, 0]) for number in numbers)
+        out += segment(0xDA, bytes([len(numbers)]) + selected + bytes(spectrum)) + data
+    return out + b"\xff\xd9"
+
+
+def picture():
+    # The model before: see the target.
+    gray, rgb, palette, gray_alpha, rgba = 0, 2, 3, 4, 6
+    none, sub, up, average, paeth = range(5)
+    pixels = bytes(range(0, 240, 20))
+    yield "png-rgb", b"\0" + png(2, 2, rgb, 8, [(none, pixels[:6]), (paeth, pixels[6:])])
+    yield "png-gray", b"\1" + png(4, 3, gray, 8, [(up, pixels[:4]), (average, pixels[4:8]), (sub, pixels[8:])])
+    yield "png-one-bit", b"\2" + png(9, 2, gray, 1, [(none, b"\xaa\x80"), (none, b"\x55\0")])
+    yield "png-palette", b"\3" + png(3, 1, palette, 2, [(none, b"\x18")], (b"PLTE", pixels[:9]), (b"tRNS", b"\0\x7f"))
+    yield "png-deep", b"\4" + png(1, 1, rgb, 16, [(none, pixels[:6])])
+    yield "png-alpha", b"\5" + png(1, 2, rgba, 8, [(none, pixels[:4]), (none, pixels[4:8])])
+    yield "png-gray-alpha", b"\5" + png(1, 2, gray_alpha, 8, [(none, pixels[:2]), (none, pixels[2:4])])
+    # The passes of a picture of 2 by 2 that have pixels: one, one in the first row, two in the second.
+    yield "png-interlaced", b"\0" + png(2, 2, gray, 8, [(none, b"\1"), (none, b"\2"), (none, b"\3\4")], interlaced=True)
+    yield "png-long", b"\2" + png(400, 1, gray, 8, [(none, bytes(400))])
+    whole = (0, 63, 0)
+    yield "jpeg-gray", b"\2" + jpeg(8, 8, [0x11], [([1], whole, b"\x43")])
+    yield "jpeg-color", b"\0" + jpeg(9, 7, [0x11] * 3, [([1, 2, 3], whole, b"\x04\x40\x00\x3f")])
+    yield "jpeg-subsampled", b"\1" + jpeg(16, 16, [0x22, 0x11, 0x11], [([1, 2, 3], whole, b"\x04\x40\x3f")])
+    yield "jpeg-restarts", b"\4" + jpeg(16, 8, [0x11], [([1], whole, b"\x0f\xff\xd0\x0f")], interval=1)
+    yield "jpeg-progressive", b"\5" + jpeg(
+        8, 8, [0x11], [([1], (0, 0, 1), b"\x3f"), ([1], (1, 63, 0), b"\x3f"), ([1], (0, 0, 0x10), b"\x7f")], progressive=True
+    )
+    yield "neither", b"\0GIF89a"
+
+
+def generate_body():
+    def body(dtype, rank, **members):
+        return bytes([dtype + 14 * rank]) + json.dumps(members).encode()
+
+    text, fp32, several = 13, 11, (0, 3)
+    yield "text", body(text, 0, x="once upon a time", id="i")
+    yield "values", body(fp32, 1, x=[1, 2.5])
+    yield "several", body(*several, a=True, b=[1, 2], c="x", parameters={"timeout": 5, "priority": 1})
+    yield "in-parameters", body(*several, a=False, parameters={"b": [1, 2], "c": "x", "temperature": 0.5, "sequence_id": 0})
+    yield "others", body(text, 0, x="y", stream=False, stop=["a"], parameters=None)
+
+
+def triton_config():
+    yield "everything", """\
+name: "m"
+platform: 'onnxruntime_onnx'  # as Triton writes it
+max_batch_size: 8
+default_model_filename: "model.onnx"
+version_policy { specific { versions: [1, 3] } }
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 2, -1 ] reshape { shape: [ 4 ] } optional: true } ]
+output: [ { name: "y", data_type: TYPE_INT64, dims: [ ], label_filename: "labels.txt" }; ]
+instance_group < count: 2; kind: KIND_CPU >
+dynamic_batching {
+  preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 preserve_ordering: true
+  priority_levels: 3 default_priority_level: 2
+  default_queue_policy { timeout_action: REJECT default_timeout_microseconds: 1000 max_queue_size: 5 }
+  priority_queue_policy { key: 1 value { allow_timeout_override: true } }
+}
+"""
+    yield "placement", """\
+instance_group [ { count: 1 kind: KIND_GPU gpus: [ 0, 1 ] rate_limiter { priority: 2 } }, { kind: KIND_AUTO } ]
+optimization {
+  graph { level: -1 } input_pinned_memory { enable: true }
+  execution_accelerators {
+    gpu_execution_accelerator : [ { name : "tensorrt" parameters { key: "precision_mode" value: "FP16" } } ]
+    cpu_execution_accelerator : [ { name : "openvino" } ]
+  }
+}
+"""
+    yield "parameters", """\
+backend: "onnxruntime"
+parameters { key: "intra_op_thread_count" value: { string_value: "2" } }
+parameters: { key: "session.use_device_allocator_for_initializers", value: { string_value: "1" } }
+parameters: [ { key: "x" value { string_value: "a" "b\\n\\x41\\101\\u00e9" } } ]
+model_warmup [ { name: "w" batch_size: 2 count: 1 inputs { key: "x" value: {
+  data_type: TYPE_FP32 dims: 4 random_data: true } } } ]
+"""
+    yield "json", json.dumps({
+        "name": "m", "maxBatchSize": "4", "input": [{"name": "x", "data_type": "TYPE_BF16", "dims": ["-1"]}],
+        "versionPolicy": {"latest": {"num_versions": 2}}, "dynamic_batching": {},
+        "parameters": {"a": {"string_value": "b"}}, "instance_group": [{"count": 1}],
+        "model_warmup": [{"name": "w", "inputs": {"x": {"data_type": "TYPE_INT8", "dims": [1], "zero_data": True}}}],
+    })
+    yield "sequences", "sequence_batching { direct { } }\nensemble_scheduling { step [ ] }\n"
+
+
+def routes_toml():
+    yield "split", """\
+[routes.r]
+key = "parameter:user"
+salt = "s"
+arms = [
+    { name = "a", model = "m", version = 1, weight = 99.5 },
+    { model = "m", label = "stable", weight = 0.5 },
+]
+shadows = [{ name = "s", model = "n", percent = 10, absolute = 1e-3, relative = 0, keep_inputs = true }]
+"""
+    yield "canary", """\
+[routes."r 2"]
+policy = "canary"
+key = "request_id"
+arms = [{ model = "m", version = 1 }, { model = "m", version = 2 }]
+[routes."r 2".canary]
+steps = [{ percent = 5, time = "10m", requests = 100 }, { percent = 100 }]
+error_rate_increase_max = 0.01
+p99_ratio_max = 1.5
+confidence = 0.95
+stage = "rolled_back"
+why = "it \\"failed\\""
+"""
+    yield "bandit", """\
+[routes.b]
+policy = "bandit"
+arms = [{ model = "m" }, { model = "n" }]
+bandit = { algorithm = "epsilon-greedy", epsilon = 0.2, rewards = "real", half_life = "1day", p99_max = "50ms", sticky = true }
+"""
+    yield "fallback", '[routes.f]\npolicy = "fallback"\narms = [{ model = "m" }, { model = "n" }]\n'
+    yield "running", """\
+[routes.c]
+policy = "canary"
+arms = [{ model = "m" }, { model = "n" }]
+shadows = [{ model = "n" }]
+canary = { mismatch_rate_max = 0.5, stage = "running", step = 2 }
+"""
+    yield "nonsense", "[routes.r]\narms = []\nweights = 1\n"
+
+
+def limits_toml():
+    yield "everything", """\
+header = "X-Tenant"
+tenants_max = 10
+[default]
+requests_per_second = 2.5
+[tenants.anonymous]
+requests_per_second = 100
+burst = 20
+concurrent_max = 8
+[tenants.anonymous.models.m]
+concurrent_max = 1
+"""
+    yield "nobody-told-apart", "tenants_max = 0\n[default]\nconcurrent_max = 1\n"
+    yield "extremes", "[default]\nrequests_per_second = 1e-300\nburst = 4294967295\n[tenants.a]\nrequests_per_second = 1e300\n"
+    yield "nonsense", "[default]\nburst = 0\n"
+
+
+def npy(description, shape, content, fortran=False, version=1):
+    header = f"{{'descr': '{description}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(header)) + header + content
+
+
+def golden_files():
+    as_json, as_npz, as_npy = range(3)
+
+    def from_json(**members):
+        return bytes([as_json]) + json.dumps(members).encode()
+
+    def from_npz(compression, **arrays):
+        memory = io.BytesIO()
+        with zipfile.ZipFile(memory, "w", compression) as archive:
+            for name, array in arrays.items():
+                # With a date of its own the file would differ from run to run.
+                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), array, compression)
+        return bytes([as_npz]) + memory.getvalue()
+
+    yield "json-one", from_json(inputs={"x": [[1, 2.5], [-3, float("nan")]]}, outputs={"y": [1, 2]}, tolerance=1e-5)
+    yield "json-several", from_json(
+        cases=[{"name": "winter", "inputs": {"t": ["a", ""]}, "outputs": {"b": [[True], [False]]}, "tolerance": {"absolute": 0.0}}],
+        tolerance={"relative": 1e-3},
+    )
+    one, two = npy("<f8", "()", floats([1], "d")), npy("<f4", "(2, 1)", floats([1, 2]))
+    yield "npz-one", from_npz(zipfile.ZIP_STORED, **{"inputs/x": two, "outputs/y": one, "tolerance": one})
+    yield "npz-several", from_npz(
+        zipfile.ZIP_DEFLATED, **{"a/inputs/x": two, "a/outputs/y": one, "b/outputs/y": one, "tolerance/relative": one}
+    )
+    yield "npy-big-endian", bytes([as_npy]) + npy(">i4", "(2,)", struct.pack(">2i", 1, -1))
+    yield "npy-columns-first", bytes([as_npy]) + npy("<u2", "(2, 3)", bytes(range(12)), fortran=True, version=2)
+    yield "npy-texts", bytes([as_npy]) + npy("<U2", "(2,)", "ab".encode("utf-32-le") + "é".encode("utf-32-le") + bytes(4))
+    yield "npy-bytes", bytes([as_npy]) + npy("|S3", "(1, 2)", b"ab\0\0\0\0", version=3)
+    yield "npy-truth", bytes([as_npy]) + npy("|b1", "(3L,)", b"\0\1\2")
+    yield "npy-none", bytes([as_npy]) + npy("<f2", "(0, 5)", b"", fortran=True)
+
+
+def feedback():
+    prediction_id = "0123456789abcdef" * 2
+
+    def body(*items):
+        return json.dumps({"feedback": [{"prediction_id": prediction_id, **item} for item in items]})
+
+    yield "reward", body({"reward": 1})
+    yield "truths", body({"truth": [1, "a", None]}, {"truth": {"class": "b"}}, {"truth": "text"})
+    yield "both", body({"reward": 0.5, "truth": 1})
+    yield "empty", "{}"
+
+    def item(content):
+        return block(2, block(1, prediction_id) + content)
+
+    yield "message", block(1, "r") + item(varint(2 << 3 | 1) + floats([0.5], "d")) + item(block(3, "[1]"))
+
+
+def plan_trace():
+    yield "plain", "at_us,model,rows,deadline_us\n1500,a,2,20000\n200,a,1,\n"
+    yield "other-columns", "rows, at_us,deadline_us,model,priority,note\r\n1,5,7,a,2,x\r\n1,6,7,b,1,y\r\n\r\n"
+    yield "faults", "at_us,model,rows,deadline_us\n-1,a,1,\n"
+
+
+TARGETS = [
+    proto_infer, tensor_proto, tensor_examples, json_infer, json_features, torchserve_body, binary_infer, picture,
+    generate_body, feedback, model_toml, triton_config, routes_toml, limits_toml, golden_files, plan_trace,
+]
 
 for make in TARGETS:
     directory = CORPUS / make.__name__

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use self::keeper::{Command, Keeper};
 pub use self::place::Place;
+pub use self::service::read_items;
 pub(crate) use self::service::{FeedbackService, ItemBody, response_json};
 
 /// What front doors tell feedback to. Cheap to clone.
@@ -36,14 +37,14 @@ pub struct Keeping(JoinHandle<()>);
 
 /// Something that is told of a prediction.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Item {
-    pub(crate) prediction_id: PredictionId,
-    pub(crate) told: Told,
+pub struct Item {
+    pub prediction_id: PredictionId,
+    pub told: Told,
 }
 
 /// Each of the two can be told once of a prediction.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Told {
+pub enum Told {
     Reward(f64),
     /// What the answer ought to have been, as JSON.
     Truth(String),

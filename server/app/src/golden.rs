@@ -40,6 +40,9 @@ use std::path::Path;
 
 use gristmill_engine::golden::{Golden, GoldenCase};
 
+pub use self::json::parse as parse_json;
+pub use self::npz::parse as parse_npz;
+
 const JSON_FILE: &str = "golden.json";
 const NPZ_FILE: &str = "golden.npz";
 
@@ -68,7 +71,7 @@ pub(crate) fn read(version_directory: &Path) -> Result<Option<Golden>, String> {
 /// As of [`read`].
 pub(crate) fn read_directory(directory: &Path, prefix: &str) -> Result<Vec<GoldenCase>, String> {
     let mut cases = Vec::new();
-    for (name, parse) in [(JSON_FILE, json::parse as Parse), (NPZ_FILE, npz::parse)] {
+    for (name, parse) in [(JSON_FILE, parse_json as Parse), (NPZ_FILE, parse_npz)] {
         let path = directory.join(name);
         if let Some(bytes) = read_file(&path)? {
             let label = format!("{prefix}{name}");

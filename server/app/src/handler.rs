@@ -114,6 +114,7 @@ impl Handler {
             Some(Input::Rows) => JsonBodies::All,
         }
     }
+
     /// Whether a body is text, or JSON with texts.
     pub(crate) fn takes_texts(&self) -> bool {
         matches!(self.input, Some(Input::Text(_)))

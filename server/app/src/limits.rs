@@ -56,7 +56,7 @@ struct TenantMetrics {
 }
 
 /// An admitted request; it counts as open until this is dropped.
-pub(crate) struct Permit {
+pub struct Permit {
     _open: Open,
 }
 
@@ -92,7 +92,7 @@ impl Limits {
     ///
     /// # Errors
     /// `Overloaded`, with the time after which it would be admitted; `InvalidInput` for a name that is none.
-    pub(crate) fn admit(&self, headers: &HeaderMap, model: &str, now: Instant) -> Result<Permit, InferError> {
+    pub fn admit(&self, headers: &HeaderMap, model: &str, now: Instant) -> Result<Permit, InferError> {
         let name = self.tenant_name(headers)?;
         let tenant = match self.named.get(name) {
             Some(tenant) => Arc::clone(tenant),

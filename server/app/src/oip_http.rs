@@ -28,6 +28,8 @@ use gristmill_engine::request::VersionSelector;
 use serde::Deserialize;
 
 pub use self::connection::serve;
+pub use self::feedback::decode as decode_feedback;
+pub use self::generate::decode as decode_generate;
 use self::reply::Refusal;
 use crate::gateway::Gateway;
 pub(crate) use crate::gateway::Target;

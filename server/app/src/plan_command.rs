@@ -4,7 +4,7 @@ pub mod demand;
 mod report;
 pub mod run_time;
 mod search;
-mod trace;
+pub mod trace;
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -14,6 +14,7 @@ use gristmill_engine::registry::DesiredRoutes;
 use gristmill_engine::routing::Route;
 
 pub(crate) use self::text::parse_policy;
+pub use self::text::{parse, write};
 
 /// In the repository's directory.
 const FILE_NAME: &str = "routes.toml";
@@ -47,7 +48,7 @@ impl RoutesFile {
             }
             self.known = Some(text.clone());
         }
-        match text::parse(&text) {
+        match parse(&text) {
             Ok(routes) => DesiredRoutes::Read(routes),
             Err(why) => DesiredRoutes::Faulty { reason: format!("{}: {why}", self.path().display()) },
         }
@@ -58,7 +59,7 @@ impl RoutesFile {
     /// # Errors
     /// The text names the file.
     pub(crate) fn write(&mut self, routes: &[Route]) -> Result<(), String> {
-        let text = text::write(routes);
+        let text = write(routes);
         replace(&self.root, &self.path(), &text).map_err(|error| {
             format!(
                 "cannot write {}: {error}: make the repository writable, or edit the routes where they come from",

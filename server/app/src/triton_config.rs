@@ -37,7 +37,7 @@ use self::document::{Entry, Fault};
 
 /// A checked configuration. `None` and empty are what it does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TritonConfig {
+pub struct TritonConfig {
     /// Must be that of the model's directory.
     pub(crate) name: Option<String>,
     /// The model file, relative to the directory of a version.
@@ -75,7 +75,7 @@ pub(crate) enum VersionPolicy {
 ///
 /// # Errors
 /// The text says on which line, in which field, what was expected and what came.
-pub(crate) fn parse_pbtxt(text: &str) -> Result<TritonConfig, String> {
+pub fn parse_pbtxt(text: &str) -> Result<TritonConfig, String> {
     text_format::parse(text)
         .and_then(|entries| read(&entries, Syntax::Text))
         .map_err(|fault| fault.to_string())
@@ -86,7 +86,7 @@ pub(crate) fn parse_pbtxt(text: &str) -> Result<TritonConfig, String> {
 ///
 /// # Errors
 /// As [`parse_pbtxt`], without lines where the JSON is well-formed.
-pub(crate) fn parse_json(text: &str) -> Result<TritonConfig, String> {
+pub fn parse_json(text: &str) -> Result<TritonConfig, String> {
     document::parse_json(text)
         .and_then(|entries| read(&entries, Syntax::Json))
         .map_err(|fault| fault.to_string())
@@ -116,7 +116,7 @@ fn relative_path(field: &str, path: &str) -> Result<Option<String>, Fault> {
 
 impl TritonConfig {
     /// What of it the engine's tuning can say. It cannot say [`Batching::Never`].
-    pub(crate) fn tuning(&self) -> Tuning {
+    pub fn tuning(&self) -> Tuning {
         let batch_rows_max = match self.batching {
             Batching::UpTo(rows) => Some(rows),
             Batching::Derived | Batching::Never => None,

@@ -41,26 +41,26 @@ pub fn check_inputs(inputs: &[NamedTensor]) {
 
 /// The answer of a model that gives back what it was given.
 pub fn echo(inputs: &[NamedTensor]) -> Response {
-    let signature = Signature {
-        inputs: Vec::new(),
-        outputs: inputs.iter().map(spec).collect(),
-        batch: BatchAxis::None { reason: "fuzzed".into() },
-    };
-    let model = ModelInfo {
-        name: "echo".into(),
-        version: 1,
-        signature,
-        platform: "fuzzed".into(),
-        batch_rows_max: 1,
-        batch_delay: Duration::ZERO,
-        instances: 1,
-        threads: 1,
-        companions: Companions::default(),
-        notes: Vec::new(),
-    };
+    answer(inputs, BatchAxis::None { reason: "fuzzed".into() })
+}
+
+/// The same of a model with rows, of which all `inputs` have as many.
+pub fn echo_rows(inputs: &[NamedTensor]) -> Response {
+    answer(inputs, BatchAxis::Rows)
+}
+
+fn answer(inputs: &[NamedTensor], batch: BatchAxis) -> Response {
+    let outputs = inputs.iter().map(spec).collect();
+    let model = Arc::new(model(Signature { inputs: Vec::new(), outputs, batch }));
     let outputs = inputs.iter().map(|input| input.tensor.clone()).enumerate().collect();
-    let model = Arc::new(model);
-    Response { model, degraded_from: None, routed: None, outputs, timing: Timing::default(), batches: Vec::new() }
+    Response {
+        model,
+        degraded_from: None,
+        routed: None,
+        outputs,
+        timing: Timing::default(),
+        batches: Vec::new(),
+    }
 }
 
 /// The same names, dtypes, shapes and bytes in the same order.
@@ -84,7 +84,10 @@ pub fn with_plain_bools(inputs: &[NamedTensor]) -> Vec<NamedTensor> {
         let data: Vec<u8> = tensor.data().iter().map(|&byte| u8::from(byte != 0)).collect();
         Tensor::new(DType::Bool, tensor.shape(), data.into()).expect("as many bytes as before")
     };
-    inputs.iter().map(|input| NamedTensor { name: input.name.clone(), tensor: plain(&input.tensor) }).collect()
+    inputs
+        .iter()
+        .map(|input| NamedTensor { name: input.name.clone(), tensor: plain(&input.tensor) })
+        .collect()
 }
 
 /// A v2 answer as a request for the same tensors. `"outputs":[` cannot occur before the list that it
@@ -105,22 +108,22 @@ pub fn is_json(text: &[u8]) -> bool {
 /// One input of any dtype with rows of rank 0 to 2, some of any size; or, for the highest numbers, three inputs.
 pub fn model_of_rows(pick: usize) -> ModelInfo {
     let row = |rank: usize| [Dim::Fixed(2), Dim::Dynamic(None)].into_iter().take(rank);
-    let input = |name: &str, dtype, rank| TensorSpec {
-        name: name.into(),
-        dtype,
-        shape: Some([Dim::Dynamic(None)].into_iter().chain(row(rank)).collect()),
-        optional: false,
-        labels: Vec::new(),
-    };
+    let shape = |rank| [Dim::Dynamic(None)].into_iter().chain(row(rank)).collect();
+    let input = |name: &str, dtype, rank| tensor_spec(name, dtype, shape(rank));
     let dtype = DType::ALL[pick % DType::ALL.len()];
     let inputs = match pick / DType::ALL.len() {
         rank @ 0..=2 => vec![input("x", dtype, rank)],
         _ => vec![input("a", dtype, 0), input("b", DType::Fp32, 1), input("c", DType::Bytes, 0)],
     };
+    model(Signature { inputs, outputs: Vec::new(), batch: BatchAxis::Rows })
+}
+
+/// A loaded model with this signature.
+pub fn model(signature: Signature) -> ModelInfo {
     ModelInfo {
         name: "m".into(),
         version: 1,
-        signature: Signature { inputs, outputs: Vec::new(), batch: BatchAxis::Rows },
+        signature,
         platform: "fuzzed".into(),
         batch_rows_max: 1,
         batch_delay: Duration::ZERO,
@@ -131,12 +134,11 @@ pub fn model_of_rows(pick: usize) -> ModelInfo {
     }
 }
 
+pub fn tensor_spec(name: &str, dtype: DType, shape: Vec<Dim>) -> TensorSpec {
+    TensorSpec { name: name.into(), dtype, shape: Some(shape), optional: false, labels: Vec::new() }
+}
+
 fn spec(input: &NamedTensor) -> TensorSpec {
-    TensorSpec {
-        name: input.name.clone(),
-        dtype: input.tensor.dtype(),
-        shape: Some(input.tensor.shape().iter().copied().map(Dim::Fixed).collect()),
-        optional: false,
-        labels: Vec::new(),
-    }
+    let shape = input.tensor.shape().iter().copied().map(Dim::Fixed).collect();
+    tensor_spec(&input.name, input.tensor.dtype(), shape)
 }

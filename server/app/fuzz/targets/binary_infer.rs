@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use gristmill::codec::json::{self, InferBody};
-use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, TensorSpec};
-use gristmill_fuzz::{answer_as_request, assert_same, check_inputs, echo};
+use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature};
+use gristmill_fuzz::{answer_as_request, assert_same, check_inputs, echo, tensor_spec};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -40,13 +40,7 @@ fn signature(pick: u8) -> Signature {
     let shape: Vec<Dim> = (0..rank).map(axis).collect();
     let batched = shape.first().is_some_and(|dim| matches!(dim, Dim::Dynamic(_)));
     Signature {
-        inputs: vec![TensorSpec {
-            name: "x".into(),
-            dtype,
-            shape: Some(shape),
-            optional: false,
-            labels: Vec::new(),
-        }],
+        inputs: vec![tensor_spec("x", dtype, shape)],
         outputs: Vec::new(),
         batch: if batched { BatchAxis::Rows } else { BatchAxis::None { reason: "fuzzed".into() } },
     }

@@ -17,7 +17,8 @@ const CONTENT_TYPES: [Option<&str>; 4] = [
 fuzz_target!(|data: &[u8]| {
     let Some(([model, content_type], body)) = data.split_first_chunk::<2>() else { return };
     let content_type = CONTENT_TYPES[usize::from(*content_type) % CONTENT_TYPES.len()];
-    let decoded = decode_prediction(&model_of_rows((*model).into()), None, content_type, Bytes::copy_from_slice(body));
+    let decoded =
+        decode_prediction(&model_of_rows((*model).into()), None, content_type, Bytes::copy_from_slice(body));
     if let Ok((inputs, _form)) = decoded {
         check_inputs(&inputs);
     }

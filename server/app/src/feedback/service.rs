@@ -39,31 +39,8 @@ impl FeedbackService {
         let pb::SendFeedbackRequest { route, feedback } = request;
         let nobody = || InferError::Unavailable("this server keeps no feedback".into());
         let keeper = self.feedback.as_ref().ok_or_else(nobody)?;
-        if feedback.is_empty() || feedback.len() > ITEMS_MAX {
-            let count = feedback.len();
-            return Err(InferError::InvalidInput(format!(
-                "feedback has {count} items: expected 1 to {ITEMS_MAX}"
-            )));
-        }
-        let mut ids = Vec::with_capacity(feedback.len());
-        let mut items = Vec::with_capacity(feedback.len());
-        for (index, item) in feedback.into_iter().enumerate() {
-            let of_item = |why: String| InferError::InvalidInput(format!("feedback[{index}]: {why}"));
-            let prediction_id = item.prediction_id.parse().map_err(of_item)?;
-            let told = match (item.reward, item.truth) {
-                (Some(reward), None) => Told::Reward(reward),
-                (None, Some(truth)) if truth.len() <= TRUTH_BYTES_MAX => Told::Truth(truth),
-                (None, Some(truth)) => {
-                    let bytes = truth.len();
-                    return Err(of_item(format!(
-                        "truth has {bytes} bytes: expected at most {TRUTH_BYTES_MAX}"
-                    )));
-                }
-                _ => return Err(of_item("expected a reward or a truth, one of the two".into())),
-            };
-            ids.push(item.prediction_id);
-            items.push(Item { prediction_id, told });
-        }
+        let ids: Vec<String> = feedback.iter().map(|item| item.prediction_id.clone()).collect();
+        let items = read_items(feedback)?;
         Ok(response(&ids, keeper.tell(&route, items).await?))
     }
 }
@@ -75,6 +52,35 @@ impl ItemBody {
         let ItemBody { prediction_id, reward, truth } = self;
         pb::FeedbackItem { prediction_id, reward, truth: truth.map(|truth| truth.to_string()) }
     }
+}
+
+/// What is told, checked as far as that goes without knowing the predictions.
+///
+/// # Errors
+/// `InvalidInput` that names the item, and says what was expected and what came.
+pub fn read_items(feedback: Vec<pb::FeedbackItem>) -> Result<Vec<Item>, InferError> {
+    if feedback.is_empty() || feedback.len() > ITEMS_MAX {
+        let count = feedback.len();
+        return Err(InferError::InvalidInput(format!(
+            "feedback has {count} items: expected 1 to {ITEMS_MAX}"
+        )));
+    }
+    let mut items = Vec::with_capacity(feedback.len());
+    for (index, item) in feedback.into_iter().enumerate() {
+        let of_item = |why: String| InferError::InvalidInput(format!("feedback[{index}]: {why}"));
+        let prediction_id = item.prediction_id.parse().map_err(of_item)?;
+        let told = match (item.reward, item.truth) {
+            (Some(reward), None) => Told::Reward(reward),
+            (None, Some(truth)) if truth.len() <= TRUTH_BYTES_MAX => Told::Truth(truth),
+            (None, Some(truth)) => {
+                let bytes = truth.len();
+                return Err(of_item(format!("truth has {bytes} bytes: expected at most {TRUTH_BYTES_MAX}")));
+            }
+            _ => return Err(of_item("expected a reward or a truth, one of the two".into())),
+        };
+        items.push(Item { prediction_id, told });
+    }
+    Ok(items)
 }
 
 fn response(ids: &[String], taken: Taken) -> pb::SendFeedbackResponse {

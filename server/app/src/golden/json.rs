@@ -14,7 +14,7 @@ use crate::codec::json::scan::{JsonError, Scalar, Scanner};
 ///
 /// # Errors
 /// The bytes are no JSON, or do not say what golden inputs must.
-pub(super) fn parse(bytes: &[u8], label: &str) -> Result<Vec<GoldenCase>, String> {
+pub fn parse(bytes: &[u8], label: &str) -> Result<Vec<GoldenCase>, String> {
     let text = Scanner::check_text(bytes).map_err(|error| error.to_string())?;
     read(text, label).map_err(|error| error.into_infer_error(text).to_string())
 }

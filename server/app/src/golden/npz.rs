@@ -29,7 +29,7 @@ pub(super) enum Part<'a> {
 ///
 /// # Errors
 /// The bytes are no archive of numpy's, or it does not hold what golden inputs must.
-pub(super) fn parse(bytes: &[u8], label: &str) -> Result<Vec<GoldenCase>, String> {
+pub fn parse(bytes: &[u8], label: &str) -> Result<Vec<GoldenCase>, String> {
     let mut archive = ZipArchive::new(Cursor::new(bytes))
         .map_err(|error| format!("it is no archive of numpy's savez: {error}"))?;
     // In the archive's order, which is that of the arguments of `savez`.

@@ -78,7 +78,10 @@ async fn answer(
 
 /// Members of the request, and of its `parameters`, are inputs where the model has one of that name, and parameters
 /// of the request otherwise.
-fn decode(model: &ModelInfo, body: &[u8]) -> Result<InferBody, InferError> {
+///
+/// # Errors
+/// `InvalidInput` that says what is malformed and where, or which input is wrong and how.
+pub fn decode(model: &ModelInfo, body: &[u8]) -> Result<InferBody, InferError> {
     let text = Scanner::check_text(body)?;
     read(model, text).map_err(|error| error.into_infer_error(text))
 }

@@ -19,7 +19,11 @@ pub(super) fn read(path: &Path, model: Option<&str>) -> anyhow::Result<Vec<Arriv
     parse(&text, model).with_context(|| path.display().to_string())
 }
 
-fn parse(text: &str, model: Option<&str>) -> anyhow::Result<Vec<Arrival>> {
+/// The same from its text.
+///
+/// # Errors
+/// The line that cannot be read; several models while none is named; no request.
+pub fn parse(text: &str, model: Option<&str>) -> anyhow::Result<Vec<Arrival>> {
     let mut lines = (1..).zip(text.lines());
     let (_, header) = lines.next().context("it is empty: expected a header")?;
     let names: Vec<&str> = header.split(',').map(str::trim).collect();

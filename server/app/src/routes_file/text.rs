@@ -56,9 +56,11 @@ struct RawShadow {
     keep_inputs: bool,
 }
 
+/// Reads the file's text.
+///
 /// # Errors
 /// The text says where the fault is, what was expected and what came.
-pub(super) fn parse(text: &str) -> Result<Vec<Route>, String> {
+pub fn parse(text: &str) -> Result<Vec<Route>, String> {
     let raw: Raw = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
     raw.routes.into_iter().map(|(name, raw)| route(name, raw)).collect()
 }
@@ -135,7 +137,7 @@ pub(crate) fn parse_policy(text: &str) -> Result<Policy, String> {
 }
 
 /// What [`parse`] reads back as the same routes.
-pub(super) fn write(routes: &[Route]) -> String {
+pub fn write(routes: &[Route]) -> String {
     let mut text =
         String::from("# Written by `gristmill routes`. What is edited here is taken over at once.\n");
     for route in routes {
