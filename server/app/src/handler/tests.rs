@@ -69,13 +69,49 @@ fn most_follows_from_the_model() {
 #[test]
 fn bytes_are_rows_of_the_only_input() {
     let bytes = "input = { kind = \"bytes\" }";
-    check(bytes, &[-1, 3, 4, 5], expect![[r#"Elements(Elements { name: "image", dtype: Fp32, element_bytes: 4, row: [Fixed(3), Fixed(4), Fixed(5)], has_rows: true }) None"#]]);
-    check(bytes, &[-1, 3, -1], expect![[r#"Elements(Elements { name: "image", dtype: Fp32, element_bytes: 4, row: [Fixed(3), Dynamic(None)], has_rows: true }) None"#]]);
-    check("input = { kind = \"bytes\", shape = [3, 4, 5] }", &[-1, 3, -1, -1], expect![[r#"Elements(Elements { name: "image", dtype: Fp32, element_bytes: 4, row: [Fixed(3), Fixed(4), Fixed(5)], has_rows: true }) None"#]]);
-    check(bytes, &[-1, 3, -1, -1], expect!["input.shape is not said: expected the sizes of a row, of which input 'image', [-1, 3, -1, -1], leaves several open"]);
-    check("input = { kind = \"bytes\", shape = [4, 4] }", &[-1, 3, -1], expect!["input.shape is [4, 4]: expected the sizes of a row of input 'image', which is [-1, 3, -1]"]);
-    check("input = { kind = \"bytes\", shape = [0] }", &[-1, -1], expect!["input 'image' has rows without elements: expected sizes of at least 1"]);
-    check("input = { kind = \"bytes\", tensor = \"x\" }", &[-1, 3], expect!["input.tensor is 'x': expected one of 'image'"]);
+    check(
+        bytes,
+        &[-1, 3, 4, 5],
+        expect![[
+            r#"Elements(Elements { name: "image", dtype: Fp32, element_bytes: 4, row: [Fixed(3), Fixed(4), Fixed(5)], has_rows: true }) None"#
+        ]],
+    );
+    check(
+        bytes,
+        &[-1, 3, -1],
+        expect![[
+            r#"Elements(Elements { name: "image", dtype: Fp32, element_bytes: 4, row: [Fixed(3), Dynamic(None)], has_rows: true }) None"#
+        ]],
+    );
+    check(
+        "input = { kind = \"bytes\", shape = [3, 4, 5] }",
+        &[-1, 3, -1, -1],
+        expect![[
+            r#"Elements(Elements { name: "image", dtype: Fp32, element_bytes: 4, row: [Fixed(3), Fixed(4), Fixed(5)], has_rows: true }) None"#
+        ]],
+    );
+    check(
+        bytes,
+        &[-1, 3, -1, -1],
+        expect![
+            "input.shape is not said: expected the sizes of a row, of which input 'image', [-1, 3, -1, -1], leaves several open"
+        ],
+    );
+    check(
+        "input = { kind = \"bytes\", shape = [4, 4] }",
+        &[-1, 3, -1],
+        expect!["input.shape is [4, 4]: expected the sizes of a row of input 'image', which is [-1, 3, -1]"],
+    );
+    check(
+        "input = { kind = \"bytes\", shape = [0] }",
+        &[-1, -1],
+        expect!["input 'image' has rows without elements: expected sizes of at least 1"],
+    );
+    check(
+        "input = { kind = \"bytes\", tensor = \"x\" }",
+        &[-1, 3],
+        expect!["input.tensor is 'x': expected one of 'image'"],
+    );
     let mut other = signature(&[-1], &[-1, 3]);
     other.inputs[0].dtype = DType::Bytes;
     let why = bind(bytes, &other).unwrap_err();
@@ -98,8 +134,10 @@ fn bytes_are_whole_rows() {
     };
     expect!["FP32 [1, 3] (12 bytes) false"].assert_eq(&read(&[-1, 3], 12));
     expect!["FP32 [3, 3] (36 bytes) true"].assert_eq(&read(&[-1, 3], 36));
-    expect!["input 'image' takes bytes: expected 12, or a multiple, as many as a row has, got 0"].assert_eq(&read(&[-1, 3], 0));
-    expect!["input 'image' takes bytes: expected 12, or a multiple, as many as a row has, got 13"].assert_eq(&read(&[-1, 3], 13));
+    expect!["input 'image' takes bytes: expected 12, or a multiple, as many as a row has, got 0"]
+        .assert_eq(&read(&[-1, 3], 0));
+    expect!["input 'image' takes bytes: expected 12, or a multiple, as many as a row has, got 13"]
+        .assert_eq(&read(&[-1, 3], 13));
     expect!["FP32 [1, 3, 2] (24 bytes) false"].assert_eq(&read(&[-1, 3, -1], 24));
     expect!["input 'image' takes bytes: expected 12, or a multiple, as many as a step of the dimension that is open has, got 25"].assert_eq(&read(&[-1, 3, -1], 25));
 }
