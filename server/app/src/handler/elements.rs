@@ -34,7 +34,7 @@ impl Elements {
         let is_open = self.row.iter().any(|dim| matches!(dim, Dim::Dynamic(_)));
         let bytes = content.len();
         let steps = bytes / step_bytes;
-        if steps == 0 || bytes % step_bytes != 0 || (steps > 1 && !is_open && !self.has_rows) {
+        if steps == 0 || !bytes.is_multiple_of(step_bytes) || (steps > 1 && !is_open && !self.has_rows) {
             let (or_more, what) = match (is_open, self.has_rows) {
                 (true, _) => (", or a multiple", "a step of the dimension that is open"),
                 (false, true) => (", or a multiple", "a row"),
