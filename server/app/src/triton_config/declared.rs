@@ -67,7 +67,7 @@ impl Backend for DeclaredBackend {
         }
         let mut warm_up = Vec::with_capacity(config.warm_up.len());
         for sample in &config.warm_up {
-            let read = |input| Row::read(input, &self.directory);
+            let read = |input| Row::read(input, sample.rows, &self.directory);
             let inputs = sample.inputs.iter().map(read).collect::<Result<_, _>>().map_err(at_fault)?;
             warm_up.push((sample.clone(), inputs));
         }

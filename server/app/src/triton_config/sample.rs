@@ -6,6 +6,7 @@ use std::path::Path;
 use gristmill_engine::backend::InputView;
 use gristmill_engine::tensor::{DType, Shape, element_count};
 
+use super::warm_up::INPUT_BYTES_MAX;
 use super::{WarmUpData, WarmUpInput};
 
 /// One row of one input.
@@ -36,8 +37,8 @@ const LENGTH_BYTES: usize = 4;
 
 impl Row {
     /// # Errors
-    /// A file cannot be read or has another size than its row.
-    pub(super) fn read(input: &WarmUpInput, model_directory: &Path) -> Result<Row, String> {
+    /// A file cannot be read, has another size than its row, or is too large for so many `rows`.
+    pub(super) fn read(input: &WarmUpInput, rows: usize, model_directory: &Path) -> Result<Row, String> {
         let WarmUpInput { name, dtype, dims, data } = input;
         let count = element_count(dims).ok_or_else(|| format!("model_warmup input '{name}' is too large"))?;
         // An empty string is a length of zero.
@@ -53,6 +54,13 @@ impl Row {
                     let got = data.len();
                     return Err(format!(
                         "{} has {got} bytes: expected {bytes}, one row of '{name}'",
+                        path.display()
+                    ));
+                }
+                if data.len().saturating_mul(rows) > INPUT_BYTES_MAX {
+                    let got = data.len();
+                    return Err(format!(
+                        "{} has {got} bytes, for each of {rows} rows: expected {INPUT_BYTES_MAX} together at most",
                         path.display()
                     ));
                 }

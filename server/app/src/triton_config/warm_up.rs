@@ -11,6 +11,9 @@ use super::document::Fault;
 use super::tensors::dtype;
 use super::{note, relative_path};
 
+/// Most bytes of an input with all its rows: they are made, or read, before anything is known of the model's memory.
+pub(super) const INPUT_BYTES_MAX: usize = 256 << 20;
+
 /// One request to run, several times where `runs` says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WarmUpSample {
@@ -88,8 +91,12 @@ fn input(
     let bytes = element_count(&sizes)
         .and_then(|elements| elements.checked_mul(rows))
         .and_then(|elements| elements.checked_mul(dtype.size().unwrap_or(4)));
-    if bytes.is_none_or(|bytes| isize::try_from(bytes).is_err()) {
-        return Err(Fault::new(format!("{field}.dims"), "the sample has too many elements"));
+    if bytes.is_none_or(|bytes| bytes > INPUT_BYTES_MAX) {
+        let reason = format!(
+            "expected at most {INPUT_BYTES_MAX} bytes with all rows of the sample, got {} of {sizes:?} by {rows}",
+            dtype.name()
+        );
+        return Err(Fault::new(format!("{field}.dims"), reason));
     }
     // Triton looks at which of the three is given, not at whether it says true.
     let data = match input_data_type {

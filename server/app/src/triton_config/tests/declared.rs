@@ -11,6 +11,7 @@ use gristmill_engine::tensor::DType;
 use gristmill_engine::testing::{FakeBackend, batched_signature, copy};
 
 use super::*;
+use crate::triton_config::sample::Row;
 
 /// Loads rows of four floats, in and out, as `text` declares them. Counts the rows that are run.
 fn load(text: &str, directory: &Path) -> (Result<Box<dyn Model>, String>, Arc<AtomicUsize>) {
@@ -97,4 +98,21 @@ fn warm_up_data_of_another_size_is_refused() {
     let (model, rows) = load(text, directory.path());
     model.unwrap().instance(Placement::default()).unwrap();
     assert_eq!(rows.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn warm_up_texts_are_bounded_with_all_their_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("warmup")).unwrap();
+    fs::write(directory.path().join("warmup/row"), [0; 64]).unwrap();
+    let data = WarmUpData::File("row".into());
+    let input = WarmUpInput { name: "x".into(), dtype: DType::Bytes, dims: vec![16], data };
+    let read = |rows| Row::read(&input, rows, directory.path());
+    assert!(read(4 << 20).is_ok());
+    let error = read((4 << 20) + 1).err().unwrap();
+    let error = error.replace(directory.path().to_str().unwrap(), "DIRECTORY");
+    expect![
+        "DIRECTORY/warmup/row has 64 bytes, for each of 4194305 rows: expected 268435456 together at most"
+    ]
+    .assert_eq(&error);
 }

@@ -392,8 +392,17 @@ fn warm_up_samples_are_checked() {
             "line 3: model_warmup[0].inputs[x].input_data_file: expected the name of a file in the directory warmup"
         ],
     );
+    // It could be counted, and was asked of the system when the model was loaded, which ended the process.
+    check(
+        &sample(1, "data_type: TYPE_INT8 dims: [ 1099511627776 ] random_data: true"),
+        expect![
+            "line 3: model_warmup[0].inputs[x].dims: expected at most 268435456 bytes with all rows of the sample, got INT8 of [1099511627776] by 1"
+        ],
+    );
     check(
         &sample(4, "data_type: TYPE_FP32 dims: [ 4611686018427387904 ] zero_data: true"),
-        expect!["line 3: model_warmup[0].inputs[x].dims: the sample has too many elements"],
+        expect![
+            "line 3: model_warmup[0].inputs[x].dims: expected at most 268435456 bytes with all rows of the sample, got FP32 of [4611686018427387904] by 4"
+        ],
     );
 }
