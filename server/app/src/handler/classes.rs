@@ -66,7 +66,7 @@ impl Classes {
             Answer::Label => write_string(&self.label(order[0]), json),
             Answer::Best(count) => {
                 json.push(b'{');
-                let mut written: Vec<Cow<'_, str>> = Vec::with_capacity(count);
+                let mut written: Vec<Cow<'_, str>> = Vec::with_capacity(count.min(order.len()));
                 for &class in order.iter().take(count) {
                     let label = self.label(class);
                     // Of two classes with one name the better one is told.

@@ -2,10 +2,14 @@
 //! with Pillow's in `tests/python/test_handlers.py`.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use expect_test::{Expect, expect};
-use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, TensorSpec};
+use gristmill_engine::companions::Companions;
+use gristmill_engine::request::{ModelInfo, Response, Timing};
+use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, Tensor, TensorSpec};
 
 use super::{Handler, Input, JsonBodies};
 use crate::config::parse_model_toml;
@@ -278,4 +282,35 @@ fn a_long_picture_is_cut_cheaply() {
     let long = png(30_000, 2, png::ColorType::Grayscale, &[7; 60_000]);
     let toml = "input = { kind = \"image\", resize = 256, size = [224, 224] }";
     assert_eq!(read(toml, &[-1, 1, -1, -1], &long).unwrap().len(), 224 * 224);
+}
+
+#[test]
+fn more_classes_than_there_are_can_be_asked_for() {
+    let signature = signature(&[-1, 3, 4, 5], &[-1, 3]);
+    let handler = bind("output = { kind = \"classes\", top = 9223372036854775807 }", &signature).unwrap();
+    let model = ModelInfo {
+        name: "m".into(),
+        version: 1,
+        signature,
+        platform: "none".into(),
+        batch_rows_max: 1,
+        batch_delay: Duration::ZERO,
+        instances: 1,
+        threads: 1,
+        companions: Companions::default(),
+        notes: Vec::new(),
+    };
+    let scores: Vec<u8> = [0.5f32, 2.0, 1.0].into_iter().flat_map(f32::to_le_bytes).collect();
+    let scores = Tensor::new(DType::Fp32, [1, 3].as_slice(), scores.into()).unwrap();
+    let response = Response {
+        model: Arc::new(model),
+        degraded_from: None,
+        routed: None,
+        outputs: [(1, scores)].into_iter().collect(),
+        timing: Timing::default(),
+        batches: Vec::new(),
+    };
+    let mut json = Vec::new();
+    handler.writer(&response).unwrap().rows(&mut json).unwrap();
+    expect![[r#"[{"1":2.0,"2":1.0,"0":0.5}]"#]].assert_eq(std::str::from_utf8(&json).unwrap());
 }
