@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gristmill_engine::attainment::OBJECTIVE_BY_DEFAULT;
 use gristmill_engine::registry::{Lifecycle, ModelSettings, Prepared, VersionPolicy};
@@ -31,6 +32,9 @@ const TRITON_FILE_NAME: &str = "config.pbtxt";
 const WEIGHT_MAX: usize = 1000;
 /// Most instances or threads that a file may ask for: more is a typing error.
 const WORKERS_MAX: usize = 1024;
+/// Longest time that a file may give, in whole years: more is a typing error, and some more than clocks can add.
+const DURATION_YEARS_MAX: u32 = 100;
+
 /// What a checked file says; what it leaves out is for the server's flags and for derivation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelToml {
@@ -269,6 +273,17 @@ fn between(field: &str, value: Option<usize>, max: usize) -> Result<Option<usize
         }),
         value => Ok(value),
     }
+}
+
+/// A duration that a file gives, such as `example`.
+fn duration(field: &str, example: &str, text: &str) -> Result<Duration, String> {
+    let year = Duration::from_secs(366 * 24 * 3600);
+    let duration = humantime::parse_duration(text)
+        .map_err(|why| format!("{field} is \"{text}\": expected a duration such as \"{example}\" ({why})"))?;
+    if duration > year * DURATION_YEARS_MAX {
+        return Err(format!("{field} is \"{text}\": expected at most {DURATION_YEARS_MAX} years"));
+    }
+    Ok(duration)
 }
 
 fn provider(name: &str, options: BTreeMap<String, String>) -> Result<Provider, String> {

@@ -1,12 +1,13 @@
 //! What `model.toml` says about versions: which serve, under which names, for how long, at what cost.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use gristmill_engine::budget::Budget;
 use gristmill_engine::conduct::Watch;
 use gristmill_engine::registry::{Lifecycle, VersionPolicy};
 use serde::Deserialize;
+
+use super::duration;
 
 /// Most versions that `latest` may ask for: more is a typing error.
 const VERSIONS_MAX: usize = 1000;
@@ -75,7 +76,7 @@ fn watch(raw: Option<RawWatch>) -> Result<Option<Watch>, String> {
     }
     Ok(Some(Watch {
         period: match &bounds.period {
-            Some(text) => duration("watch.period", text)?,
+            Some(text) => duration("watch.period", "5m", text)?,
             None => default.period,
         },
         requests_min: bounds.requests_min.unwrap_or(default.requests_min).max(1),
@@ -113,7 +114,7 @@ pub(super) fn lifecycle(
         }
     }
     let keep_previous = match keep_previous {
-        Some(text) => duration("keep_previous", text)?,
+        Some(text) => duration("keep_previous", "5m", text)?,
         None => default.keep_previous,
     };
     let watch = watch(raw_watch)?;
@@ -129,12 +130,7 @@ pub(super) fn budget(raw: RawBudget) -> Result<Budget, String> {
                 "budget.run_p99: '{rows}' is not a number of rows: expected for example {{ 1 = \"2ms\" }}"
             )
         })?;
-        run_p99_max.insert(count, duration("budget.run_p99", &text)?);
+        run_p99_max.insert(count, duration("budget.run_p99", "5m", &text)?);
     }
     Ok(Budget { run_p99_max, resident_bytes_max: raw.resident_bytes })
-}
-
-fn duration(field: &str, text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|why| format!("{field} is \"{text}\": expected a duration such as \"5m\" ({why})"))
 }

@@ -9,7 +9,7 @@ use gristmill_engine::tuning::{
 };
 use serde::Deserialize;
 
-use super::between;
+use super::{between, duration};
 
 /// Most rows of a batch that a file may ask for.
 const BATCH_ROWS_MAX: usize = 1 << 20;
@@ -202,11 +202,6 @@ fn positive(field: &str, text: &str) -> Result<Duration, String> {
         return Err(format!("{field} is \"{text}\": expected more than nothing, such as \"50ms\""));
     }
     Ok(duration)
-}
-
-fn duration(field: &str, example: &str, text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|why| format!("{field} is \"{text}\": expected a duration such as \"{example}\" ({why})"))
 }
 
 #[cfg(test)]

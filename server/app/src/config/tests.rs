@@ -115,6 +115,15 @@ fn faults_say_what_was_expected() {
         "watch = { error_rate_increase_max = 5.0 }",
         expect!["watch.error_rate_increase_max is 5: expected 0 to 1"],
     );
+    // Added to the time of a clock these would end a thread.
+    for text in [
+        "keep_previous = \"300000000000years\"",
+        "run_timeout = \"300000000000years\"",
+        "watch = { period = \"300000000000years\" }",
+    ] {
+        let why = parse_model_toml(text).unwrap_err();
+        assert!(why.ends_with(" is \"300000000000years\": expected at most 100 years"), "{why}");
+    }
     assert_eq!(parse_model_toml("watch = \"off\"").unwrap().lifecycle.watch, None);
     check("versions = []", expect!["versions is an empty list: expected one version at least"]);
     check("versions = { latest = 0 }", expect!["versions.latest is 0: expected 1 to 1000"]);
