@@ -132,3 +132,23 @@ fn the_readme_lists_every_metric() {
         assert!(readme.contains(&row), "README.md lacks the row\n{row}");
     }
 }
+
+#[test]
+fn every_fuzz_target_is_built_told_and_seeded() {
+    let fuzz = root().join("server/app/fuzz");
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+    let (manifest, readme) = (read(fuzz.join("Cargo.toml")), read(fuzz.join("README.md")));
+    let contributing = read(root().join("CONTRIBUTING.md"));
+    let targets: Vec<PathBuf> =
+        fs::read_dir(fuzz.join("targets")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(targets.len() > 10, "{targets:?}");
+    for target in targets {
+        let name = target.file_stem().unwrap().to_str().unwrap();
+        assert!(manifest.contains(&format!("path = \"targets/{name}.rs\"")), "Cargo.toml lacks {name}");
+        assert!(readme.contains(&format!("`{name}`")), "README.md lacks {name}");
+        assert!(contributing.contains(&format!("fuzz run {name} ")), "CONTRIBUTING.md lacks {name}");
+        let is_seed = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with("seed-");
+        let mut corpus = fs::read_dir(fuzz.join("corpus").join(name)).unwrap();
+        assert!(corpus.any(|entry| is_seed(entry.unwrap())), "{name} has no seed");
+    }
+}
