@@ -57,7 +57,7 @@ struct Args {
     #[arg(long, default_value_t = 3)]
     finalists: usize,
     /// How often each of them has its turns.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 11)]
     rounds: usize,
     #[arg(long, default_value_t = 800)]
     turn_ms: u64,
@@ -277,8 +277,14 @@ impl Bench {
         let mut rounds: Vec<Vec<Curve>> = Vec::new();
         for round in 1..=self.args.rounds {
             eprintln!("{}: round {round} of {}", case.name, self.args.rounds);
-            let curves = subjects.iter_mut().map(|subject| self.curve(&mut subject.loads[0], turn));
-            rounds.push(curves.collect::<anyhow::Result<_>>()?);
+            // Nobody always comes first, or behind the same one.
+            let count = subjects.len();
+            let order = (0..count).map(|step| (step + round) % count);
+            let mut curves = order
+                .map(|place| Ok((place, self.curve(&mut subjects[place].loads[0], turn)?)))
+                .collect::<anyhow::Result<Vec<(usize, Curve)>>>()?;
+            curves.sort_by_key(|(place, _)| *place);
+            rounds.push(curves.into_iter().map(|(_, curve)| curve).collect());
         }
         let p99_ms = median(rounds.iter().map(|round| round[0].middle_p99_ms()));
         let of = |round: &[Curve], place: usize| round[place].calls_per_s_at(p99_ms);

@@ -96,7 +96,11 @@ fn main() -> anyhow::Result<ExitCode> {
     let cores = affinity::cores()?;
     let directory = tempfile::tempdir()?;
     let repository = directory.path().join("models");
-    let settings = format!("instances = 1\nthreads = 1\nbatching = {{ rows_max = {ROWS_MAX} }}\n");
+    // First come, first served: else a deadline that passes within a run that is known to last longer is refused when it
+    // arrives, and there is no run to stop.
+    let settings = format!(
+        "instances = 1\nthreads = 1\nbatching = {{ rows_max = {ROWS_MAX} }}\nqueue = {{ order = \"arrival\" }}\n"
+    );
     deep::DEEP.create(&repository, &settings)?;
     let server = Server::on_repository(&cores[..SERVER_CORES], &library, &repository, &[], directory)?;
     if cores.len() > SERVER_CORES {
