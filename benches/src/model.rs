@@ -121,7 +121,7 @@ pub fn response(y: &Tensor) -> Response {
     let model = ModelInfo {
         name: "model".into(),
         version: 1,
-        signature: batched_signature(DType::Fp32, &y.shape()[1..]),
+        signature: batched_signature(y.dtype(), &y.shape()[1..]),
         platform: "none".into(),
         batch_rows_max: 1,
         batch_delay: Duration::ZERO,

@@ -1,7 +1,5 @@
 //! Tensors as lists nested like their shape, whole or piece by piece.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use gristmill_engine::error::InferError;
 use gristmill_engine::tensor::{BytesElements, DType, Tensor};
 
@@ -85,7 +83,7 @@ impl<'t> NestedWriter<'t> {
             match self.texts {
                 Texts::Base64 => {
                     json.extend_from_slice(b"{\"b64\":\"");
-                    json.extend_from_slice(STANDARD.encode(element).as_bytes());
+                    base64_simd::STANDARD.encode_append(element, json);
                     json.extend_from_slice(b"\"}");
                 }
                 Texts::Strings => {
