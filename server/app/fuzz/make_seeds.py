@@ -212,6 +212,41 @@ def torchserve_body():
     )
 
 
+def handled_body():
+    unsaid, said_json, plain, form = range(4)
+
+    def body(kind, content_type, content):
+        content = content if isinstance(content, (bytes, str)) else json.dumps(content)
+        return bytes([kind, content_type]) + (content.encode() if isinstance(content, str) else content)
+
+    yield "text", body(0, plain, "A film that nobody needs, said n\u00e4mlich \u6d6a.")
+    yield "texts", body(0, said_json, ["one", {"text": "two", "label": 1}, {"data": ""}])
+    yield "text-instances", body(1, unsaid, {"instances": [{"body": "three"}, "\U0001f600"]})
+    yield "text-form", body(1, form, b'--b\r\nContent-Disposition: form-data; name="data"\r\n\r\nfour\r\n--b--')
+    yield "tokens", body(0, said_json, [{"input_ids": [1, 2], "attention_mask": [1, 1]}])
+    yield "csv", body(2, plain, 'b,"a"\n1,2.5\n"-3",\n')
+    yield "csv-without-names", body(3, plain, "1,2\r\n3,4")
+    yield "bytes", body(4, unsaid, floats([1, 2, 3, 4]))
+    yield "bytes-of-an-open-row", body(5, unsaid, struct.pack("<4h", 1, 2, 3, 4))
+    yield "rows", body(6, plain, [[1, 2]])
+
+
+def archive():
+    def packed_files(model, **files):
+        memory = io.BytesIO()
+        with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in {"MAR-INF/MANIFEST.json": json.dumps({"model": model}), **files}.items():
+                archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+        return memory.getvalue()
+
+    model = {"modelName": "m", "serializedFile": "m.onnx", "modelVersion": "1.0"}
+    yield "plain", packed_files(model, **{"m.onnx": b"onnx", "m.data": b"weights"})
+    yield "pictures", packed_files({**model, "handler": "image_classifier"}, **{"m.onnx": b"", "index_to_name.json": "{}"})
+    yield "texts", packed_files({**model, "handler": "text_classifier"}, **{"m.onnx": b"", "tokenizer.json": "{}"})
+    yield "own-settings", packed_files({**model, "handler": "h.py:f"}, **{"m.onnx": b"", "h.py": "", "model.toml": ""})
+    yield "leads-out", packed_files(model, **{"../m.onnx": b""})
+
+
 def binary_infer():
     def body(header, tail):
         return struct.pack("<H", len(header)) + header.encode() + tail
@@ -507,6 +542,7 @@ def plan_trace():
 TARGETS = [
     proto_infer, tensor_proto, tensor_examples, json_infer, json_features, torchserve_body, binary_infer, picture,
     generate_body, feedback, model_toml, triton_config, routes_toml, limits_toml, golden_files, plan_trace,
+    handled_body, archive,
 ]
 
 for make in TARGETS:

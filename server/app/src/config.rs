@@ -24,7 +24,7 @@ use crate::handler::{HandledBackend, RawInput, RawOutput, Sections};
 use crate::triton_config::{self, DeclaredBackend, TritonConfig};
 use crate::{golden, manifest};
 
-const FILE_NAME: &str = "model.toml";
+pub(crate) const FILE_NAME: &str = "model.toml";
 /// Read where there is no [`FILE_NAME`].
 const TRITON_FILE_NAME: &str = "config.pbtxt";
 
@@ -135,12 +135,7 @@ impl SettingsReader {
                 false => Vec::new(),
             };
             let sections = file.sections.clone();
-            let mut settings = self.settings(file, notes);
-            if !sections.is_empty() {
-                let directory = directory.to_owned();
-                settings.backend = Arc::new(HandledBackend::new(settings.backend, sections, directory));
-            }
-            return Ok(settings);
+            return Ok(handled(self.settings(file, notes), sections, directory));
         }
         match read_if_there(&triton_path)? {
             Some(text) => triton_config::parse_pbtxt(&text)
@@ -174,6 +169,33 @@ impl SettingsReader {
         config: TritonConfig,
         directory: &Path,
     ) -> Result<ModelSettings, String> {
+        let lifecycle = Lifecycle { policy: VersionPolicy::Latest(1), ..Lifecycle::default() };
+        self.settings_under(ModelToml { lifecycle, ..ModelToml::default() }, config, directory)
+    }
+
+    /// What `text`, a `model.toml`, and Triton's configuration of the model in `directory` mean together: the
+    /// configuration's word counts where both say something.
+    ///
+    /// # Errors
+    /// The file is malformed, or the configuration is another model's.
+    pub(crate) fn settings_of_both(
+        &self,
+        text: &str,
+        config: TritonConfig,
+        directory: &Path,
+    ) -> Result<ModelSettings, String> {
+        let file = parse_model_toml(text).map_err(|why| format!("{FILE_NAME}: {why}"))?;
+        let sections = file.sections.clone();
+        let settings = self.settings_under(file, config, directory)?;
+        Ok(handled(settings, sections, directory))
+    }
+
+    fn settings_under(
+        &self,
+        file: ModelToml,
+        config: TritonConfig,
+        directory: &Path,
+    ) -> Result<ModelSettings, String> {
         let name = directory.file_name().unwrap_or_default();
         if let Some(declared) = config.name.as_ref().filter(|declared| name != declared.as_str()) {
             return Err(format!(
@@ -182,7 +204,7 @@ impl SettingsReader {
             ));
         }
         let policy = match &config.version_policy {
-            None => VersionPolicy::Latest(1),
+            None => file.lifecycle.policy,
             Some(triton_config::VersionPolicy::Latest(count)) => VersionPolicy::Latest(*count),
             Some(triton_config::VersionPolicy::All) => VersionPolicy::All,
             Some(triton_config::VersionPolicy::Specific(list)) => {
@@ -190,10 +212,10 @@ impl SettingsReader {
             }
         };
         let file = ModelToml {
-            providers: config.providers.clone(),
-            tuning: config.tuning(),
-            lifecycle: Lifecycle { policy, ..Lifecycle::default() },
-            ..ModelToml::default()
+            providers: config.providers.clone().or(file.providers),
+            tuning: config.tuning_over(file.tuning),
+            lifecycle: Lifecycle { policy, ..file.lifecycle },
+            ..file
         };
         let file_name = config.model_file.clone();
         let mut settings = self.settings(file, Vec::new());
@@ -203,6 +225,14 @@ impl SettingsReader {
         settings.backend = Arc::new(DeclaredBackend::new(settings.backend, config, directory.to_owned()));
         Ok(settings)
     }
+}
+
+/// With what the sections of a `model.toml` say of bodies and answers.
+fn handled(mut settings: ModelSettings, sections: Sections, directory: &Path) -> ModelSettings {
+    if !sections.is_empty() {
+        settings.backend = Arc::new(HandledBackend::new(settings.backend, sections, directory.to_owned()));
+    }
+    settings
 }
 
 /// Verifies a version's checksums and reads its golden inputs.

@@ -22,7 +22,7 @@ use gristmill_engine::request::{ModelInfo, NamedTensor, Response};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task;
 
-use self::classes::Classes;
+use self::classes::{Answer, Classes};
 use self::elements::Elements;
 pub(crate) use self::loading::HandledBackend;
 use self::picture::Picture;
@@ -41,7 +41,7 @@ const LONG_TEXT_BYTES: usize = 4096;
 #[derive(Debug)]
 pub struct Handler {
     input: Option<Input>,
-    output: Option<Classes>,
+    output: Option<Output>,
 }
 
 /// What a body is.
@@ -56,6 +56,14 @@ enum Input {
     Elements(Elements),
     /// JSON alone.
     Rows,
+}
+
+/// What an answer is.
+#[derive(Debug)]
+enum Output {
+    Classes(Classes),
+    /// Rows of the output at this place of the signature, or of all.
+    Rows(Option<usize>),
 }
 
 /// Which bodies are JSON, beside those that say so.
@@ -128,6 +136,26 @@ impl Handler {
         }
     }
 
+    /// The media types of bodies that are not JSON.
+    pub(crate) fn media_types(&self) -> &'static [&'static str] {
+        match &self.input {
+            None | Some(Input::Elements(_)) => &["application/octet-stream"],
+            Some(Input::Picture(_)) => &["image/jpeg", "image/png"],
+            Some(Input::Text(_)) => &["text/plain"],
+            Some(Input::Csv { .. }) => &["text/csv"],
+            Some(Input::Rows) => &[],
+        }
+    }
+
+    /// Whether a row is answered with an object of scores by label, or with a label alone; nothing where it is
+    /// answered with outputs.
+    pub(crate) fn answers_scores(&self) -> Option<bool> {
+        match self.output.as_ref()? {
+            Output::Classes(classes) => Some(matches!(classes.answer, Answer::Best(_))),
+            Output::Rows(_) => None,
+        }
+    }
+
     /// What was derived, for people.
     fn notes(&self) -> Vec<String> {
         match &self.input {
@@ -136,9 +164,20 @@ impl Handler {
         }
     }
 
-    /// Writes answers, where the model's `[output]` says how.
+    /// Writes answers, where the model's `[output]` says that they are classes.
     pub(crate) fn writer<'a>(&'a self, response: &'a Response) -> Option<Writer<'a>> {
-        self.output.as_ref().map(|classes| Writer { classes, response })
+        match self.output.as_ref()? {
+            Output::Classes(classes) => Some(Writer { classes, response }),
+            Output::Rows(_) => None,
+        }
+    }
+
+    /// The output, by its place in the signature, that an answer has alone, where the model's `[output]` says one.
+    pub(crate) fn only_output(&self) -> Option<usize> {
+        match self.output {
+            Some(Output::Rows(only)) => only,
+            Some(Output::Classes(_)) | None => None,
+        }
     }
 }
 

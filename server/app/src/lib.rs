@@ -40,7 +40,7 @@ pub(crate) mod tensorflow_grpc;
 pub mod tensorflow_http;
 pub(crate) mod torchserve_grpc;
 pub mod torchserve_http;
-pub(crate) mod torchserve_management;
+pub mod torchserve_management;
 mod trace_context;
 pub mod traces;
 pub mod triton_config;

@@ -1,5 +1,6 @@
 //! What the server says of itself: an OpenAPI document, a page to try calls, and at `/` what is served and how to ask.
 
+mod bodies;
 mod document;
 mod front_page;
 mod operations;

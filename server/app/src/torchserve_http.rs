@@ -86,7 +86,9 @@ pub(crate) fn write_prediction(
         Some(writer) if form == Form::One => writer.row(0, &mut json)?,
         Some(writer) => writer.rows(&mut json)?,
         None => {
-            let outputs = Outputs::new(response, |_| Texts::Strings);
+            let only = handler.and_then(Handler::only_output);
+            let is_wanted = |place| only.is_none_or(|only| only == place);
+            let outputs = Outputs::which(response, is_wanted, |_| Texts::Strings);
             match form {
                 Form::One if response.model.signature.is_batched() => outputs.first_row(&mut json)?,
                 Form::One => outputs.whole(&mut json)?,

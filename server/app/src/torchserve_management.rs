@@ -1,5 +1,6 @@
 //! TorchServe's management API: what its orders mean to the lifecycle, for its REST and its gRPC dialect alike.
 
+mod archive;
 mod fault;
 mod grpc;
 mod http;
@@ -13,6 +14,7 @@ use gristmill_engine::managed::{EventKind, ModelDetails};
 use gristmill_engine::request::{ModelInfo, VersionSelector};
 use serde_json::{Value, json};
 
+pub use self::archive::{Archive, read as read_archive};
 use self::fault::{Fault, Kind};
 pub(crate) use self::http::routes;
 use crate::model_sources::ModelSources;

@@ -138,6 +138,33 @@ impl TritonConfig {
         }
     }
 
+    /// The same over what another file says: of what both say, this one's counts.
+    pub(crate) fn tuning_over(&self, base: Tuning) -> Tuning {
+        let said = self.tuning();
+        let has_policy = said.queue_policy != QueuePolicy::default();
+        Tuning {
+            instances: said.instances.or(base.instances),
+            threads: said.threads.or(base.threads),
+            weight: said.weight.or(base.weight),
+            batch_rows_max: said.batch_rows_max.or(base.batch_rows_max),
+            batch_delay: said.batch_delay.or(base.batch_delay),
+            preferred_rows: if said.preferred_rows.is_empty() {
+                base.preferred_rows
+            } else {
+                said.preferred_rows
+            },
+            queue_rows_max: said.queue_rows_max.or(base.queue_rows_max),
+            priorities: said.priorities.or(base.priorities),
+            queue_policy: if has_policy { said.queue_policy } else { base.queue_policy },
+            level_policies: if said.level_policies.is_empty() {
+                base.level_policies
+            } else {
+                said.level_policies
+            },
+            ..base
+        }
+    }
+
     /// Where the file bounds the requests, the bound of the rows must not be the tighter one.
     fn queue_rows_max(&self) -> Option<usize> {
         let batching = self.dynamic_batching.as_ref()?;

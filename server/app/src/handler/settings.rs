@@ -14,7 +14,7 @@ use self::elements::RawElements;
 use self::text::RawText;
 use super::classes::{Answer, Classes};
 use super::picture::{Color, Layout, Picture, Values};
-use super::{Handler, Input};
+use super::{Handler, Input, Output};
 
 /// Classes that are told where nothing is said, as TorchServe's classifiers do.
 const TOP_BY_DEFAULT: usize = 5;
@@ -96,6 +96,7 @@ pub(crate) struct RawOutput {
 enum RawAnswer {
     Classes,
     Label,
+    Rows,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -149,7 +150,14 @@ impl Sections {
             RawInput::Bytes(bytes) => elements::elements(bytes, signature).map(Input::Elements),
             RawInput::Rows(RawRows {}) => Ok(Input::Rows),
         });
-        let output = self.output.as_ref().map(|output| classes(output, signature, directories));
+        let output = self.output.as_ref().map(|output| match output.kind {
+            RawAnswer::Rows => rows(output, signature).map(Output::Rows),
+            RawAnswer::Classes => {
+                let count = output.top.unwrap_or(TOP_BY_DEFAULT);
+                classes(output, Answer::Best(count), signature, directories).map(Output::Classes)
+            }
+            RawAnswer::Label => classes(output, Answer::Label, signature, directories).map(Output::Classes),
+        });
         Ok(Handler { input: input.transpose()?, output: output.transpose()? })
     }
 }
@@ -303,7 +311,24 @@ fn values(raw: &RawImage, spec: &TensorSpec, channels: usize) -> Result<Values, 
     }
 }
 
-fn classes(raw: &RawOutput, signature: &Signature, directories: Directories<'_>) -> Result<Classes, String> {
+/// The output that is written alone, if one is named.
+fn rows(raw: &RawOutput, signature: &Signature) -> Result<Option<usize>, String> {
+    let surplus = [("softmax", raw.softmax), ("top", raw.top.is_some()), ("labels", raw.labels.is_some())];
+    if let Some((field, _)) = surplus.into_iter().find(|(_, is_said)| *is_said) {
+        return Err(format!("output.{field} is for classes, and output.kind is \"rows\": leave it out"));
+    }
+    let only = raw.tensor.as_deref().map(|name| {
+        named("output.tensor", Some(name), &signature.outputs, |_| true).map(|(place, _spec)| place)
+    });
+    only.transpose()
+}
+
+fn classes(
+    raw: &RawOutput,
+    answer: Answer,
+    signature: &Signature,
+    directories: Directories<'_>,
+) -> Result<Classes, String> {
     let is_scores = |spec: &TensorSpec| matches!(spec.dtype, DType::Fp32 | DType::Fp64);
     let (output, spec) = named("output.tensor", raw.tensor.as_deref(), &signature.outputs, is_scores)?;
     let dims = spec.shape.as_deref().unwrap_or_default();
@@ -315,14 +340,13 @@ fn classes(raw: &RawOutput, signature: &Signature, directories: Directories<'_>)
             spec.protocol_shape()
         ));
     }
-    let answer = match (raw.kind, raw.top) {
-        (RawAnswer::Label, None) => Answer::Label,
-        (RawAnswer::Label, Some(_)) => {
+    match (answer, raw.top) {
+        (Answer::Label, Some(_)) => {
             return Err("output.top is for output.kind = \"classes\": leave it out".to_owned());
         }
-        (RawAnswer::Classes, Some(0)) => return Err("output.top is 0: expected at least 1".to_owned()),
-        (RawAnswer::Classes, top) => Answer::Best(top.unwrap_or(TOP_BY_DEFAULT)),
-    };
+        (Answer::Best(0), _) => return Err("output.top is 0: expected at least 1".to_owned()),
+        _ => {}
+    }
     let labels = match &raw.labels {
         None => spec.labels.clone(),
         Some(RawLabels::List(labels)) => labels.clone(),

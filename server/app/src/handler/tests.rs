@@ -11,7 +11,7 @@ use gristmill_engine::companions::Companions;
 use gristmill_engine::request::{ModelInfo, Response, Timing};
 use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, Tensor, TensorSpec};
 
-use super::{Handler, Input, JsonBodies};
+use super::{Handler, Input, JsonBodies, Output};
 use crate::config::parse_model_toml;
 
 /// Negative sizes are dynamic.
@@ -44,8 +44,13 @@ fn check(toml: &str, input: &[i64], expected: Expect) {
                 other => format!("{other:?}"),
             });
             let input = input.unwrap_or_default();
-            let output = handler.output.map(|output| (output.output, output.softmax, output.answer));
-            format!("{input} {output:?}")
+            let output = handler.output.map(|output| match output {
+                Output::Classes(classes) => {
+                    format!("{:?}", (classes.output, classes.softmax, classes.answer))
+                }
+                rows => format!("{rows:?}"),
+            });
+            format!("{input} {}", output.as_deref().unwrap_or("None"))
         }
         Err(why) => why,
     });
@@ -62,11 +67,32 @@ fn most_follows_from_the_model() {
         &[-1, 3, -1, -1],
         expect!["([1, 3, 4, 5], Rgb, Planes, Some(7)) None"],
     );
-    check("output = { kind = \"classes\" }", &[-1, 3, 4, 5], expect![" Some((1, false, Best(5)))"]);
+    check("output = { kind = \"classes\" }", &[-1, 3, 4, 5], expect![" (1, false, Best(5))"]);
     check(
         "output = { kind = \"label\", softmax = true, tensor = \"scores\" }",
         &[-1, 3, 4, 5],
-        expect![" Some((1, true, Label))"],
+        expect![" (1, true, Label)"],
+    );
+}
+
+#[test]
+fn rows_are_outputs_as_they_are() {
+    check("output = { kind = \"rows\" }", &[-1, 3], expect![" Rows(None)"]);
+    check("output = { kind = \"rows\", tensor = \"class\" }", &[-1, 3], expect![" Rows(Some(0))"]);
+    check(
+        "output = { kind = \"rows\", tensor = \"other\" }",
+        &[-1, 3],
+        expect!["output.tensor is 'other': expected one of 'class', 'scores'"],
+    );
+    check(
+        "output = { kind = \"rows\", top = 2 }",
+        &[-1, 3],
+        expect![[r#"output.top is for classes, and output.kind is "rows": leave it out"#]],
+    );
+    check(
+        "output = { kind = \"rows\", softmax = true }",
+        &[-1, 3],
+        expect![[r#"output.softmax is for classes, and output.kind is "rows": leave it out"#]],
     );
 }
 

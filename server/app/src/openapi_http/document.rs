@@ -4,7 +4,7 @@ use gristmill_engine::request::ModelInfo;
 use serde_json::{Map, Value, json};
 
 use super::operations::{Answers, OPERATIONS, Operation, Takes};
-use super::{Described, path_segment, tensors};
+use super::{Described, bodies, path_segment};
 
 pub(super) fn document(models: &[Described]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
@@ -82,14 +82,6 @@ fn of_any_model(operation: &Operation, models: &[Described]) -> Value {
 
 /// For the version of `model` that serves by default.
 fn of_model(operation: &Operation, model: &ModelInfo) -> Value {
-    let mut body = json!({"schema": tensors::schema(model, operation.takes)});
-    if let Some(example) = tensors::example(model, operation.takes) {
-        body["example"] = example;
-    }
-    let answer = match operation.takes {
-        Takes::Tensors => tensors::answer_schema(model),
-        _ => json!({}),
-    };
     let specs = |specs: &[gristmill_engine::tensor::TensorSpec]| {
         specs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     };
@@ -104,8 +96,8 @@ fn of_model(operation: &Operation, model: &ModelInfo) -> Value {
             specs(&model.signature.inputs),
             specs(&model.signature.outputs)
         ),
-        "requestBody": {"required": true, "content": {"application/json": body}},
-        "responses": responses(operation.answers, answer),
+        "requestBody": {"required": true, "content": bodies::content(model, operation.takes)},
+        "responses": responses(operation.answers, bodies::answer_schema(model, operation.takes)),
     })
 }
 
@@ -237,6 +229,11 @@ fn body_schema(takes: Takes) -> Option<(Value, bool)> {
         Takes::Region => optional(json!({
             "key": {"type": "string", "description": "the name of a file in /dev/shm"},
             "offset": {"type": "integer", "minimum": 0},
+            "byte_size": {"type": "integer", "minimum": 1},
+        })),
+        Takes::DeviceRegion => optional(json!({
+            "raw_handle": {"type": "object", "properties": {"b64": {"type": "string", "description": "as cudaIpcGetMemHandle gives it"}}},
+            "device_id": {"type": "integer", "minimum": 0},
             "byte_size": {"type": "integer", "minimum": 1},
         })),
         Takes::Promotion => optional(json!({

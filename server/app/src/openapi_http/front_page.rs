@@ -43,6 +43,8 @@ pub(super) fn json(models: &[Described]) -> Value {
         })
     };
     json!({
+        // What KServe's client asks for, by V1, to know that a server lives.
+        "status": "alive",
         "name": "gristmill",
         "version": env!("CARGO_PKG_VERSION"),
         "openapi": DOCUMENT,

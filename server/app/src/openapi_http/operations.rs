@@ -67,6 +67,8 @@ pub(super) enum Takes {
     TraceSettings,
     /// Which part of which file a region of shared memory is.
     Region,
+    /// Which allocation on which GPU it is.
+    DeviceRegion,
 }
 
 const SELF: &str = "About this server";
@@ -141,17 +143,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Takes::Region,
     ),
     post("/v2/systemsharedmemory/region/{region}/unregister", SHARED_MEMORY, "Forget it", Takes::Nothing),
-    get("/v2/cudasharedmemory/status", SHARED_MEMORY, "Nothing: there are no regions of GPUs"),
-    post("/v2/cudasharedmemory/unregister", SHARED_MEMORY, "Does nothing", Takes::Nothing),
-    get("/v2/cudasharedmemory/region/{region}/status", SHARED_MEMORY, "Not there: answers 404"),
+    get("/v2/cudasharedmemory/status", SHARED_MEMORY, "Which memory of GPUs is registered for tensors"),
+    post("/v2/cudasharedmemory/unregister", SHARED_MEMORY, "Forget all of it", Takes::Nothing),
+    get("/v2/cudasharedmemory/region/{region}/status", SHARED_MEMORY, "What one region is"),
     post(
         "/v2/cudasharedmemory/region/{region}/register",
         SHARED_MEMORY,
-        "Not there: answers 501",
-        Takes::Nothing,
-    )
-    .answering(Answers::Unsupported),
-    post("/v2/cudasharedmemory/region/{region}/unregister", SHARED_MEMORY, "Does nothing", Takes::Nothing),
+        "Let tensors be in memory that was allocated on a GPU; answers 501 where that is off",
+        Takes::DeviceRegion,
+    ),
+    post("/v2/cudasharedmemory/region/{region}/unregister", SHARED_MEMORY, "Forget it", Takes::Nothing),
     get("/v2/logging", SETTINGS, "What is logged"),
     post("/v2/logging", SETTINGS, "Change what is logged", Takes::LogSettings),
     get("/v2/trace/setting", SETTINGS, "Which requests are traced"),

@@ -50,7 +50,8 @@ pub(super) fn schema(model: &ModelInfo, takes: Takes) -> Value {
         | Takes::Generate
         | Takes::LogSettings
         | Takes::TraceSettings
-        | Takes::Region => json!({}),
+        | Takes::Region
+        | Takes::DeviceRegion => json!({}),
     }
 }
 
@@ -83,7 +84,8 @@ pub(super) fn example(model: &ModelInfo, takes: Takes) -> Option<Value> {
         | Takes::Generate
         | Takes::LogSettings
         | Takes::TraceSettings
-        | Takes::Region => return None,
+        | Takes::Region
+        | Takes::DeviceRegion => return None,
     })
 }
 

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::FILE_PREFIX;
 use crate::accompanied::Accompanied;
-use crate::config::SettingsReader;
+use crate::config::{FILE_NAME, SettingsReader};
 use crate::triton_config::TritonConfig;
 
 /// Keeps the files until neither the settings nor a loaded model needs them.
@@ -54,9 +54,15 @@ pub(super) fn from_files(
         .map_err(cannot_write)?;
     let directory = Arc::new(directory);
     let model_directory = directory.path().join(model);
-    let mut settings = reader
-        .triton_settings(config, &model_directory)
-        .map_err(|why| refused(format!("parameter 'config': {why}")))?;
+    let mut settings = match files.get(FILE_NAME) {
+        None => reader
+            .triton_settings(config, &model_directory)
+            .map_err(|why| refused(format!("parameter 'config': {why}")))?,
+        Some(text) => std::str::from_utf8(text)
+            .map_err(|error| format!("{FILE_NAME} is not UTF-8 at byte {}", error.valid_up_to()))
+            .and_then(|text| reader.settings_of_both(text, config, &model_directory))
+            .map_err(refused)?,
+    };
     check_versions(files, &settings.file_name).map_err(refused)?;
     for (path, contents) in files {
         write(&model_directory.join(path), contents).map_err(cannot_write)?;

@@ -37,6 +37,7 @@ DIGITS_INPUT = '[input]\nkind = "image"\nstd = [0.0625]\n'
 DIGITS = {
     "best": DIGITS_INPUT + f'[output]\nkind = "classes"\ntensor = "probabilities"\ntop = 3\nlabels = {LABELS}\n',
     "softmax": DIGITS_INPUT + '[output]\nkind = "classes"\nsoftmax = true\nlabels = "index_to_name.json"\n',
+    "rows": DIGITS_INPUT + '[output]\nkind = "rows"\ntensor = "probabilities"\n',
     "label": DIGITS_INPUT + '[output]\nkind = "label"\nlabels = "labels.txt"\n',
 }
 
@@ -140,6 +141,28 @@ def test_softmax_and_the_label(server, sample):
     assert list(actual) == [LABELS[index] for index in best]
     np.testing.assert_allclose(list(actual.values()), (exponents / exponents.sum())[best], rtol=1e-5)
     assert predict(server, "label", content) == LABELS[best[0]]
+
+
+@pytest.mark.parametrize("sample", SHAPES)
+def test_rows_of_one_output(server, sample):
+    content, scores = digit(sample)
+    np.testing.assert_allclose(predict(server, "rows", content), scores, rtol=1e-5, atol=1e-5)
+
+
+def test_what_bodies_are_is_described(server):
+    paths = request(server.http, "GET", "/openapi.json").json["paths"]
+    described = {model: paths[f"/predictions/{model}"]["post"] for model in ("best", "label", "rows")}
+    for operation in described.values():
+        assert set(operation["requestBody"]["content"]) == {"application/json", "image/jpeg", "image/png"}
+    answers = {
+        model: operation["responses"]["200"]["content"]["application/json"]["schema"].get("anyOf", [{}])[0]
+        for model, operation in described.items()
+    }
+    assert answers == {
+        "best": {"type": "object", "additionalProperties": {"type": "number"}},
+        "label": {"type": "string"},
+        "rows": {},
+    }
 
 
 def test_every_way_to_send_a_picture(server):

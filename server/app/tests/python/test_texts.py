@@ -262,3 +262,13 @@ def test_check_shows_the_tokenizer_and_what_is_wrong_with_it(tmp_path):
     sound, fault = report.stdout.split("torn version 1: FAULT")
     assert "text by tokenizer.json, which knows 600 tokens" in sound
     assert 'model.toml: input.tokenizer is "tokenizer.json": it is no tokenizer' in fault
+
+
+def test_what_bodies_are_is_described(server):
+    document = request(server.http, "GET", "/openapi.json").json
+    content = document["paths"]["/predictions/text_classifier"]["post"]["requestBody"]["content"]
+    assert set(content) == {"application/json", "text/plain"}
+    example = content["application/json"]["example"]
+    headers = {"Content-Type": "application/json"}
+    reply = request(server.http, "POST", "/predictions/text_classifier", json.dumps(example).encode(), headers)
+    assert reply.status == 200 and set(reply.json) == set(LABELS), reply.body

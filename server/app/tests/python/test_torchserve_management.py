@@ -2,15 +2,20 @@
 
 import http.server
 import json
+import pathlib
 import re
 import shutil
+import subprocess
+import sys
 import threading
 
 import grpc
 import numpy as np
+import onnxruntime
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as prometheus_families
+from tokenizers import Tokenizer
 
 import reference
 import served
@@ -171,6 +176,74 @@ def test_from_the_model_store(managed):
     assert fault(managed, "GET", "/models/sugar")[0] in (404, 503)
     for url in ("../models/digits", "/etc", "notes.txt", "file:///etc/hostname"):
         assert fault(managed, "POST", f"/models?url={url}&model_name=x") == (400, "BadRequestException"), url
+
+
+def pack(store: pathlib.Path, name: str, model: pathlib.Path, *options: str, extra: dict[str, str] | None = None) -> None:
+    """An archive by TorchServe's own tool."""
+    sources = store.parent / f"{name}-extra"
+    sources.mkdir()
+    for file, content in (extra or {}).items():
+        (sources / file).write_text(content)
+    extras = ["--extra-files", ",".join(str(sources / file) for file in extra)] if extra else []
+    tool = "from model_archiver.model_packaging import generate_model_archive as pack; pack()"
+    command = [sys.executable, "-s", "-c", tool, "--model-name", name, "--export-path", str(store)]
+    command += ["--serialized-file", str(model), *extras, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_MAX)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_from_an_archive(managed, tmp_path):
+    store = tmp_path / "store"
+    tables = served.REPOSITORY / "diabetes" / "2" / "model.onnx"
+    pack(store, "table", tables, "--version", "4.2", "--handler", "base_handler")
+    rest(managed, "POST", "/models?url=table.mar&initial_workers=1&batch_size=4")
+    np.testing.assert_allclose(predicts(managed, "table"), wanted("2"), rtol=1e-5)
+    [described] = rest(managed, "GET", "/models/table")
+    assert (described["modelVersion"], described["batchSize"], described["minWorkers"]) == ("4", 4, 1)
+
+    # Its own settings stand for a handler in Python.
+    (store.parent / "mine.py").write_text("def handle(data, context): return data")
+    handler = ["--version", "1.0", "--handler", str(store.parent / "mine.py")]
+    pack(store, "lines", tables, *handler, extra={"model.toml": '[input]\nkind = "csv"\nheader = false\n'})
+    rest(managed, "POST", "/models?url=lines.mar")
+    line = ",".join(map(str, ROW)).encode()
+    answer = rest(managed, "POST", "/predictions/lines", line, {"Content-Type": "text/csv"})
+    np.testing.assert_allclose(np.ravel(answer), np.ravel(wanted("2")), rtol=1e-5)
+    pack(store, "python", tables, *handler)
+    pack(store, "weights", served.REPOSITORY / "diabetes" / "1" / "golden.json", "--version", "1.0", "--handler", "base_handler")
+    (store / "broken.mar").write_bytes(b"PK\3\4")
+    for name in ("python", "weights", "broken"):
+        assert fault(managed, "POST", f"/models?url={name}.mar") == (400, "BadRequestException")
+
+
+def test_text_classifier_from_an_archive(managed, tmp_path):
+    texts = served.ROOT / "server" / "app" / "tests" / "fixtures" / "texts"
+    labels = {str(index): label for index, label in enumerate(["praise", "blame", "question", "other"])}
+    extra = {"tokenizer.json": (texts / "wordpiece.json").read_text(), "index_to_name.json": json.dumps(labels)}
+    options = ["--version", "1.0", "--handler", "text_classifier"]
+    pack(tmp_path / "store", "mood", texts / "classifier.onnx", *options, extra=extra)
+    rest(managed, "POST", "/models?url=mood.mar")
+    text = "I love this film"
+    answer = rest(managed, "POST", "/predictions/mood", text.encode(), {"Content-Type": "text/plain"})
+    tokenizer = Tokenizer.from_file(str(texts / "wordpiece.json"))
+    session = onnxruntime.InferenceSession(texts / "classifier.onnx")
+    encoding = tokenizer.encode(text)
+    columns = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask, "token_type_ids": encoding.type_ids}
+    inputs = {spec.name: np.array([columns[spec.name]], dtype=np.int64) for spec in session.get_inputs()}
+    [scores] = session.run(None, inputs)[0]
+    probabilities = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    expected = {labels[str(index)]: probabilities[index] for index in np.argsort(-probabilities)}
+    assert list(answer) == list(expected)
+    np.testing.assert_allclose(list(answer.values()), list(expected.values()), rtol=1e-4)
+
+
+def test_settings_of_a_directory_in_the_model_store(managed, tmp_path):
+    (tmp_path / "store" / "numbers" / "model.toml").write_text('[output]\nkind = "rows"\ntensor = "digit"\n')
+    rest(managed, "POST", "/models?url=numbers&batch_size=8")
+    rows = reference.rows("digits", "1", 3, seed=5)["image"]
+    answer = rest(managed, "POST", "/predictions/numbers", rows.tolist())
+    np.testing.assert_array_equal(answer, reference.expected("digits", "1", {"image": rows})["digit"])
+    assert rest(managed, "GET", "/models/numbers")[0]["batchSize"] == 8
 
 
 class Files(http.server.SimpleHTTPRequestHandler):

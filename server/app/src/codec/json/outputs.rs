@@ -21,8 +21,18 @@ struct Output<'a> {
 impl<'a> Outputs<'a> {
     /// `texts` says how elements of the BYTES output of that name are written.
     pub(crate) fn new(response: &'a Response, texts: impl Fn(&str) -> Texts) -> Outputs<'a> {
+        Outputs::which(response, |_place| true, texts)
+    }
+
+    /// Those at the places of the signature that `is_wanted` says.
+    pub(crate) fn which(
+        response: &'a Response,
+        is_wanted: impl Fn(usize) -> bool,
+        texts: impl Fn(&str) -> Texts,
+    ) -> Outputs<'a> {
         let signature = &response.model.signature;
-        let outputs = response.outputs.iter().map(|(index, tensor)| {
+        let wanted = response.outputs.iter().filter(|(index, _)| is_wanted(*index));
+        let outputs = wanted.map(|(index, tensor)| {
             let name = signature.outputs[*index].name.as_str();
             Output { name, shape: tensor.shape(), writer: NestedWriter::new(name, tensor, texts(name)) }
         });
