@@ -11,6 +11,7 @@ use crate::model_sources::Url;
 use crate::models_command::ModelsCommand;
 use crate::plan_command::PlanArgs;
 use crate::routes_command::RoutesCommand;
+use crate::routing_key::ForwardPattern;
 use crate::telemetry::Aliases;
 
 /// Serves ONNX models over gRPC and HTTP with dynamic micro-batching.
@@ -87,6 +88,13 @@ pub struct ServeArgs {
     /// Largest HTTP request body, in bytes, after decompression.
     #[arg(long, env = "GRISTMILL_HTTP_BODY_BYTES_MAX", default_value_t = 64 << 20, value_name = "BYTES")]
     pub http_body_bytes_max: usize,
+    /// Regular expression of whole names of HTTP headers, in any case, that count as parameters of requests that have none
+    /// of that name: a route whose key is `parameter:NAME` deals by them. None by default.
+    #[arg(long, env = "GRISTMILL_HTTP_HEADER_FORWARD_PATTERN", value_name = "REGEX")]
+    pub http_header_forward_pattern: Option<ForwardPattern>,
+    /// The same of gRPC's metadata.
+    #[arg(long, env = "GRISTMILL_GRPC_HEADER_FORWARD_PATTERN", value_name = "REGEX")]
+    pub grpc_header_forward_pattern: Option<ForwardPattern>,
     /// The model that HTTP routes without a model's name ask, such as `/invocations`. Where only one serves, it is
     /// that one.
     #[arg(long, env = "GRISTMILL_DEFAULT_MODEL", value_name = "NAME")]
@@ -104,6 +112,10 @@ pub struct ServeArgs {
     /// files that its user may.
     #[arg(long, env = "GRISTMILL_ALLOW_SYSTEM_SHARED_MEMORY")]
     pub allow_system_shared_memory: bool,
+    /// Let clients of this machine register memory that they have allocated on its NVIDIA GPUs, and send tensors and get
+    /// answers through it, as Triton's CUDA shared memory extension has it. Needs NVIDIA's driver.
+    #[arg(long, env = "GRISTMILL_ALLOW_CUDA_SHARED_MEMORY")]
+    pub allow_cuda_shared_memory: bool,
     /// Threads that read and write sockets; 0 takes one for each granted core, four at most.
     /// Models run on threads of their own.
     #[arg(long, env = "GRISTMILL_IO_THREADS", default_value_t = 0, value_name = "COUNT")]

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::feedback::Feedback;
 use crate::limits::{Limits, Permit};
 use crate::log_settings::Log;
-use crate::routing_key::{Keys, Said};
+use crate::routing_key::{ForwardPattern, Keys, Said};
 use crate::shared_memory::SharedMemory;
 use crate::telemetry::Exemplars;
 use crate::trace_context::{TraceId, TraceParent};
@@ -27,6 +27,14 @@ pub struct Gateway {
     feedback: Option<Feedback>,
     log: Option<Log>,
     shared_memory: Option<SharedMemory>,
+    forwarded: ForwardedHeaders,
+}
+
+/// Which headers of HTTP, and which metadata of gRPC, count as parameters; none by default.
+#[derive(Clone, Debug, Default)]
+pub struct ForwardedHeaders {
+    pub http: Option<ForwardPattern>,
+    pub grpc: Option<ForwardPattern>,
 }
 
 /// The model, and perhaps the version, that a request names.
@@ -40,6 +48,7 @@ pub(crate) struct Target {
 pub(crate) struct Call<'a> {
     gateway: &'a Gateway,
     headers: &'a HeaderMap,
+    forwarded: Option<&'a ForwardPattern>,
     /// Held until the answer is written.
     permit: Option<Permit>,
     wants_timing: bool,
@@ -81,6 +90,7 @@ impl Gateway {
             feedback: None,
             log: None,
             shared_memory: None,
+            forwarded: ForwardedHeaders::default(),
         }
     }
 
@@ -124,6 +134,12 @@ impl Gateway {
         Gateway { shared_memory: Some(memory), ..self }
     }
 
+    /// With headers that count as parameters.
+    #[must_use]
+    pub fn with_forwarded_headers(self, forwarded: ForwardedHeaders) -> Gateway {
+        Gateway { forwarded, ..self }
+    }
+
     /// Nothing where it is switched off.
     pub(crate) fn shared_memory(&self) -> Option<&SharedMemory> {
         self.shared_memory.as_ref()
@@ -148,10 +164,15 @@ impl Gateway {
     pub(crate) fn begin<'a>(&'a self, headers: &'a HeaderMap, protocol: Protocol) -> Call<'a> {
         let parent = TraceParent::of(headers);
         let span = self.traces.as_ref().and_then(|traces| traces.begin(parent, headers, protocol));
+        let forwarded = match protocol {
+            Protocol::Grpc => self.forwarded.grpc.as_ref(),
+            Protocol::Http => self.forwarded.http.as_ref(),
+        };
         let wants_timing = headers.get(WANTS_TIMING).is_some_and(|value| value == "1");
         Call {
             gateway: self,
             headers,
+            forwarded,
             permit: None,
             wants_timing,
             timing: None,
@@ -188,7 +209,7 @@ impl Call<'_> {
             self.permit = Some(limits.admit(self.headers, &query.model, Instant::now())?);
         }
         let submitted = self.span.is_some().then(Instant::now);
-        let keys = Keys { headers: self.headers, said };
+        let keys = Keys { headers: self.headers, said, forwarded: self.forwarded };
         let response = self.gateway.engine.infer_keyed(query, &keys).await?;
         self.routed = response.routed.clone().map(|routed| (routed, Arc::clone(&response.model)));
         if let (Some(span), Some(submitted)) = (&mut self.span, submitted) {

@@ -30,7 +30,7 @@ use crate::codec::proto;
 use crate::gateway::{Call, Gateway};
 use crate::model_sources::ModelSources;
 use crate::repository_orders;
-use crate::shared_memory::{Fault, Reach, write_outputs};
+use crate::shared_memory::{Reach, write_outputs};
 use crate::status::{bounded_status, grpc_status};
 use crate::traces::{Failure, Protocol};
 
@@ -270,21 +270,21 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<pb::CudaSharedMemoryStatusRequest>,
     ) -> Result<Response<pb::CudaSharedMemoryStatusResponse>, Status> {
-        shared_memory::cuda_status(&request.into_inner().name).map(Response::new)
+        shared_memory::cuda_status(&self.gateway, &request.into_inner().name).map(Response::new)
     }
 
     async fn cuda_shared_memory_register(
         &self,
-        _request: Request<pb::CudaSharedMemoryRegisterRequest>,
+        request: Request<pb::CudaSharedMemoryRegisterRequest>,
     ) -> Result<Response<pb::CudaSharedMemoryRegisterResponse>, Status> {
-        Err(shared_memory::refused(Fault::Cuda))
+        shared_memory::register_cuda(&self.gateway, &request.into_inner()).map(Response::new)
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
-        _request: Request<pb::CudaSharedMemoryUnregisterRequest>,
+        request: Request<pb::CudaSharedMemoryUnregisterRequest>,
     ) -> Result<Response<pb::CudaSharedMemoryUnregisterResponse>, Status> {
-        Ok(Response::new(pb::CudaSharedMemoryUnregisterResponse {}))
+        Ok(Response::new(shared_memory::unregister_cuda(&self.gateway, &request.into_inner().name)))
     }
 
     async fn trace_setting(

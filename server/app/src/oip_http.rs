@@ -121,7 +121,7 @@ pub fn router(gateway: Arc<Gateway>, control: Option<Control>, options: HttpOpti
         .route("/v2/systemsharedmemory/region/{region}/register", post(shared_memory::register))
         .route("/v2/systemsharedmemory/region/{region}/unregister", post(shared_memory::unregister))
         .route("/v2/cudasharedmemory/status", get(shared_memory::all_cuda))
-        .route("/v2/cudasharedmemory/unregister", post(shared_memory::unregister_cuda))
+        .route("/v2/cudasharedmemory/unregister", post(shared_memory::unregister_all_cuda))
         .route("/v2/cudasharedmemory/region/{region}/status", get(shared_memory::one_cuda))
         .route("/v2/cudasharedmemory/region/{region}/register", post(shared_memory::register_cuda))
         .route("/v2/cudasharedmemory/region/{region}/unregister", post(shared_memory::unregister_cuda))

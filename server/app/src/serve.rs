@@ -21,14 +21,14 @@ use tokio_util::task::TaskTracker;
 use crate::cli::{LogFormat, ModelControl, ServeArgs};
 use crate::config::SettingsReader;
 use crate::feedback::{Feedback, Place};
-use crate::gateway::Gateway;
+use crate::gateway::{ForwardedHeaders, Gateway};
 use crate::limits::Limits;
 use crate::log_settings::{self, Log};
 use crate::model_sources::ModelSources;
 use crate::oip_grpc::{self, GrpcOptions};
 use crate::oip_http::{self, HttpOptions};
 use crate::repository_orders::OrderedRegistry;
-use crate::shared_memory::SharedMemory;
+use crate::shared_memory::{Driver, SharedMemory};
 use crate::shutdown::Signals;
 use crate::telemetry::Telemetry;
 use crate::traces::Traces;
@@ -134,9 +134,18 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
         Some(limits) => gateway.with_limits(limits),
         None => gateway,
     };
-    let gateway = match args.allow_system_shared_memory {
-        true => gateway.with_shared_memory(SharedMemory::default()),
-        false => gateway,
+    let forwarded = ForwardedHeaders {
+        http: args.http_header_forward_pattern.clone(),
+        grpc: args.grpc_header_forward_pattern.clone(),
+    };
+    let gateway = gateway.with_forwarded_headers(forwarded);
+    let driver = match args.allow_cuda_shared_memory {
+        true => Some(Driver::load().map_err(|why| anyhow::anyhow!("--allow-cuda-shared-memory: {why}"))?),
+        false => None,
+    };
+    let gateway = match (args.allow_system_shared_memory, driver) {
+        (false, None) => gateway,
+        (allows_files, driver) => gateway.with_shared_memory(SharedMemory::new(allows_files, driver)),
     };
     let place = Place::new(args.state_dir.as_deref(), &args.models.repository);
     let log = args.experiment_log.as_deref();

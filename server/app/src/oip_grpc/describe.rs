@@ -11,6 +11,7 @@ use gristmill_proto::inference::model_metadata_response::TensorMetadata;
 use gristmill_proto::inference::repository_index_response::ModelIndex;
 
 use crate::gateway::Gateway;
+use crate::shared_memory::Kind;
 
 /// Triton's names for the optional parts of the protocol that are always there, over gRPC or HTTP.
 const EXTENSIONS: [&str; 10] = [
@@ -26,12 +27,14 @@ const EXTENSIONS: [&str; 10] = [
     "trace",
 ];
 
-/// And of the one that is there when it is switched on.
-const SYSTEM_SHARED_MEMORY: &str = "system_shared_memory";
+/// And of those that are there when they are switched on.
+const SWITCHED: [(Kind, &str); 2] =
+    [(Kind::File, "system_shared_memory"), (Kind::Device, "cuda_shared_memory")];
 
 pub(crate) fn server(gateway: &Gateway) -> pb::ServerMetadataResponse {
     let mut extensions: Vec<String> = EXTENSIONS.map(String::from).into();
-    extensions.extend(gateway.shared_memory().map(|_| SYSTEM_SHARED_MEMORY.to_owned()));
+    let is_on = |kind| gateway.shared_memory().is_some_and(|memory| memory.allows(kind));
+    extensions.extend(SWITCHED.iter().filter(|(kind, _)| is_on(*kind)).map(|(_, name)| (*name).to_owned()));
     pb::ServerMetadataResponse {
         name: "gristmill".into(),
         version: env!("CARGO_PKG_VERSION").into(),

@@ -1,7 +1,5 @@
 //! The part of a region that a tensor is in: found when its request is decoded, and then read or written.
 
-use std::io::ErrorKind;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +7,7 @@ use gristmill_engine::error::InferError;
 use gristmill_engine::request::Response;
 
 use super::SharedMemory;
-use super::regions::{Fault, Region, RegionStatus};
+use super::regions::{Fault, Kind, Region};
 
 /// What a tensor's parameters say, in their own names: `shared_memory_region`, `shared_memory_byte_size` and
 /// `shared_memory_offset`.
@@ -36,8 +34,8 @@ pub(crate) struct Reach<'a> {
 #[derive(Clone, Debug)]
 pub struct Part {
     region: Arc<Region>,
-    /// From the beginning of the file.
-    start: u64,
+    /// From the beginning of the region.
+    offset: u64,
     bytes: u64,
 }
 
@@ -78,7 +76,7 @@ impl<'a> Reach<'a> {
     /// It is switched off, a parameter is missing, there is no such region, or the part is not inside of it.
     pub(crate) fn find(&self, tensor: &str, place: Place) -> Result<Part, InferError> {
         let refuse = |why: String| InferError::InvalidInput(format!("{tensor}: {why}"));
-        let memory = self.memory.ok_or_else(|| refuse(Fault::Off.to_string()))?;
+        let memory = self.memory.ok_or_else(|| refuse(Fault::Off(Kind::File).to_string()))?;
         let missing = |name: &str| {
             refuse(format!(
                 "parameter '{name}' is missing: a tensor in shared memory has it besides the others"
@@ -90,14 +88,13 @@ impl<'a> Reach<'a> {
         let region = memory.find(&name).ok_or_else(|| {
             refuse(format!("no shared memory region '{name}' is registered: register it before the request"))
         })?;
-        let RegionStatus { offset: first, bytes: length, .. } = region.status;
-        if offset.checked_add(bytes).is_none_or(|end| end > length) {
+        if offset.checked_add(bytes).is_none_or(|end| end > region.bytes) {
             return Err(refuse(format!(
-                "{bytes} bytes from offset {offset} on are not inside shared memory region '{name}', which has {length}"
+                "{bytes} bytes from offset {offset} on are not inside shared memory region '{name}', which has {}",
+                region.bytes
             )));
         }
-        // The end of the region is inside of a file, so this does not overflow.
-        Ok(Part { region, start: first + offset, bytes })
+        Ok(Part { region, offset, bytes })
     }
 
     /// A copy of what is in the part that `place` means.
@@ -123,23 +120,18 @@ impl<'a> Reach<'a> {
 
 impl Part {
     pub(crate) fn region(&self) -> &str {
-        &self.region.status.name
+        &self.region.name
     }
 
     /// From the beginning of the region.
     pub(crate) fn offset(&self) -> u64 {
-        self.start - self.region.status.offset
+        self.offset
     }
 
     fn read(&self, bytes: usize) -> Result<Bytes, String> {
         let mut data = vec![0; bytes];
-        match self.region.file.read_exact_at(&mut data, self.start) {
-            Ok(()) => Ok(data.into()),
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                Err(self.cut_short(self.start + self.bytes))
-            }
-            Err(error) => Err(format!("cannot read shared memory region '{}': {error}", self.region())),
-        }
+        self.region.read(self.offset, &mut data)?;
+        Ok(data.into())
     }
 
     fn check(&self, bytes: u64) -> Result<(), String> {
@@ -151,26 +143,11 @@ impl Part {
                 self.bytes
             ));
         }
-        // A write behind the end would make the file longer. A client that truncates its file just now finds it
-        // so, at most as long as it was when it was registered.
-        match self.region.file.metadata() {
-            Ok(metadata) if metadata.len() < self.start + bytes => Err(self.cut_short(self.start + bytes)),
-            _ => Ok(()),
-        }
+        self.region.check(self.offset, bytes)
     }
 
     fn write(&self, data: &[u8]) -> Result<(), String> {
-        let written = self.region.file.write_all_at(data, self.start);
-        written.map_err(|error| format!("cannot write to shared memory region '{}': {error}", self.region()))
-    }
-
-    fn cut_short(&self, end: u64) -> String {
-        let RegionStatus { name, key, .. } = &self.region.status;
-        let length = self.region.file.metadata().map_or(0, |metadata| metadata.len());
-        format!(
-            "the file of shared memory region '{name}' (key '{key}') was truncated after it was registered: it has \
-             {length} bytes, expected {end} at least"
-        )
+        self.region.write(self.offset, data)
     }
 }
 

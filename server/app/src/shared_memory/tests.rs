@@ -29,7 +29,7 @@ fn key(path: &Path) -> String {
 }
 
 fn refusal(memory: &SharedMemory, key: &str, offset: u64, bytes: u64) -> String {
-    memory.register("r", key, offset, bytes).unwrap_err().to_string()
+    memory.register_file("r", key, offset, bytes).unwrap_err().to_string()
 }
 
 fn place(region: &str, offset: u64, byte_size: u64) -> Place {
@@ -71,7 +71,7 @@ fn response(data: &'static [u8]) -> Response {
 
 #[test]
 fn keys_lead_nowhere_else() {
-    let memory = SharedMemory::default();
+    let memory = SharedMemory::new(true, None);
     let long = "k".repeat(256);
     for key in ["", "/", ".", "..", "/..", "../etc/hostname", "/dev/shm/x", "//x", "a/b", "a\0b", &long] {
         let why = refusal(&memory, key, 0, 1);
@@ -89,16 +89,16 @@ fn keys_lead_nowhere_else() {
     }
     assert!(refusal(&memory, &key(directory.path()), 0, 1).contains("cannot open"), "a directory");
     assert!(refusal(&memory, "/gristmill-nothing-of-this-name", 0, 1).contains("cannot open"));
-    assert_eq!(memory.status("").unwrap(), []);
+    assert_eq!(memory.files("").unwrap(), []);
 }
 
 #[test]
 fn a_region_is_inside_its_file() {
-    let memory = SharedMemory::default();
+    let memory = SharedMemory::new(true, None);
     let (_file, key) = file(8);
-    let inside = |offset, bytes| match memory.register("r", &key, offset, bytes) {
+    let inside = |offset, bytes| match memory.register_file("r", &key, offset, bytes) {
         Ok(()) => {
-            memory.unregister("r");
+            memory.unregister(Kind::File, "r");
             true
         }
         Err(_) => false,
@@ -119,31 +119,31 @@ fn a_region_is_inside_its_file() {
 
 #[test]
 fn names_are_registered_once_and_not_without_end() {
-    let memory = SharedMemory::default();
+    let memory = SharedMemory::new(true, None);
     let (_file, key) = file(8);
-    memory.register("r", &key, 2, 4).unwrap();
-    let fault = memory.register("r", &key, 0, 1).unwrap_err();
+    memory.register_file("r", &key, 2, 4).unwrap();
+    let fault = memory.register_file("r", &key, 0, 1).unwrap_err();
     assert_eq!(fault.codes().0, tonic::Code::AlreadyExists);
     let status = RegionStatus { name: "r".into(), key: key.clone(), offset: 2, bytes: 4 };
-    assert_eq!(memory.status("r").unwrap(), [status]);
-    assert_eq!(memory.status("s").unwrap_err().codes().0, tonic::Code::NotFound);
+    assert_eq!(memory.files("r").unwrap(), [status]);
+    assert_eq!(memory.files("s").unwrap_err().codes().0, tonic::Code::NotFound);
     for index in 1..REGIONS_MAX {
-        memory.register(&index.to_string(), &key, 0, 8).unwrap();
+        memory.register_file(&index.to_string(), &key, 0, 8).unwrap();
     }
-    let fault = memory.register("s", &key, 0, 8).unwrap_err();
+    let fault = memory.register_file("s", &key, 0, 8).unwrap_err();
     assert_eq!(fault.codes().0, tonic::Code::ResourceExhausted, "{fault}");
-    memory.unregister("nothing");
-    assert_eq!(memory.status("").unwrap().len(), REGIONS_MAX);
-    memory.unregister("");
-    assert_eq!(memory.status("").unwrap(), []);
-    assert!(memory.register("", &key, 0, 1).is_err(), "a name is needed");
+    memory.unregister(Kind::File, "nothing");
+    assert_eq!(memory.files("").unwrap().len(), REGIONS_MAX);
+    memory.unregister(Kind::File, "");
+    assert_eq!(memory.files("").unwrap(), []);
+    assert!(memory.register_file("", &key, 0, 1).is_err(), "a name is needed");
 }
 
 #[test]
 fn parts_are_inside_their_region() {
-    let memory = SharedMemory::default();
+    let memory = SharedMemory::new(true, None);
     let (_file, key) = file(8);
-    memory.register("r", &key, 2, 4).unwrap();
+    memory.register_file("r", &key, 2, 4).unwrap();
     let read = |place| Reach::new(Some(&memory), 6, FLAG).read("input 'x'", place);
     assert_eq!(&read(place("r", 0, 4)).unwrap()[..], [2, 3, 4, 5]);
     assert_eq!(&read(place("r", 3, 1)).unwrap()[..], [5]);
@@ -177,17 +177,17 @@ fn parts_are_inside_their_region() {
 /// Were the file mapped, each of these would end the process with SIGBUS.
 #[test]
 fn a_file_may_be_truncated() {
-    let memory = SharedMemory::default();
+    let memory = SharedMemory::new(true, None);
     let (file, key) = file(8);
-    memory.register("r", &key, 0, 8).unwrap();
+    memory.register_file("r", &key, 0, 8).unwrap();
     let mut reach = Reach::new(Some(&memory), 100, FLAG);
     let part = reach.find("output 'y'", place("r", 0, 8)).unwrap();
     File::options().write(true).open(file.path()).unwrap().set_len(3).unwrap();
     assert_eq!(
         reach.read("input 'x'", place("r", 0, 8)).unwrap_err().to_string(),
         format!(
-            "input 'x': the file of shared memory region 'r' (key '{key}') was truncated after it was registered: it \
-             has 3 bytes, expected 8 at least"
+            "input 'x': shared memory region 'r': its file (key '{key}') was truncated after it was registered: it has 3 \
+             bytes, expected 8 at least"
         )
     );
     let placed = [PlacedOutput { output: 0, part }];
@@ -199,16 +199,16 @@ fn a_file_may_be_truncated() {
 
 #[test]
 fn outputs_are_written_where_they_fit() {
-    let memory = SharedMemory::default();
+    let memory = SharedMemory::new(true, None);
     let (file, key) = file(8);
-    memory.register("r", &key, 1, 6).unwrap();
+    memory.register_file("r", &key, 1, 6).unwrap();
     let find = |offset, bytes| {
         let part = Reach::new(Some(&memory), 0, FLAG).find("output 'y'", place("r", offset, bytes)).unwrap();
         PlacedOutput { output: 0, part }
     };
     let (wide, narrow) = (find(1, 4), find(0, 3));
     // Requests that have begun keep their regions.
-    memory.unregister("r");
+    memory.unregister(Kind::File, "r");
     assert_eq!(
         write_outputs(&response(b"wxyz"), &[wide.clone(), narrow]).unwrap_err().to_string(),
         "output 'y': it has 4 bytes, its part of shared memory region 'r' has 3: give it more \

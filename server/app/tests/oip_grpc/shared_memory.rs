@@ -42,7 +42,7 @@ fn request() -> ModelInferRequest {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_keeps_its_region() {
     let gate = Arc::new(Gate::default());
-    let share = |gateway: Gateway| gateway.with_shared_memory(SharedMemory::default());
+    let share = |gateway: Gateway| gateway.with_shared_memory(SharedMemory::new(true, None));
     let tuning =
         Tuning { instances: Some(1), threads: Some(1), batch_rows_max: Some(8), ..Tuning::default() };
     let models = [("slow", 1, gated(&gate), tuning)];

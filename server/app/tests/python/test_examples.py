@@ -69,6 +69,7 @@ CLIENTS = {
     "curl": (lambda directory: curl(), "http"),
     "grpcurl": (lambda directory: with_grpcurl(), "grpc"),
     "tritonclient": (lambda directory: python("with_tritonclient.py"), "grpc"),
+    "kserve": (lambda directory: python("with_kserve.py"), "http"),
     "requests": (lambda directory: python("with_requests.py"), "http"),
     "go": (go, "http"),
     "javascript": (lambda directory: node(), "http"),

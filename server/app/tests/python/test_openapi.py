@@ -22,7 +22,7 @@ EXAMPLES_PER_OPERATION = 5
 SECONDS_MAX = 1200
 # Whoever may give orders can take a model away, and what is asked of it then is honestly answered with 503.
 ORDERS = r"/(load|unload|rollback|label)$|^/models(/\{model\}(/\{version\}(/set-default)?)?)?$"
-# Answered with 501 as long as there are no explainers, and no memory of GPUs.
+# Answered with 501 as long as there are no explainers, and where no memory of GPUs may be registered.
 UNSUPPORTED = r":explain$|^/explanations/|^/v2/cudasharedmemory/region/\{region\}/register$"
 
 

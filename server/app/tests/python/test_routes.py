@@ -145,6 +145,17 @@ def test_keys_in_parameters_and_ids_are_dealt_alike(repository):
             assert ask_grpc(server, request_id=key) == arm_of(key.encode())
 
 
+def test_headers_that_are_forwarded_count_as_parameters(repository):
+    (repository / "routes.toml").write_text(ROUTES % "parameter:user-id")
+    flags = ["--http-header-forward-pattern", "user-.*", "--grpc-header-forward-pattern", "user-id"]
+    with served.serve("tract", *flags, repository=repository) as server:
+        for key in KEYS[:20]:
+            assert ask(server, {"User-Id": key.encode()})[0] == arm_of(key.encode()), key
+            assert ask_grpc(server, headers={"user-id": key}) == arm_of(key.encode()), key
+        # What the request says itself counts.
+        assert ask(server, {"User-Id": b"other"}, parameters={"user-id": KEYS[0]})[0] == arm_of(KEYS[0].encode())
+
+
 def ask_grpc(server: served.Server, **options) -> str:
     """The arm of one request over gRPC, from the answer's parameters."""
     with Client(server, "grpc") as client:

@@ -1,7 +1,10 @@
-"""Tensors in system shared memory, as Triton's own clients put them there and read them."""
+"""Tensors in shared memory, of the system and of GPUs, as Triton's own clients put them there and read them."""
 
+import base64
 import contextlib
+import mmap
 import os
+import subprocess
 import uuid
 
 import numpy as np
@@ -243,14 +246,110 @@ def test_a_truncated_file_harms_nobody(sharing, client):
     assert request(sharing.http, "GET", "/v2/health/ready").status == 200
 
 
-def test_memory_of_gpus_is_not_there(client):
+def test_memory_of_gpus_is_off_by_default(client):
     triton = client.triton
-    status = triton.get_cuda_shared_memory_status()
-    assert not (status.regions if client.protocol == "grpc" else status)
-    code, text = refusal(client, triton.register_cuda_shared_memory, "r", b"AAAA" if client.protocol == "grpc" else "AAAA", 0, 16)
-    assert code == 501 and "CUDA shared memory is not supported" in text
+    assert devices(client) == {}
+    code, text = refusal(client, triton.register_cuda_shared_memory, "r", device_handle("r"), 0, 16)
+    assert code == 501 and "--allow-cuda-shared-memory" in text
     assert refusal(client, triton.get_cuda_shared_memory_status, "r")[0] == 404
     triton.unregister_cuda_shared_memory("r")
+
+
+def device_handle(name: str) -> bytes:
+    """What `get_raw_handle` gives: in base64, the handle of an allocation, which is a file of that name here."""
+    return base64.b64encode(name.encode().ljust(64, b"\0"))
+
+
+def devices(client: Client) -> dict:
+    status = client.triton.get_cuda_shared_memory_status()
+    if client.protocol == "grpc":
+        return {name: (region.device_id, region.byte_size) for name, region in status.regions.items()}
+    return {region["name"]: (region["device_id"], region["byte_size"]) for region in status}
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """The directory of a library that stands in for NVIDIA's driver; `../fixtures/cuda/driver.c` says how."""
+    directory = tmp_path_factory.mktemp("driver")
+    source = served.ROOT / "server" / "app" / "tests" / "fixtures" / "cuda" / "driver.c"
+    flags = ["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    subprocess.run(["gcc", *flags, "-o", str(directory / "libcuda.so.1"), str(source)], check=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def with_gpu(driver):
+    with served.serve("tract", "--allow-cuda-shared-memory", FLAG, LD_LIBRARY_PATH=str(driver)) as running:
+        yield running
+
+
+@pytest.fixture
+def allocation():
+    """An allocation of 256 bytes on the GPU that stands in: its name, and the bytes."""
+    name = f"gristmill-{uuid.uuid4().hex}"
+    with open(f"/dev/shm/{name}", "w+b") as file:
+        file.truncate(256)
+        with mmap.mmap(file.fileno(), 256) as memory:
+            yield name, memory
+    os.unlink(f"/dev/shm/{name}")
+
+
+def test_tensors_in_memory_of_a_gpu(with_gpu, protocol, allocation):
+    name, memory = allocation
+    rows = reference.rows("diabetes", "2", 3, seed=65)["measurements"]
+    with Client(with_gpu, protocol) as client:
+        triton = client.triton
+        assert {"system_shared_memory", "cuda_shared_memory"} <= extensions(client)
+        triton.unregister_cuda_shared_memory()
+        assert devices(client) == {}
+        wanted = client.infer("diabetes", {"measurements": rows}, "2").outputs["progression"]
+        triton.register_cuda_shared_memory("r", device_handle(name), 0, 200)
+        assert devices(client) == {"r": (0, 200)} and regions(client) == {}
+        memory[16 : 16 + rows.nbytes] = rows.tobytes()
+        tensor = client.types.InferInput("measurements", list(rows.shape), "FP32")
+        tensor.set_shared_memory("r", rows.nbytes, 16)
+        output = wanted_in_memory(client, "r", "progression", 24, offset=160)
+        answer = triton.infer("diabetes", [tensor], "2", [output])
+        written = np.frombuffer(memory[160 : 160 + wanted.nbytes], dtype=np.float32).reshape(wanted.shape)
+        np.testing.assert_array_equal(written, wanted, strict=True)
+        assert_says_where(client, answer.get_output("progression"), "r", wanted.nbytes, 160)
+
+        tensor.set_shared_memory("r", rows.nbytes, 96)
+        status, text = refusal(client, triton.infer, "diabetes", [tensor], "2")
+        assert status == 400 and "200" in text
+        # The two kinds of memory share their names, and each order is about its own.
+        with pytest.raises(InferenceServerException) as error:
+            triton.register_system_shared_memory("r", name, 16)
+        assert "registered already" in error.value.message()
+        triton.unregister_system_shared_memory("r")
+        assert devices(client) == {"r": (0, 200)}
+        triton.unregister_cuda_shared_memory("r")
+        assert devices(client) == {}
+
+
+def test_allocations_that_are_not_there(with_gpu, protocol, allocation):
+    name, _ = allocation
+    with Client(with_gpu, protocol) as client:
+        for handle, device, byte_size, words in [
+            (device_handle(name), 0, 257, ["257 bytes", "has 256"]),
+            (device_handle(name), 0, 0, ["byte_size is 0"]),
+            (device_handle(name), 1, 16, ["GPU 1", "invalid device ordinal"]),
+            (device_handle(name), -1, 16, ["device_id is -1"]),
+            (device_handle("nothing"), 0, 16, ["invalid resource handle", "CUDA error 400"]),
+            (base64.b64encode(b"short"), 0, 16, ["5 bytes", "64"]),
+        ]:
+            status, text = refusal(client, client.triton.register_cuda_shared_memory, "r", handle, device, byte_size)
+            assert status == 400 and all(word in text for word in ["'r'", *words]), text
+        assert devices(client) == {}
+
+
+def test_a_server_without_a_driver_says_so(tmp_path):
+    command = [served.binary(), "serve", "--repository", str(served.REPOSITORY), "--allow-cuda-shared-memory"]
+    command += ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--backend", "tract"]
+    (tmp_path / "libcuda.so.1").write_text("no library")
+    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=served.ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "--allow-cuda-shared-memory: cannot open libcuda.so.1" in done.stderr + done.stdout
 
 
 def test_the_extension_is_listed_where_it_is_on(server, client):
