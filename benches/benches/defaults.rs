@@ -1,7 +1,7 @@
 //! How much of the best throughput that any setting gives a server without settings reaches, at the same p99.
 //!
 //! A grid of settings is searched in short turns; the best of them and the server without settings then take turns
-//! in several rounds. Of each setting the throughput and the p99 are measured at several numbers of calls in flight,
+//! in several rounds, of which each has servers of its own. Of each setting the throughput and the p99 are measured at several numbers of calls in flight,
 //! and read between these at the p99 that the server without settings has at the middle one.
 //!
 //! The client has a core of its own: where it shares those of the server, whatever leaves it more of them wins, and
@@ -268,24 +268,34 @@ impl Bench {
         let turn = Duration::from_millis(self.args.turn_ms);
         let settings: Vec<Setting> =
             search.iter().take(self.args.finalists).map(|(setting, _)| *setting).collect();
-        let competitors = std::iter::once(None).chain(settings.iter().copied().map(Some));
-        let mut subjects = competitors
-            .map(|setting| self.start(&[case], setting))
-            .collect::<anyhow::Result<Vec<Subject>>>()?;
-        let log = subjects[0].server.log()?;
-        let served_as = log.lines().rfind(|line| line.contains(case.name)).context("the model is served")?;
+        let competitors: Vec<Option<Setting>> =
+            std::iter::once(None).chain(settings.iter().copied().map(Some)).collect();
+        let mut served_as = None;
         let mut rounds: Vec<Vec<Curve>> = Vec::new();
-        for round in 1..=self.args.rounds {
-            eprintln!("{}: round {round} of {}", case.name, self.args.rounds);
-            // Nobody always comes first, or behind the same one.
-            let count = subjects.len();
+        for round in 0..self.args.rounds {
+            eprintln!("{}: round {} of {}", case.name, round + 1, self.args.rounds);
+            // Nobody always comes first, or behind the same one. Each round has servers of its own: two of the same
+            // setting differ by a tenth for as long as they live, by where their memory happens to be.
+            let count = competitors.len();
             let order = (0..count).map(|step| (step + round) % count);
             let mut curves = order
-                .map(|place| Ok((place, self.curve(&mut subjects[place].loads[0], turn)?)))
+                .map(|place| {
+                    let mut subject = self.start(&[case], competitors[place])?;
+                    if place == 0 {
+                        served_as = subject
+                            .server
+                            .log()?
+                            .lines()
+                            .rfind(|line| line.contains(case.name))
+                            .map(str::to_owned);
+                    }
+                    Ok((place, self.curve(&mut subject.loads[0], turn)?))
+                })
                 .collect::<anyhow::Result<Vec<(usize, Curve)>>>()?;
             curves.sort_by_key(|(place, _)| *place);
             rounds.push(curves.into_iter().map(|(_, curve)| curve).collect());
         }
+        let served_as = served_as.context("the model is served")?;
         let p99_ms = median(rounds.iter().map(|round| round[0].middle_p99_ms()));
         let of = |round: &[Curve], place: usize| round[place].calls_per_s_at(p99_ms);
         let mut finalists: Vec<Finalist> = settings
