@@ -136,15 +136,15 @@ impl Handler {
         }
     }
 
-    /// The media types of bodies that are not JSON.
-    pub(crate) fn media_types(&self) -> &'static [&'static str] {
-        match &self.input {
-            None | Some(Input::Elements(_)) => &["application/octet-stream"],
-            Some(Input::Picture(_)) => &["image/jpeg", "image/png"],
-            Some(Input::Text(_)) => &["text/plain"],
-            Some(Input::Csv { .. }) => &["text/csv"],
-            Some(Input::Rows) => &[],
-        }
+    /// The media types of bodies that are not JSON, where the model's `[input]` says what they are.
+    pub(crate) fn media_types(&self) -> Option<&'static [&'static str]> {
+        Some(match self.input.as_ref()? {
+            Input::Elements(_) => &["application/octet-stream"],
+            Input::Picture(_) => &["image/jpeg", "image/png"],
+            Input::Text(_) => &["text/plain"],
+            Input::Csv { .. } => &["text/csv"],
+            Input::Rows => &[],
+        })
     }
 
     /// Whether a row is answered with an object of scores by label, or with a label alone; nothing where it is

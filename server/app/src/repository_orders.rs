@@ -12,6 +12,7 @@ use gristmill_engine::control::{Control, ControlError};
 use gristmill_engine::error::InferError;
 use gristmill_engine::registry::HandedOver;
 
+pub(crate) use self::contents::is_plain_path;
 pub(crate) use self::registry::OrderedRegistry;
 
 /// Before the path of a file in the names of Triton's load parameters.

@@ -7,33 +7,47 @@ use super::operations::Takes;
 use super::tensors;
 use crate::handler::Handler;
 
-/// By media type, the schemas of bodies, and of JSON an example where one is short enough.
-pub(super) fn content(model: &ModelInfo, takes: Takes) -> Value {
-    let mut body = json!({"schema": tensors::schema(model, takes)});
-    if let Some(example) = tensors::example(model, takes) {
-        body["example"] = example;
+/// By media type what a body is: `json`, or one of the others.
+pub(super) fn content(json: Value, others: &[&str]) -> Value {
+    let mut content = json!({"application/json": json});
+    for media_type in others {
+        content[*media_type] = match media_type.starts_with("text/") {
+            true => json!({"schema": {"type": "string"}}),
+            false => json!({"schema": {}}),
+        };
     }
-    let bytes = || json!({"schema": {}});
-    let text = || json!({"schema": {"type": "string"}});
-    let has_one_input = model.signature.inputs.len() == 1;
-    let mut content = json!({});
-    match takes {
-        Takes::Tensors if has_one_input => content["application/octet-stream"] = bytes(),
-        Takes::Frame => content["text/csv"] = text(),
-        Takes::Rows => {
-            let handler = Handler::of(model);
-            if handler.is_some_and(Handler::takes_texts) {
-                body = json!({"schema": texts_schema(), "example": "A text."});
-            }
-            let plain: &[&str] = if has_one_input { &["application/octet-stream"] } else { &[] };
-            for media_type in handler.map_or(plain, Handler::media_types) {
-                content[*media_type] = if media_type.starts_with("text/") { text() } else { bytes() };
-            }
-        }
-        _ => {}
-    }
-    content["application/json"] = body;
     content
+}
+
+/// The media types of bodies that some models take besides JSON.
+pub(super) fn besides_json(takes: Takes) -> &'static [&'static str] {
+    match takes {
+        Takes::Tensors | Takes::Rows => &["application/octet-stream"],
+        Takes::Frame => &["text/csv"],
+        _ => &[],
+    }
+}
+
+/// The bodies that `model` takes; of JSON with an example where one is short enough.
+pub(super) fn content_of(model: &ModelInfo, takes: Takes) -> Value {
+    let handler = Handler::of(model).filter(|_| takes == Takes::Rows);
+    let body = match handler.is_some_and(Handler::takes_texts) {
+        true => json!({"schema": texts_schema(), "example": "A text."}),
+        false => {
+            let mut body = json!({"schema": tensors::schema(model, takes)});
+            if let Some(example) = tensors::example(model, takes) {
+                body["example"] = example;
+            }
+            body
+        }
+    };
+    let others = match (handler.and_then(Handler::media_types), takes) {
+        (Some(said), _) => said,
+        // Bytes are those of the only input.
+        (None, Takes::Tensors | Takes::Rows) if model.signature.inputs.len() != 1 => &[],
+        (None, takes) => besides_json(takes),
+    };
+    content(body, others)
 }
 
 /// What `model` answers, in JSON.

@@ -69,12 +69,7 @@ fn of_any_model(operation: &Operation, models: &[Described]) -> Value {
         described["parameters"] = parameters.into();
     }
     if let Some((schema, required)) = body_schema(operation.takes) {
-        let mut content = json!({"application/json": {"schema": schema}});
-        match operation.takes {
-            Takes::Tensors | Takes::Rows => content["application/octet-stream"] = json!({"schema": {}}),
-            Takes::Frame => content["text/csv"] = json!({"schema": {"type": "string"}}),
-            _ => {}
-        }
+        let content = bodies::content(json!({"schema": schema}), bodies::besides_json(operation.takes));
         described["requestBody"] = json!({"required": required, "content": content});
     }
     described
@@ -96,7 +91,7 @@ fn of_model(operation: &Operation, model: &ModelInfo) -> Value {
             specs(&model.signature.inputs),
             specs(&model.signature.outputs)
         ),
-        "requestBody": {"required": true, "content": bodies::content(model, operation.takes)},
+        "requestBody": {"required": true, "content": bodies::content_of(model, operation.takes)},
         "responses": responses(operation.answers, bodies::answer_schema(model, operation.takes)),
     })
 }

@@ -82,11 +82,15 @@ fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     fs::write(path, contents)
 }
 
-/// Such a path leads to one place below the model's directory, and no other path leads there.
-fn check_path(path: &str) -> Result<(), String> {
+/// Such a path leads to one place below a directory, and no other path leads there.
+pub(crate) fn is_plain_path(path: &str) -> bool {
     let is_plain = |part: &str| !matches!(part, "" | "." | "..");
     let is_bad = |character: char| character == '\\' || character.is_control();
-    if path.split('/').all(is_plain) && !path.contains(is_bad) {
+    path.split('/').all(is_plain) && !path.contains(is_bad)
+}
+
+fn check_path(path: &str) -> Result<(), String> {
+    if is_plain_path(path) {
         return Ok(());
     }
     Err(format!(

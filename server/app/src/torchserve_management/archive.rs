@@ -8,10 +8,11 @@ use bytes::Bytes;
 use serde::Deserialize;
 use zip::ZipArchive;
 
+use crate::config::FILE_NAME as SETTINGS;
+use crate::repository_orders::is_plain_path;
+
 /// Where torch-model-archiver writes what it was told.
 const MANIFEST: &str = "MAR-INF/MANIFEST.json";
-/// What the server reads of a model besides its versions.
-const SETTINGS: &str = "model.toml";
 /// Names of the classes, where TorchServe's handlers look for them.
 const LABELS: &str = "index_to_name.json";
 /// Most bytes of an archive's files together, and most of them: what is unpacked is held in memory.
@@ -59,7 +60,7 @@ pub fn read(archive: &[u8], model_file: &str) -> Result<Archive, String> {
             continue;
         }
         let name = file.name().map_err(unreadable)?.into_owned();
-        if name.contains('\\') || name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        if !is_plain_path(&name) {
             return Err(format!("'{name}' in it is not a plain path: expected one without '..'"));
         }
         let mut content = Vec::new();

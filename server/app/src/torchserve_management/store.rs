@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::Registration;
 use super::archive::{self, Archive};
 use super::fault::{Fault, Kind};
+use crate::config::FILE_NAME as SETTINGS;
 use crate::model_sources::{DownloadError, ModelSources};
 use crate::repository_orders::LoadOrder;
 
@@ -24,8 +25,6 @@ pub(super) struct Stored {
 
 /// The file of a version that is the model.
 const MODEL_FILE: &str = "model.onnx";
-/// What beside a model says how it is served.
-const SETTINGS: &str = "model.toml";
 /// How TorchServe's archives end.
 const ARCHIVE: &str = ".mar";
 /// The version of what does not say one.

@@ -83,6 +83,8 @@ impl<'t> NestedWriter<'t> {
             match self.texts {
                 Texts::Base64 => {
                     json.extend_from_slice(b"{\"b64\":\"");
+                    // Room as a vector grows: the encoder asks for no more than it needs.
+                    json.reserve(base64_simd::STANDARD.encoded_length(element.len()));
                     base64_simd::STANDARD.encode_append(element, json);
                     json.extend_from_slice(b"\"}");
                 }

@@ -107,6 +107,8 @@ fn text_or_base64(scanner: &mut Scanner<'_>, data: &mut Vec<u8>) -> Result<(), S
 fn push_decoded(text: &str, data: &mut Vec<u8>) -> Result<(), String> {
     let start = data.len();
     data.extend_from_slice(&[0; 4]);
+    // Room as a vector grows: the decoder asks for no more than it needs, so that many elements would be moved each time.
+    data.reserve(text.len());
     // The usual form takes a third of the time, and no look for line breaks; what else is let through, and what is wrong,
     // is the other's to say.
     let decoded = match base64_simd::STANDARD.decode_append(text, data) {
