@@ -37,7 +37,7 @@ pub(crate) fn routes() -> Router<Arc<Door>> {
         .route("/ping", get(ping))
         .route("/version", get(version))
         .route("/invocations", post(invoke))
-        .route("/endpoints/{model}/invocations", post(invoke_model))
+        .route("/endpoints/{model}/invocations", post(invoke_endpoint))
         .route("/models/{model}/invoke", post(invoke_model))
 }
 
@@ -56,6 +56,18 @@ async fn version() -> &'static str {
 
 async fn invoke(State(door): State<Arc<Door>>, request: Request) -> Response {
     respond(&door, None, request).await
+}
+
+/// MLflow's deployments client names a model here. AWS's clients name an endpoint, and in the header the model, if the
+/// endpoint has several.
+async fn invoke_endpoint(
+    State(door): State<Arc<Door>>,
+    Path(model): Path<String>,
+    request: Request,
+) -> Response {
+    let named = Target { model, version: VersionSelector::Default };
+    let target = target_of_header(request.headers()).unwrap_or(named);
+    respond(&door, Some(target), request).await
 }
 
 async fn invoke_model(

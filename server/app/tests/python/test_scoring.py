@@ -1,5 +1,6 @@
-"""MLflow's own clients against the scoring routes, and the probes of those who start containers."""
+"""MLflow's own clients and AWS's against the scoring routes, and the probes of those who start containers."""
 
+import json
 import sys
 import types
 
@@ -7,10 +8,12 @@ import types
 sys.modules["scipy"] = types.ModuleType("scipy")
 sys.modules["scipy"].__path__ = []
 
+import boto3
 import mlflow.deployments
 import numpy as np
 import pandas
 import pytest
+from botocore.exceptions import ClientError
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
 import reference
@@ -85,6 +88,58 @@ def test_the_deployments_client_names_models(digits):
     predictions = client.predict(endpoint="diabetes", inputs=body)["predictions"]
     wanted = reference.expected("diabetes", "2", inputs)
     np.testing.assert_allclose(predictions["progression"], wanted["progression"], rtol=1e-5)
+
+
+def sagemaker_client(server):
+    """AWS's own; nobody checks the signatures that it makes."""
+    return boto3.client(
+        "sagemaker-runtime",
+        endpoint_url=f"http://{server.http}",
+        region_name="eu-central-1",
+        aws_access_key_id="none",
+        aws_secret_access_key="none",
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"EndpointName": "diabetes"},
+        {"EndpointName": "several-models", "TargetModel": "diabetes"},
+        {"EndpointName": "several-models", "TargetModel": "/diabetes.tar.gz"},
+        {"EndpointName": "digits", "TargetModel": "diabetes"},
+    ],
+)
+@pytest.mark.parametrize("media_type", ["application/json", "text/csv", "text/csv; header=absent"])
+def test_sagemaker_runtime(digits, names, media_type):
+    inputs = reference.rows("diabetes", "2", 3, seed=46)
+    [rows] = (value.tolist() for value in inputs.values())
+    if media_type == "application/json":
+        body = json.dumps({"instances": rows})
+    else:
+        header = [] if "absent" in media_type else [",".join(f"column_{index}" for index in range(10))]
+        body = "\n".join(header + [",".join(map(repr, row)) for row in rows])
+    answer = sagemaker_client(digits).invoke_endpoint(**names, Body=body, ContentType=media_type)
+    assert answer["ContentType"] == "application/json"
+    predictions = json.load(answer["Body"])["predictions"]
+    wanted = reference.expected("diabetes", "2", inputs)
+    np.testing.assert_allclose(predictions["progression"], wanted["progression"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "names, media_type, status, word",
+    [
+        ({"EndpointName": "nothing"}, "application/json", 404, "nothing"),
+        ({"EndpointName": "digits", "TargetModel": "nothing"}, "application/json", 404, "nothing"),
+        ({"EndpointName": "digits"}, "application/json", 400, "JSON"),
+        ({"EndpointName": "digits"}, "application/x-npy", 415, "application/x-npy"),
+    ],
+)
+def test_sagemaker_faults(digits, names, media_type, status, word):
+    with pytest.raises(ClientError) as raised:
+        sagemaker_client(digits).invoke_endpoint(**names, Body=b"{", ContentType=media_type)
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
+    assert word in raised.value.response["Error"]["Message"]
 
 
 @pytest.mark.parametrize(
