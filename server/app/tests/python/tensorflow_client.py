@@ -1,142 +1,135 @@
-"""Predictions through a client of TensorFlow Serving's gRPC interface, in a process of its own.
+"""TensorFlow Serving's gRPC interface, through the stubs of PyPI's tensorflow-serving-api and a client made of them."""
 
-    python3 tensorflow_client.py HOST:PORT < questions > answers
-
-A question is a line of JSON, {"model", "version", "inputs": {name: nested list}, "dtypes": {name: dtype}}; the answer a
-line with the outputs as nested lists, or {"error": [code, message]}. Other questions have a "method":
-
-    {"method": "classify", "model", "examples": [{name: list}]}     [[[label, score], ...], ...]
-    {"method": "regress", "model", "examples"}                      [value, ...]
-    {"method": "multi", "tasks": [[model, method]], "examples"}     a list with one of these for each task
-    {"method": "reload", "models": [{"name", "labels", "latest"}]}  the code in the answer
-
-They go through the stubs of tensorflow-serving-api, which this client carries.
-"""
-
-import json
-import os
-import sys
-
-# The client's messages were generated long ago. Today's protobuf takes them only in its implementation in Python, which
-# this chooses for the whole process, and has to be told which of them are entries of maps: those with this option.
-os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
-MAP_ENTRY = b"8\x01"
-
-from google.protobuf import descriptor
-
-
-init = descriptor.Descriptor.__init__
-
-
-def init_with_maps(self, *args, **named):
-    if named.get("serialized_options") == MAP_ENTRY:
-        named["is_map_entry"] = True
-    init(self, *args, **named)
-
-
-descriptor.Descriptor.__init__ = init_with_maps
+import contextlib
 
 import grpc
 import numpy as np
 from min_tfs_client.requests import TensorServingClient
 from min_tfs_client.tensors import tensor_proto_to_ndarray
 from tensorflow.core.example.example_pb2 import Example
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow.core.framework.types_pb2 import DT_FLOAT
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
 from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest
 
+import reference
+from clients import SECONDS_MAX
 
-def answer(client: TensorServingClient, question: dict) -> dict:
-    inputs = {name: np.array(value, dtype=question["dtypes"][name]) for name, value in question["inputs"].items()}
-    try:
-        response = client.predict_request(question["model"], inputs, model_version=question["version"])
-    except grpc.RpcError as error:
-        return {"error": [error.code().name, error.details()]}
-    assert response.model_spec.name == question["model"]
-    arrays = {name: tensor_proto_to_ndarray(tensor) for name, tensor in response.outputs.items()}
-    texts = {name: np.char.decode(array.astype("S")) if array.dtype.kind in "OS" else array for name, array in arrays.items()}
-    return {name: array.tolist() for name, array in texts.items()}
+Examples = list[dict[str, list[float]]]
 
 
-def answer_by_stub(channel: grpc.Channel, question: dict):
-    try:
-        return METHODS[question["method"]](channel, question)
-    except grpc.RpcError as error:
-        return {"error": [error.code().name, error.details()]}
+class Client:
+    """Faults are raised as `grpc.RpcError`."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.predictions = PredictionServiceStub(channel)
+        self.models = ModelServiceStub(channel)
+
+    def predict_raw(self, model: str, inputs: reference.Tensors, version: str | None = None, *outputs: str) -> dict:
+        """With the bytes of FP32 elements, as TensorFlow's own `make_tensor_proto` writes them; outputs as arrays."""
+        request = PredictRequest()
+        request.model_spec.name = model
+        if version is not None:
+            request.model_spec.version.value = int(version)
+        for name, value in inputs.items():
+            tensor = TensorProto(dtype=DT_FLOAT, tensor_content=value.astype("<f4").tobytes())
+            for size in value.shape:
+                tensor.tensor_shape.dim.add(size=size)
+            request.inputs[name].CopyFrom(tensor)
+        request.output_filter.extend(outputs)
+        return arrays(self.predictions.Predict(request, SECONDS_MAX))
+
+    def classify(self, model: str, examples: Examples) -> list:
+        """The labels and scores of each row."""
+        request = ClassificationRequest()
+        request.model_spec.name = model
+        add_examples(request.input, examples)
+        return classes(self.predictions.Classify(request, SECONDS_MAX).result)
+
+    def regress(self, model: str, examples: Examples) -> list[float]:
+        request = RegressionRequest()
+        request.model_spec.name = model
+        add_examples(request.input, examples)
+        return values(self.predictions.Regress(request, SECONDS_MAX).result)
+
+    def multi_inference(self, tasks: list[tuple[str, str]], examples: Examples) -> list:
+        """One of the above for each task, a model and "classify" or "regress"."""
+        request = MultiInferenceRequest()
+        for model, method in tasks:
+            task = request.tasks.add()
+            task.model_spec.name = model
+            task.method_name = f"tensorflow/serving/{method}"
+        add_examples(request.input, examples)
+        results = self.predictions.MultiInference(request, SECONDS_MAX).results
+        read = {"classification_result": classes, "regression_result": values}
+        kinds = [result.WhichOneof("result") for result in results]
+        return [read[kind](getattr(result, kind)) for kind, result in zip(kinds, results)]
+
+    def signatures(self, model: str) -> SignatureDefMap:
+        request = GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name = model
+        answer = self.predictions.GetModelMetadata(request, SECONDS_MAX)
+        signatures = SignatureDefMap()
+        assert answer.metadata["signature_def"].Unpack(signatures)
+        return signatures
+
+    def status(self, model: str) -> GetModelStatusResponse:
+        request = GetModelStatusRequest()
+        request.model_spec.name = model
+        return self.models.GetModelStatus(request, SECONDS_MAX)
+
+    def reload(self, *models: dict) -> int:
+        """The code in the answer. Of a model there are `name` and perhaps `base_path`, `labels` and `latest`."""
+        request = ReloadConfigRequest()
+        for model in models:
+            config = request.config.model_config_list.config.add()
+            config.name = model["name"]
+            config.base_path = model.get("base_path", "")
+            config.model_platform = "tensorflow"
+            for label, version in model.get("labels", {}).items():
+                config.version_labels[label] = version
+            if "latest" in model:
+                config.model_version_policy.latest.num_versions = model["latest"]
+        return self.models.HandleReloadConfigRequest(request, SECONDS_MAX).status.error_code
 
 
-def classify(channel: grpc.Channel, question: dict):
-    request = ClassificationRequest()
-    request.model_spec.name = question["model"]
-    add_examples(request.input, question["examples"])
-    return classes(PredictionServiceStub(channel).Classify(request).result)
+@contextlib.contextmanager
+def connect(server):
+    with grpc.insecure_channel(server.grpc) as channel:
+        yield Client(channel)
 
 
-def regress(channel: grpc.Channel, question: dict):
-    request = RegressionRequest()
-    request.model_spec.name = question["model"]
-    add_examples(request.input, question["examples"])
-    return values(PredictionServiceStub(channel).Regress(request).result)
+def predict(server, model: str, inputs: reference.Tensors, version: str | None = None) -> dict[str, np.ndarray]:
+    """By the client that is made of the stubs, which writes elements as numbers and texts."""
+    host, port = server.grpc.rsplit(":", 1)
+    client = TensorServingClient(host, int(port))
+    answer = client.predict_request(model, inputs, SECONDS_MAX, None if version is None else int(version))
+    assert answer.model_spec.name == model
+    return arrays(answer)
 
 
-def multi(channel: grpc.Channel, question: dict):
-    request = MultiInferenceRequest()
-    for model, method in question["tasks"]:
-        task = request.tasks.add()
-        task.model_spec.name = model
-        task.method_name = f"tensorflow/serving/{method}"
-    add_examples(request.input, question["examples"])
-    results = PredictionServiceStub(channel).MultiInference(request).results
-    read = {"classification_result": classes, "regression_result": values}
-    kinds = [result.WhichOneof("result") for result in results]
-    return [read[kind](getattr(result, kind)) for kind, result in zip(kinds, results)]
+def arrays(answer) -> dict[str, np.ndarray]:
+    return {name: reference.plain(tensor_proto_to_ndarray(tensor)) for name, tensor in answer.outputs.items()}
 
 
-def reload(channel: grpc.Channel, question: dict):
-    request = ReloadConfigRequest()
-    for model in question["models"]:
-        config = request.config.model_config_list.config.add()
-        config.name = model["name"]
-        config.base_path = model.get("base_path", "")
-        config.model_platform = "tensorflow"
-        for label, version in model.get("labels", {}).items():
-            config.version_labels[label] = version
-        if "latest" in model:
-            config.model_version_policy.latest.num_versions = model["latest"]
-    return ModelServiceStub(channel).HandleReloadConfigRequest(request).status.error_code
-
-
-METHODS = {"classify": classify, "regress": regress, "multi": multi, "reload": reload}
-
-
-def add_examples(input, examples: list[dict]) -> None:
-    for values in examples:
+def add_examples(input, examples: Examples) -> None:
+    for row in examples:
         example = Example()
-        for name, value in values.items():
+        for name, value in row.items():
             example.features.feature[name].float_list.value.extend(value)
         input.example_list.examples.append(example)
 
 
 def classes(result) -> list:
-    return [[[entry.label, entry.score] for entry in row.classes] for row in result.classifications]
+    return [[(entry.label, entry.score) for entry in row.classes] for row in result.classifications]
 
 
-def values(result) -> list:
+def values(result) -> list[float]:
     return [regression.value for regression in result.regressions]
-
-
-def main() -> None:
-    host, port = sys.argv[1].rsplit(":", 1)
-    client = TensorServingClient(host, int(port))
-    channel = grpc.insecure_channel(sys.argv[1])
-    for line in sys.stdin:
-        question = json.loads(line)
-        found = answer_by_stub(channel, question) if "method" in question else answer(client, question)
-        print(json.dumps(found), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,10 +7,7 @@ table that predicts is in the lists below.
 
 import contextlib
 import json
-import pathlib
 import queue
-import subprocess
-import sys
 import uuid
 
 import grpc
@@ -21,6 +18,7 @@ from tritonclient.utils import shared_memory, triton_to_np_dtype
 
 import reference
 import served
+import tensorflow_client
 import torchserve_client
 from clients import SECONDS_MAX, Client, request
 
@@ -194,8 +192,12 @@ def sagemaker_csv(server, model: str, version: str, inputs: reference.Tensors) -
 
 
 def tensorflow_grpc(server, model: str, version: str, inputs: reference.Tensors) -> dict:
-    [answer] = ask_tensorflow(server, [question(model, version, inputs)])
-    return answer
+    return plain(tensorflow_client.predict(server, model, inputs, version))
+
+
+def tensorflow_grpc_bytes(server, model: str, version: str, inputs: reference.Tensors) -> dict:
+    with tensorflow_client.connect(server) as client:
+        return plain(client.predict_raw(model, inputs, version))
 
 
 def torchserve_rows(server, model: str, version: str, inputs: reference.Tensors) -> dict:
@@ -268,7 +270,7 @@ WITHOUT_VERSIONS += [kserve_rows, vertex]
 ROW_BY_ROW = [torchserve_one_by_one, generate]
 DIALECTS = [open_inference_json, open_inference_binary, open_inference_typed, open_inference_stream]
 DIALECTS += [shared_memory_grpc, shared_memory_http]
-DIALECTS += [tensorflow_rows, tensorflow_columns, tensorflow_grpc]
+DIALECTS += [tensorflow_rows, tensorflow_columns, tensorflow_grpc, tensorflow_grpc_bytes]
 DIALECTS += [torchserve_rows, torchserve_grpc, torchserve_server_stream, torchserve_stream, torchserve_open_inference]
 DIALECTS += ROW_BY_ROW + WITHOUT_VERSIONS
 
@@ -352,21 +354,16 @@ def test_tensorflow_grpc_faults(server):
     inputs = reference.rows("diabetes", "2", 1, seed=35)
     short = {name: value[:, :3] for name, value in inputs.items()}
     wrong = {name: value.astype(np.float64) for name, value in inputs.items()}
-    answers = ask_tensorflow(
-        server,
-        [
-            question("nothing", None, inputs),
-            question("diabetes", "9", inputs),
-            question("diabetes", None, short),
-            question("diabetes", None, wrong),
-            question("diabetes", None, inputs),
-        ],
-    )
-    codes = [answer["error"][0] if "error" in answer else None for answer in answers]
-    assert codes == ["NOT_FOUND", "NOT_FOUND", "INVALID_ARGUMENT", "INVALID_ARGUMENT", None]
-    assert "[1, 3]" in answers[2]["error"][1]
-    wanted = reference.expected("diabetes", "2", inputs)["progression"]
-    np.testing.assert_allclose(answers[4]["progression"], wanted, rtol=1e-5)
+    for model, version, values, code, word in [
+        ("nothing", None, inputs, "NOT_FOUND", "nothing"),
+        ("diabetes", "9", inputs, "NOT_FOUND", "9"),
+        ("diabetes", None, short, "INVALID_ARGUMENT", "[1, 3]"),
+        ("diabetes", None, wrong, "INVALID_ARGUMENT", "FP64"),
+    ]:
+        with pytest.raises(grpc.RpcError) as error:
+            tensorflow_client.predict(server, model, values, version)
+        assert error.value.code().name == code
+        assert word in error.value.details()
 
 
 def test_torchserve_as_curl_sends_it(server):
@@ -432,24 +429,6 @@ def test_tensorflow_faults(server, path, body, status, words):
     reply = request(server.http, "POST", path, body)
     assert reply.status == status, reply.body
     assert all(word in reply.json["error"] for word in words), reply.json
-
-
-def question(model: str, version: str | None, inputs: reference.Tensors) -> dict:
-    """For `tensorflow_client.py`."""
-    return {
-        "model": model,
-        "version": None if version is None else int(version),
-        "inputs": {name: value.tolist() for name, value in inputs.items()},
-        "dtypes": {name: value.dtype.name for name, value in inputs.items()},
-    }
-
-
-def ask_tensorflow(server, questions: list[dict]) -> list[dict]:
-    lines = "".join(json.dumps(question) + "\n" for question in questions)
-    command = [sys.executable, "-s", str(pathlib.Path(__file__).with_name("tensorflow_client.py")), server.grpc]
-    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=SECONDS_MAX)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def listed(inputs: reference.Tensors) -> list:
