@@ -58,7 +58,11 @@ for wheel in scratch.glob("*.whl"):
                 (directory / pathlib.PurePosixPath(name).name).write_bytes(archive.read(name))
 EOF
     if ! ldconfig -p | grep -q 'libb64\.so\.0d'; then
-        (cd "$scratch" && apt-get download libb64-0d >/dev/null 2>&1 && dpkg-deb -x libb64-0d_*.deb libb64) ||
+        # Lists of packages of its own: a system's may be old, or missing as in most containers.
+        mkdir -p "$scratch/lists/partial"
+        lists=(-o "Dir::State::Lists=$scratch/lists" -o "Dir::Cache::pkgcache=" -o "Dir::Cache::srcpkgcache=")
+        (cd "$scratch" && apt-get "${lists[@]}" update && apt-get "${lists[@]}" download libb64-0d &&
+            dpkg-deb -x libb64-0d_*.deb libb64) >"$scratch/log" 2>&1 ||
             fail "libb64.so.0d is missing: apt-get install libb64-0d, or your system's package of libb64"
         cp "$scratch"/libb64/usr/lib/*/libb64.so.0d "$cache/lib/"
     fi

@@ -157,22 +157,17 @@ pub fn encode(response: Response, id: String, form: Form) -> ModelInferResponse 
     message
 }
 
-/// Puts an answer into a message without the elements of the outputs that are `placed`: it says where they are.
+/// Puts an answer into a message without the elements of the outputs that are `placed`.
 pub(crate) fn encode_without(
     response: Response,
     id: String,
     form: Form,
     placed: &[PlacedOutput],
 ) -> ModelInferResponse {
-    let lengths: Vec<usize> = placed
-        .iter()
-        .map(|placed| response.outputs.get(placed.output).map_or(0, |(_, tensor)| tensor.data().len()))
-        .collect();
     let mut message = encode(response, id, form);
-    for (PlacedOutput { output, part }, bytes) in placed.iter().zip(lengths) {
+    for PlacedOutput { output, .. } in placed {
         let Some(tensor) = message.outputs.get_mut(*output) else { continue };
         tensor.contents = None;
-        tensor.parameters = parameters::write_place(part, bytes);
         // As Triton has it, an entry without bytes stays in its place: clients count by outputs.
         if let Some(raw) = message.raw_output_contents.get_mut(*output) {
             raw.clear();

@@ -119,15 +119,6 @@ impl<'a> Reach<'a> {
 // === impl Part ===
 
 impl Part {
-    pub(crate) fn region(&self) -> &str {
-        &self.region.name
-    }
-
-    /// From the beginning of the region.
-    pub(crate) fn offset(&self) -> u64 {
-        self.offset
-    }
-
     fn read(&self, bytes: usize) -> Result<Bytes, String> {
         let mut data = vec![0; bytes];
         self.region.read(self.offset, &mut data)?;
@@ -139,8 +130,7 @@ impl Part {
             return Err(format!(
                 "it has {bytes} bytes, its part of shared memory region '{}' has {}: give it more \
                  (shared_memory_byte_size), or ask for fewer rows",
-                self.region(),
-                self.bytes
+                self.region.name, self.bytes
             ));
         }
         self.region.check(self.offset, bytes)

@@ -137,21 +137,16 @@ def test_inputs_and_outputs_in_memory(client):
             answer = client.triton.infer("diabetes", inputs, "2", outputs)
             written = shm.get_contents_as_numpy(its_handle, np.float32, wanted.shape, 64)
             np.testing.assert_array_equal(written, wanted, strict=True)
-            assert_says_where(client, answer.get_output("progression"), other, wanted.nbytes, 64)
+            assert_is_not_sent(client, answer.get_output("progression"))
             del written
 
 
-def assert_says_where(client: Client, output, name: str, byte_size: int, offset: int) -> None:
+def assert_is_not_sent(client: Client, output) -> None:
+    """It has no parameters either: Triton's client in C++ fails on those that are not of binary data."""
     if client.protocol == "grpc":
-        parameters = {key: getattr(value, value.WhichOneof("parameter_choice")) for key, value in output.parameters.items()}
+        assert {field.name for field, _ in output.ListFields()} == {"name", "datatype", "shape"}
     else:
-        parameters = output["parameters"]
-        assert "data" not in output
-    assert parameters == {
-        "shared_memory_region": name,
-        "shared_memory_byte_size": byte_size,
-        "shared_memory_offset": offset,
-    }
+        assert output.keys() == {"name", "datatype", "shape"}
 
 
 def test_some_tensors_in_memory_and_some_in_the_message(client):
@@ -312,7 +307,7 @@ def test_tensors_in_memory_of_a_gpu(with_gpu, protocol, allocation):
         answer = triton.infer("diabetes", [tensor], "2", [output])
         written = np.frombuffer(memory[160 : 160 + wanted.nbytes], dtype=np.float32).reshape(wanted.shape)
         np.testing.assert_array_equal(written, wanted, strict=True)
-        assert_says_where(client, answer.get_output("progression"), "r", wanted.nbytes, 160)
+        assert_is_not_sent(client, answer.get_output("progression"))
 
         tensor.set_shared_memory("r", rows.nbytes, 96)
         status, text = refusal(client, triton.infer, "diabetes", [tensor], "2")

@@ -9,7 +9,6 @@ use smallvec::SmallVec;
 use super::infer::InferBody;
 use super::write::{write_data, write_integer, write_shape, write_string};
 use crate::routing_key::routed_members;
-use crate::shared_memory::Part;
 
 /// Binary outputs of up to this many bytes together are copied behind the JSON, so that a small answer
 /// is one buffer; larger ones are sent from where they are.
@@ -68,16 +67,8 @@ pub fn encode_infer(request: &InferBody, response: &Response) -> Result<Encoded,
         json.extend_from_slice(tensor.dtype().name().as_bytes());
         json.extend_from_slice(b"\",\"shape\":");
         write_shape(tensor.shape(), &mut json);
-        if let Some(part) = request.part(position) {
-            json.extend_from_slice(b",\"parameters\":{\"shared_memory_region\":");
-            write_string(part.region(), &mut json);
-            json.extend_from_slice(b",\"shared_memory_byte_size\":");
-            write_integer(tensor.data().len(), &mut json);
-            if part.offset() > 0 {
-                json.extend_from_slice(b",\"shared_memory_offset\":");
-                write_integer(part.offset(), &mut json);
-            }
-            json.push(b'}');
+        if request.is_placed(position) {
+            // No parameters, as in Triton's answers: its client in C++ takes any for those of binary data.
         } else if request.is_binary(position) {
             json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
             write_integer(tensor.data().len(), &mut json);
@@ -106,9 +97,9 @@ pub fn encode_infer(request: &InferBody, response: &Response) -> Result<Encoded,
 // === impl InferBody ===
 
 impl InferBody {
-    /// Where the output at `position` of the response was written to instead of being sent.
-    fn part(&self, position: usize) -> Option<&Part> {
-        self.placed.iter().find(|placed| placed.output == position).map(|placed| &placed.part)
+    /// Whether the output at `position` of the response is written to shared memory instead of being sent.
+    fn is_placed(&self, position: usize) -> bool {
+        self.placed.iter().any(|placed| placed.output == position)
     }
 
     /// Whether the output at `position` of the response is sent as binary data.
@@ -121,7 +112,7 @@ fn json_bytes_estimate(request: &InferBody, response: &Response) -> usize {
     let tensors = response.outputs.iter().enumerate();
     tensors
         .map(|(position, (_, tensor))| match tensor.dtype() {
-            _ if request.is_binary(position) || request.part(position).is_some() => 128,
+            _ if request.is_binary(position) || request.is_placed(position) => 128,
             DType::Bytes => 128 + tensor.data().len() * 2,
             _ => 128 + tensor.element_count() * 12,
         })

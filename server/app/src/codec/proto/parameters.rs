@@ -7,7 +7,7 @@ use gristmill_engine::error::InferError;
 use gristmill_proto::inference::InferParameter;
 use gristmill_proto::inference::infer_parameter::ParameterChoice;
 
-use crate::shared_memory::{Part, Place};
+use crate::shared_memory::Place;
 
 /// What a request's parameters ask for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -99,22 +99,6 @@ pub(super) fn read_classes(
     let Some(parameter) = parameters.get("classification") else { return Ok(None) };
     let count = whole_number("classification", parameter.parameter_choice.as_ref())?;
     Ok(Some(usize::try_from(count).unwrap_or(usize::MAX)).filter(|&count| count > 0))
-}
-
-/// Where the `bytes` of an output are.
-pub(super) fn write_place(part: &Part, bytes: usize) -> HashMap<String, InferParameter> {
-    let number = |value: u64| ParameterChoice::Int64Param(i64::try_from(value).unwrap_or(i64::MAX));
-    let mut values = vec![
-        ("shared_memory_region", ParameterChoice::StringParam(part.region().to_owned())),
-        ("shared_memory_byte_size", number(bytes as u64)),
-    ];
-    if part.offset() > 0 {
-        values.push(("shared_memory_offset", number(part.offset())));
-    }
-    let parameter = |(name, choice): (&str, ParameterChoice)| {
-        (name.to_owned(), InferParameter { parameter_choice: Some(choice) })
-    };
-    values.into_iter().map(parameter).collect()
 }
 
 fn whole_number(name: &str, value: Option<&ParameterChoice>) -> Result<u64, InferError> {
