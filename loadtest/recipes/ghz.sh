@@ -10,25 +10,13 @@
 # which it really sends, so a stall shows up less here than with gristmill-loadtest.
 set -euo pipefail
 
-version=v0.121.0
 address=127.0.0.1:8001
 if [[ $# -gt 0 && $1 != -* ]]; then
     address=$1
     shift
 fi
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$recipes/../.." && pwd)
-ghz=$root/.cache/bin/ghz-$version
-
-if [[ ! -x $ghz ]]; then
-    command -v go >/dev/null || { echo "go is needed to install ghz: https://go.dev/dl" >&2; exit 1; }
-    echo "installing ghz $version (about a minute)" >&2
-    scratch=$(mktemp -d)
-    trap 'rm -rf "$scratch"' EXIT
-    GOBIN=$scratch go install "github.com/bojand/ghz/cmd/ghz@$version"
-    mkdir -p "$root/.cache/bin"
-    mv "$scratch/ghz" "$ghz"
-fi
+ghz=$("$recipes/../../.ci/get-go-program" github.com/bojand/ghz/cmd/ghz@v0.121.0)
 
 # Given flags take the place of these; ghz refuses a flag that comes twice.
 given=" $* "

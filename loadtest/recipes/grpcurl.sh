@@ -6,21 +6,9 @@
 # grpcurl is installed with Go's own client into .cache/bin the first time.
 set -euo pipefail
 
-version=v1.9.4
 address=${1:-127.0.0.1:8001}
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$recipes/../.." && pwd)
-grpcurl=$root/.cache/bin/grpcurl-$version
-
-if [[ ! -x $grpcurl ]]; then
-    command -v go >/dev/null || { echo "go is needed to install grpcurl: https://go.dev/dl" >&2; exit 1; }
-    echo "installing grpcurl $version (about a minute)" >&2
-    scratch=$(mktemp -d)
-    trap 'rm -rf "$scratch"' EXIT
-    GOBIN=$scratch go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$version"
-    mkdir -p "$root/.cache/bin"
-    mv "$scratch/grpcurl" "$grpcurl"
-fi
+grpcurl=$("$recipes/../../.ci/get-go-program" github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4)
 
 ask() {
     echo "== $*"
