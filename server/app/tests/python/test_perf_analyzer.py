@@ -7,6 +7,7 @@ no interest here.
 import json
 import platform
 import re
+import shutil
 import subprocess
 
 import numpy as np
@@ -19,13 +20,19 @@ pytestmark = pytest.mark.skipif(
     (platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="perf_analyzer is a program for Linux on x86-64"
 )
 RECIPE = served.ROOT / "loadtest" / "recipes" / "perf_analyzer.sh"
+# Of requests rather than of time, and the spread of latencies does not matter.
+WINDOWS = ["--measurement-mode", "count_windows", "--measurement-request-count", "100", "--stability-percentage", "999"]
 SECONDS_MAX = 300
 
 
 @pytest.fixture(scope="module")
-def server():
-    """ONNX Runtime, as in the reference: perf_analyzer compares bytes."""
-    with served.serve("onnxruntime", "--allow-system-shared-memory") as running:
+def server(tmp_path_factory):
+    """ONNX Runtime and rows that run alone, as in the reference: perf_analyzer compares bytes."""
+    repository = tmp_path_factory.mktemp("repository") / "models"
+    shutil.copytree(served.REPOSITORY, repository)
+    for model in ["breast_cancer", "diabetes", "digits"]:
+        (repository / model / "model.toml").write_text("batching = { rows_max = 1 }\n")
+    with served.serve("onnxruntime", "--allow-system-shared-memory", repository=repository) as running:
         yield running
 
 
@@ -33,14 +40,15 @@ def server():
 def questions(tmp_path):
     """Writes a file of inputs, one by one, and unless told otherwise of what is to be answered."""
 
-    def write(model: str, version: str, validate: bool = True, by: float = 0) -> str:
+    def write(model: str, version: str, validate: bool = True, wrong_by: int = 0) -> str:
         inputs = reference.rows(model, version, 4, seed=71)
         rows = [{name: value[row : row + 1] for name, value in inputs.items()} for row in range(4)]
         document = {"data": [{name: tensor(value[0]) for name, value in row.items()} for row in rows]}
         if validate:
             answers = [reference.expected(model, version, row) for row in rows]
+            wanted = [{name: reference.plain(value)[0] for name, value in answer.items()} for answer in answers]
             document["validation_data"] = [
-                {name: tensor(value[0] + np.asarray(by, value.dtype)) for name, value in answer.items()} for answer in answers
+                {name: tensor(value + wrong_by if wrong_by else value) for name, value in row.items()} for row in wanted
             ]
         path = tmp_path / "questions.json"
         path.write_text(json.dumps(document))
@@ -56,7 +64,7 @@ def tensor(value: np.ndarray) -> dict:
 def analyze(server, protocol: str, *flags: str) -> tuple[int, str]:
     """The exit code, and all that was written."""
     address = server.grpc if protocol == "grpc" else server.http
-    command = [RECIPE, protocol, address, "--measurement-interval", "200", "--stability-percentage", "999", *flags]
+    command = [RECIPE, protocol, address, *WINDOWS, *flags]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS_MAX)
     return done.returncode, done.stdout
 
@@ -69,7 +77,7 @@ def assert_measured(outcome: tuple[int, str]) -> None:
     assert found and int(found[1]) > 0, text
 
 
-@pytest.mark.parametrize("model, version", [("digits", "1"), ("diabetes", "2")])
+@pytest.mark.parametrize("model, version", [("digits", "1"), ("diabetes", "2"), ("breast_cancer", "1")])
 @pytest.mark.parametrize(
     "protocol, flags",
     [
@@ -86,7 +94,7 @@ def test_answers(server, questions, model, version, protocol, flags):
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_wrong_answer_would_be_found(server, questions, protocol):
-    code, text = analyze(server, protocol, "-m", "diabetes", "--input-data", questions("diabetes", "2", by=1))
+    code, text = analyze(server, protocol, "-m", "diabetes", "--input-data", questions("diabetes", "2", wrong_by=1))
     assert code != 0 and "Output doesn't match expected output" in text, text
 
 
@@ -95,7 +103,8 @@ def test_batches_and_shared_memory(server, questions, protocol):
     memory = ["--shared-memory", "system", "--output-shared-memory-size", "1024"]
     inputs = questions("digits", "1", validate=False)
     for flags in [["-b", "8"], memory, ["-b", "8", *memory]]:
-        assert_measured(analyze(server, protocol, "-m", "digits", "--input-data", inputs, *flags))
+        load = ["--concurrency-range", "3", "--input-data", inputs, *flags]
+        assert_measured(analyze(server, protocol, "-m", "digits", *load))
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
