@@ -43,7 +43,7 @@ test-rust: ## run the tests written in Rust
 test-conformance: ## compare a running server with Python's onnxruntime, through real clients of its dialects
 	@library=$$(.ci/get-onnxruntime)
 	packages=$$($(test_packages))
-	stubs=$$(.ci/get-tensorflow-stubs)
+	stubs=$$(.ci/get-published-stubs "$$packages")
 	# The program that the tests written in Rust have built: another build would compile most of the tree again.
 	cargo test --workspace --locked --no-run
 	export GRISTMILL_BIN="$${GRISTMILL_BIN:-$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/gristmill}"

@@ -13,7 +13,7 @@ import uuid
 import grpc
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import shared_memory, triton_to_np_dtype
 
 import reference
@@ -43,7 +43,9 @@ def open_inference_binary(server, model: str, version: str, inputs: reference.Te
 
 
 def open_inference_typed(server, model: str, version: str, inputs: reference.Tensors) -> dict:
-    return ask_open_inference(server, "inference.GRPCInferenceService", model, version, inputs)
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        return ask_open_inference(service_pb2, stub, model, version, inputs)
 
 
 def open_inference_stream(server, model: str, version: str, inputs: reference.Tensors) -> dict:
@@ -240,22 +242,17 @@ def torchserve_stream(server, model: str, version: str, inputs: reference.Tensor
 
 
 def torchserve_open_inference(server, model: str, version: str, inputs: reference.Tensors) -> dict:
-    """The Open Inference Protocol by the name that its service has in TorchServe; the messages are the same."""
-    service = "org.pytorch.serve.grpc.openinference.GRPCInferenceService"
-    return ask_open_inference(server, service, model, version, inputs)
+    with torchserve_client.open_inference(server.grpc) as (messages, stub):
+        return ask_open_inference(messages, stub, model, version, inputs)
 
 
-def ask_open_inference(server, service: str, model: str, version: str, inputs: reference.Tensors) -> dict:
+def ask_open_inference(messages, stub, model: str, version: str, inputs: reference.Tensors) -> dict:
     """With numbers in the fields of their datatypes."""
-    question = service_pb2.ModelInferRequest(model_name=model, model_version=version)
+    question = messages.ModelInferRequest(model_name=model, model_version=version)
     for name, value in inputs.items():
         tensor = question.inputs.add(name=name, datatype="FP32", shape=value.shape)
         tensor.contents.fp32_contents.extend(value.ravel().tolist())
-    with grpc.insecure_channel(server.grpc) as channel:
-        ask = channel.unary_unary(
-            f"/{service}/ModelInfer", service_pb2.ModelInferRequest.SerializeToString, service_pb2.ModelInferResponse.FromString
-        )
-        answer = ask(question, timeout=SECONDS_MAX)
+    answer = stub.ModelInfer(question, timeout=SECONDS_MAX)
     outputs = {}
     for output in answer.outputs:
         [contents] = [values for _, values in output.contents.ListFields()]

@@ -107,3 +107,20 @@ def test_a_deadline(stub):
     with pytest.raises(grpc.RpcError) as raised:
         stub.Predictions(request("diabetes", {"data": rows}), timeout=1e-3)
     assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_the_open_inference_service(server):
+    """Predictions are compared with those of all dialects in test_dialects.py."""
+    with torchserve_client.open_inference(server.grpc) as (messages, stub):
+        assert stub.ServerLive(messages.ServerLiveRequest(), timeout=SECONDS_MAX).live
+        assert stub.ServerReady(messages.ServerReadyRequest(), timeout=SECONDS_MAX).ready
+        assert stub.ServerMetadata(messages.ServerMetadataRequest(), timeout=SECONDS_MAX).name == "gristmill"
+        assert stub.ModelReady(messages.ModelReadyRequest(name="diabetes"), timeout=SECONDS_MAX).ready
+        metadata = stub.ModelMetadata(messages.ModelMetadataRequest(name="diabetes"), timeout=SECONDS_MAX)
+        assert (metadata.name, metadata.versions) == ("diabetes", ["1", "2"])
+        assert [(tensor.name, tensor.datatype, tensor.shape) for tensor in metadata.inputs] == [("measurements", "FP32", [-1, 10])]
+        assert [(tensor.name, tensor.datatype, tensor.shape) for tensor in metadata.outputs] == [("progression", "FP32", [-1, 1])]
+        with pytest.raises(grpc.RpcError) as raised:
+            stub.ModelInfer(messages.ModelInferRequest(model_name="nothing"), timeout=SECONDS_MAX)
+        assert raised.value.code() == grpc.StatusCode.NOT_FOUND
+        assert "nothing" in raised.value.details()
