@@ -2,8 +2,7 @@
 //!
 //! For each shape and dialect it prints the time to read a request and to write its answer, over that of the native
 //! path. Both are the fastest of many rounds, taken in turns. What is timed is what the server runs between a body and
-//! the engine: no socket and no model. Forms that name every value, or are not JSON, are listed beside: their text is
-//! another one, so that no bound holds for them.
+//! the engine: no socket and no model.
 
 #![expect(clippy::print_stdout, reason = "the table is for people")]
 
@@ -53,8 +52,6 @@ struct Dialect {
     name: &'static str,
     body: Bytes,
     codec: Codec,
-    /// Its text is not the tensor in JSON: the bound is not for it.
-    is_beside: bool,
 }
 
 fn main() {
@@ -65,7 +62,7 @@ fn main() {
     println!("{}", Target::new("the dearest dialect over the native JSON path", worst, Bound::AtMost(1.3)));
 }
 
-/// Prints a table for tensors of `shape` and gives the highest ratio for which the bound holds.
+/// Prints a table for tensors of `shape` and gives the highest ratio.
 fn compare(shape: &[usize], rounds: usize) -> f64 {
     let x = fp32(shape);
     let response = response(&x);
@@ -94,11 +91,8 @@ fn compare(shape: &[usize], rounds: usize) -> f64 {
     let mut worst = 0f64;
     for (time, dialect) in times.into_iter().zip(&dialects) {
         let ratio = time.as_secs_f64() / fastest.as_secs_f64();
-        let mark = if dialect.is_beside { " (beside)" } else { "" };
-        println!("  {:<34} {:>10.2} us {ratio:>6.2} x{mark}", dialect.name, each(time));
-        if !dialect.is_beside {
-            worst = worst.max(ratio);
-        }
+        println!("  {:<34} {:>10.2} us {ratio:>6.2} x", dialect.name, each(time));
+        worst = worst.max(ratio);
     }
     worst
 }
@@ -110,13 +104,12 @@ fn native(x: &Tensor) -> Dialect {
         let wanted = decode_infer(body.clone(), None).expect("the request is sound");
         black_box(encode_infer(&wanted, response).expect("FP32 goes in JSON"));
     };
-    Dialect { name: "Open Inference Protocol", body: body.into(), codec, is_beside: false }
+    Dialect { name: "Open Inference Protocol", body: body.into(), codec }
 }
 
 fn dialects(x: &Tensor) -> Vec<Dialect> {
     let data = nested(x);
-    let dialect =
-        |name, body: String, codec: Codec| Dialect { name, body: body.into(), codec, is_beside: false };
+    let dialect = |name, body: String, codec: Codec| Dialect { name, body: body.into(), codec };
     let mut dialects = vec![
         dialect("TensorFlow Serving, KServe: rows", format!(r#"{{"instances":{data}}}"#), tensorflow),
         dialect("TensorFlow Serving: columns", format!(r#"{{"inputs":{data}}}"#), tensorflow),
@@ -128,14 +121,9 @@ fn dialects(x: &Tensor) -> Vec<Dialect> {
     if let &[_, columns] = x.shape() {
         let names: Vec<String> = (0..columns).map(|column| format!("feature {column}")).collect();
         let split = format!(r#"{{"dataframe_split":{{"columns":{names:?},"data":{data}}}}}"#);
-        let beside = |name, body: String, codec| Dialect { is_beside: true, ..dialect(name, body, codec) };
-        dialects.push(match x.shape()[0] {
-            // With one row the names of the columns are most of it.
-            1 => beside("MLflow: dataframe_split", split, mlflow),
-            _ => dialect("MLflow: dataframe_split", split, mlflow),
-        });
-        dialects.push(beside("MLflow: dataframe_records", records(x, &names), mlflow));
-        dialects.push(beside("MLflow: CSV", csv(x, &names), mlflow_csv));
+        dialects.push(dialect("MLflow: dataframe_split", split, mlflow));
+        dialects.push(dialect("MLflow: dataframe_records", records(x, &names), mlflow));
+        dialects.push(dialect("MLflow: CSV", csv(x, &names), mlflow_csv));
     }
     dialects
 }

@@ -6,11 +6,13 @@ mod frame;
 mod nest;
 mod rows;
 
+use std::fmt;
+
 use gristmill_engine::request::{ModelInfo, NamedTensor};
 use gristmill_engine::tensor::BatchAxis;
 
 pub(crate) use self::column::names;
-use self::column::{Column, place_text};
+use self::column::{Column, RowPlace};
 use self::nest::{Nest, NestError};
 use self::rows::{Placed, fits, place};
 pub(crate) use self::rows::{feature_count, unflatten};
@@ -154,7 +156,7 @@ impl<'m> Reader<'m> {
         what: &str,
         others: impl FnMut(&mut Scanner<'a>, &str) -> Result<(), JsonError>,
     ) -> Result<(), JsonError> {
-        self.members_and_others(scanner, what.into(), None, others)
+        self.members_and_others(scanner, what, None, others)
     }
 
     /// The row whose parts were read.
@@ -207,7 +209,7 @@ impl<'m> Reader<'m> {
     fn list_row(&mut self, scanner: &mut Scanner<'_>, row: Option<usize>) -> Result<(), JsonError> {
         let model = &self.model.name;
         let columns = &mut self.columns;
-        let count = scanner.list(place_text(row), |scanner, index| match columns.get_mut(index) {
+        let count = scanner.list(RowPlace(row), |scanner, index| match columns.get_mut(index) {
             None => scanner.skip(),
             Some(column) => {
                 column.element(scanner, row)?;
@@ -231,9 +233,9 @@ impl<'m> Reader<'m> {
         row: Option<usize>,
         context: Option<&Scanner<'_>>,
     ) -> Result<(), JsonError> {
-        self.members(scanner, place_text(row), row)?;
+        self.members(scanner, RowPlace(row), row)?;
         if let Some(context) = context {
-            self.members(&mut context.clone(), "'context'".into(), row)?;
+            self.members(&mut context.clone(), "'context'", row)?;
         }
         self.check_complete(row)
     }
@@ -253,7 +255,7 @@ impl<'m> Reader<'m> {
         Err(JsonError::Meaning(format!(
             "model '{}': {} has no {}",
             self.model.name,
-            place_text(row),
+            RowPlace(row),
             missing.join(", ")
         )))
     }
@@ -261,7 +263,7 @@ impl<'m> Reader<'m> {
     fn members(
         &mut self,
         scanner: &mut Scanner<'_>,
-        what: String,
+        what: impl fmt::Display,
         row: Option<usize>,
     ) -> Result<(), JsonError> {
         let model = self.model;
@@ -275,7 +277,7 @@ impl<'m> Reader<'m> {
     fn members_and_others<'a>(
         &mut self,
         scanner: &mut Scanner<'a>,
-        what: String,
+        what: impl fmt::Display,
         row: Option<usize>,
         mut others: impl FnMut(&mut Scanner<'a>, &str) -> Result<(), JsonError>,
     ) -> Result<(), JsonError> {
@@ -299,7 +301,7 @@ impl<'m> Reader<'m> {
             if column.rows != before {
                 let problem =
                     if column.rows > before { "is given twice" } else { "is not in the rows before" };
-                return Err(JsonError::Meaning(format!("{}: feature '{name}' {problem}", place_text(row))));
+                return Err(JsonError::Meaning(format!("{}: feature '{name}' {problem}", RowPlace(row))));
             }
             column.row(scanner, &model.name, row)
         })

@@ -1,5 +1,7 @@
 //! One input while its elements are collected, row by row or whole.
 
+use std::fmt;
+
 use gristmill_engine::request::NamedTensor;
 use gristmill_engine::tensor::{DType, Dim, Shape, Tensor, TensorSpec};
 
@@ -67,6 +69,15 @@ impl<'m> Column<'m> {
             self.data.extend_from_slice(&length.to_le_bytes());
             self.data.extend_from_slice(cell.as_bytes());
             return Ok(());
+        }
+        let before = self.data.len();
+        // Most cells are numbers, in JSON's form.
+        if let Some(b'0'..=b'9' | b'-') = cell.as_bytes().first() {
+            let mut scanner = Scanner::new(cell);
+            if (self.read)(&mut scanner, &mut self.data).is_ok() && scanner.end().is_ok() {
+                return Ok(());
+            }
+            self.data.truncate(before);
         }
         let cell = cell.trim();
         let json = match cell {
@@ -165,9 +176,16 @@ fn bad_value(scanner: &mut Scanner<'_>, place: &str, problem: &str) -> JsonError
     }
 }
 
-/// How errors name a row.
-pub(super) fn place_text(row: Option<usize>) -> String {
-    row.map_or_else(|| "the row".into(), |row| format!("row {row}"))
+/// How errors name a row. Written only for them.
+pub(super) struct RowPlace(pub(super) Option<usize>);
+
+impl fmt::Display for RowPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(row) => write!(f, "row {row}"),
+            None => f.write_str("the row"),
+        }
+    }
 }
 
 fn feature_place(row: Option<usize>, name: &str) -> String {

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr3;
+
 use crate::codec::json::scan::JsonError;
 
-/// The lines of a text that are not empty, as cells.
+/// The lines of a text that are not empty.
 pub(super) struct CsvRows<'a> {
     text: &'a str,
     position: usize,
@@ -18,32 +20,39 @@ impl<'a> CsvRows<'a> {
         CsvRows { text: text.strip_prefix('\u{feff}').unwrap_or(text), position: 0 }
     }
 
-    fn line(&mut self) -> Result<Vec<Cow<'a, str>>, JsonError> {
-        let mut cells = Vec::new();
+    /// Reads the next line, calling `take` with each cell and its index; gives their number, or `None` at the end.
+    ///
+    /// # Errors
+    /// Malformed quotes, and those of `take`.
+    pub(super) fn line(
+        &mut self,
+        mut take: impl FnMut(Cow<'a, str>, usize) -> Result<(), JsonError>,
+    ) -> Result<Option<usize>, JsonError> {
+        let rest = &self.text[self.position..];
+        let content = rest.trim_start_matches(['\n', '\r']);
+        self.position += rest.len() - content.len();
+        if content.is_empty() {
+            return Ok(None);
+        }
+        let mut count = 0;
         loop {
             let rest = &self.text[self.position..];
-            cells.push(match rest.starts_with('"') {
+            let cell = match rest.starts_with('"') {
                 true => self.quoted()?,
                 false => {
-                    let length = rest.find([',', '\n', '\r']).unwrap_or(rest.len());
+                    let length = memchr3(b',', b'\n', b'\r', rest.as_bytes()).unwrap_or(rest.len());
                     self.position += length;
                     Cow::Borrowed(&rest[..length])
                 }
-            });
-            let rest = &self.text[self.position..];
-            if rest.starts_with(',') {
-                self.position += 1;
-                continue;
-            }
-            let end = ["\r\n", "\n", "\r"].into_iter().find(|end| rest.starts_with(end));
-            return match (end, rest.is_empty()) {
-                (Some(end), _) => {
-                    self.position += end.len();
-                    Ok(cells)
-                }
-                (None, true) => Ok(cells),
-                (None, false) => Err(self.fault("expected ',' or the end of the line behind a quoted cell")),
             };
+            take(cell, count)?;
+            count += 1;
+            match self.text.as_bytes().get(self.position) {
+                Some(b',') => self.position += 1,
+                // An empty line, which the next call passes over, may be between the two of "\r\n".
+                Some(b'\n' | b'\r') | None => return Ok(Some(count)),
+                Some(_) => return Err(self.fault("expected ',' or the end of the line behind a quoted cell")),
+            }
         }
     }
 
@@ -74,17 +83,6 @@ impl<'a> CsvRows<'a> {
     }
 }
 
-impl<'a> Iterator for CsvRows<'a> {
-    type Item = Result<Vec<Cow<'a, str>>, JsonError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let rest = &self.text[self.position..];
-        let content = rest.trim_start_matches(['\n', '\r']);
-        self.position += rest.len() - content.len();
-        (!content.is_empty()).then(|| self.line())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
@@ -92,7 +90,17 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: Expect) {
-        let lines: Result<Vec<_>, JsonError> = CsvRows::new(text).collect();
+        let mut rows = CsvRows::new(text);
+        let mut line = || {
+            let mut cells = Vec::new();
+            let count = rows.line(|cell, _| {
+                cells.push(cell);
+                Ok(())
+            })?;
+            assert_eq!(count.unwrap_or(0), cells.len());
+            Ok(count.map(|_| cells))
+        };
+        let lines: Result<Vec<_>, JsonError> = std::iter::from_fn(|| line().transpose()).collect();
         expected.assert_eq(&match lines {
             Ok(lines) => format!("{lines:?}"),
             Err(error) => error.into_infer_error(text).to_string(),

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
+use super::column::RowPlace;
 use super::csv::CsvRows;
-use super::{Features, Reader, names, place_text};
+use super::{Features, Reader, names};
 use crate::codec::json::scan::{JsonError, Scanner};
 
 /// Where the cells of a frame's columns go.
@@ -52,36 +53,61 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// As [`Reader::split`].
-    pub(crate) fn records(mut self, scanner: &mut Scanner<'_>, key: &str) -> Result<Features, JsonError> {
-        let mut first = Vec::new();
-        if scanner.peek() == Some(b'[') {
-            let mut ahead = scanner.clone();
-            ahead.open()?;
-            if ahead.peek() == Some(b'{') {
-                ahead.object("", |scanner, name| {
-                    first.push(name.to_owned());
-                    scanner.skip()
-                })?;
+    pub(crate) fn records(self, scanner: &mut Scanner<'_>, key: &str) -> Result<Features, JsonError> {
+        let start = scanner.clone();
+        let (model, values) = (self.model, self.values);
+        let read = match self.columns.len() {
+            1 => self.records_side_by_side(scanner, key),
+            _ => self.examples(scanner, key, None),
+        };
+        // The names are looked at ahead of the values only where that went wrong, as it reads a row twice: a column may
+        // have the only input's name, or one that the model needs may be missing.
+        read.or_else(|error| {
+            let columns = first_columns(start.clone())?;
+            if columns.is_empty() {
+                return Err(error);
             }
-        }
-        let layout = if first.is_empty() { Layout::ByName(Vec::new()) } else { self.layout(&first)? };
-        let Layout::SideBySide { .. } = layout else { return self.examples(scanner, key, None) };
+            let reader = Reader::new(model, values);
+            match reader.layout(&columns)? {
+                Layout::ByName(_) if reader.columns.len() == 1 => {
+                    *scanner = start;
+                    reader.examples(scanner, key, None)
+                }
+                _ => Err(error),
+            }
+        })
+    }
+
+    /// Reads a list of objects whose values stand side by side in the only input, whose name no column has.
+    fn records_side_by_side(mut self, scanner: &mut Scanner<'_>, key: &str) -> Result<Features, JsonError> {
+        let input = &self.columns[0].spec.name;
+        let mut columns = Vec::new();
         let rows = scanner.list(format_args!("'{key}'"), |scanner, row| {
             let mut count = 0;
-            scanner.object(place_text(Some(row)), |scanner, name| {
-                if first.get(count).is_none_or(|expected| expected != name) {
-                    return Err(JsonError::Meaning(format!(
-                        "row {row} has '{name}' where row 0 has {}: rows of a model with one input must have the same \
-                         columns in the same order",
-                        first.get(count).map_or_else(|| "no column".into(), |name| format!("'{name}'"))
-                    )));
+            scanner.members(RowPlace(Some(row)), |scanner, name| {
+                match columns.get(count) {
+                    _ if row == 0 && name == *input => {
+                        return Err(JsonError::Meaning(format!("'{key}' has a column '{input}'")));
+                    }
+                    _ if row == 0 => columns.push(name),
+                    Some(expected) if *expected == name => {}
+                    expected => {
+                        let expected = expected.map_or_else(|| "no column".into(), |name| format!("'{name}'"));
+                        return Err(JsonError::Meaning(format!(
+                            "row {row} has '{name}' where row 0 has {expected}: rows of a model with one input must \
+                             have the same columns in the same order"
+                        )));
+                    }
                 }
                 count += 1;
-                self.cell(scanner, &layout, 0, row)
+                self.columns[0].element(scanner, Some(row))
             })?;
-            self.end_frame_row(&layout, count, row)
+            self.end_frame_row(&Layout::SideBySide { cells: columns.len() }, count, row)
         })?;
-        self.finish_frame(rows)
+        match rows {
+            0 => Err(JsonError::Meaning(format!("'{key}' is empty: expected a list of rows"))),
+            rows => self.finish(rows, true),
+        }
     }
 
     /// Reads comma-separated values, the first line of which names the columns if it `has_header`.
@@ -91,23 +117,30 @@ impl Reader<'_> {
     pub(crate) fn csv(mut self, text: &str, has_header: bool) -> Result<Features, JsonError> {
         let mut lines = CsvRows::new(text);
         let layout = if has_header {
-            let header = lines.next().transpose()?;
-            self.layout(&header.ok_or_else(|| JsonError::meaning("the CSV has no header: it is empty"))?)?
+            let mut header = Vec::new();
+            let count = lines.line(|name, _| {
+                header.push(name);
+                Ok(())
+            })?;
+            count.ok_or_else(|| JsonError::meaning("the CSV has no header: it is empty"))?;
+            self.layout(&header)?
         } else {
             self.unnamed()?
         };
+        let model = self.model.name.as_str();
         let mut rows = 0;
-        for cells in lines {
-            let cells = cells?;
-            for (index, cell) in cells.iter().enumerate() {
-                if let Some(input) = layout.input_of(index) {
-                    self.columns[input].text_cell(cell, rows)?;
-                    if let Layout::ByName(_) = layout {
-                        self.columns[input].end_row(&[], &self.model.name, Some(rows))?;
-                    }
+        loop {
+            let columns = &mut self.columns;
+            let count = lines.line(|cell, index| {
+                let Some(input) = layout.input_of(index) else { return Ok(()) };
+                columns[input].text_cell(&cell, rows)?;
+                match layout {
+                    Layout::ByName(_) => columns[input].end_row(&[], model, Some(rows)),
+                    Layout::SideBySide { .. } => Ok(()),
                 }
-            }
-            self.end_frame_row(&layout, cells.len(), rows)?;
+            })?;
+            let Some(count) = count else { break };
+            self.end_frame_row(&layout, count, rows)?;
             rows += 1;
         }
         self.finish_frame(rows)
@@ -116,7 +149,7 @@ impl Reader<'_> {
     /// Reads a list of lists, one a row; gives their number.
     fn frame_rows(&mut self, scanner: &mut Scanner<'_>, layout: &Layout) -> Result<usize, JsonError> {
         scanner.list("'data'", |scanner, row| {
-            let count = scanner.list(place_text(Some(row)), |scanner, cell| match layout.input_of(cell) {
+            let count = scanner.list(RowPlace(Some(row)), |scanner, cell| match layout.input_of(cell) {
                 Some(input) => self.cell(scanner, layout, input, row),
                 None => scanner.skip(),
             })?;
@@ -126,11 +159,13 @@ impl Reader<'_> {
 
     /// Where the cells of columns with these names go.
     fn layout(&self, columns: &[impl AsRef<str>]) -> Result<Layout, JsonError> {
-        let input_called = |name: &str| self.columns.iter().position(|column| column.spec.name == name);
-        let inputs: Vec<Option<usize>> = columns.iter().map(|name| input_called(name.as_ref())).collect();
-        if self.columns.len() == 1 && inputs.iter().all(Option::is_none) {
+        if let [only] = self.columns.as_slice()
+            && columns.iter().all(|name| name.as_ref() != only.spec.name)
+        {
             return Ok(Layout::SideBySide { cells: columns.len() });
         }
+        let input_called = |name: &str| self.columns.iter().position(|column| column.spec.name == name);
+        let inputs: Vec<Option<usize>> = columns.iter().map(|name| input_called(name.as_ref())).collect();
         for (index, column) in self.columns.iter().enumerate() {
             let problem = match inputs.iter().filter(|input| **input == Some(index)).count() {
                 0 if !column.spec.optional => "has no column",
@@ -205,11 +240,26 @@ impl Layout {
     }
 }
 
+/// The names in the first object of a list, none if it is another value or empty.
+fn first_columns(mut list: Scanner<'_>) -> Result<Vec<Cow<'_, str>>, JsonError> {
+    let mut columns = Vec::new();
+    if list.peek() == Some(b'[') {
+        list.open()?;
+        if list.peek() == Some(b'{') {
+            list.members("", |scanner, name| {
+                columns.push(name);
+                scanner.skip()
+            })?;
+        }
+    }
+    Ok(columns)
+}
+
 /// Names that are numbers, as pandas gives columns that were not named, are taken by their text.
-fn column_names(scanner: &mut Scanner<'_>) -> Result<Vec<String>, JsonError> {
+fn column_names<'a>(scanner: &mut Scanner<'a>) -> Result<Vec<Cow<'a, str>>, JsonError> {
     let mut names = Vec::new();
     scanner.list("'columns'", |scanner, _| {
-        let name: Cow<'_, str> = match scanner.peek() {
+        names.push(match scanner.peek() {
             Some(b'"') => scanner.string()?,
             _ => {
                 let start = scanner.rest();
@@ -217,8 +267,7 @@ fn column_names(scanner: &mut Scanner<'_>) -> Result<Vec<String>, JsonError> {
                 scanner.skip()?;
                 String::from_utf8_lossy(&start[..before - scanner.remaining()])
             }
-        };
-        names.push(name.into_owned());
+        });
         Ok(())
     })?;
     Ok(names)

@@ -128,6 +128,15 @@ impl<'a> Scanner<'a> {
         what: impl fmt::Display,
         mut member: impl FnMut(&mut Scanner<'a>, &str) -> Result<(), JsonError>,
     ) -> Result<(), JsonError> {
+        self.members(what, |scanner, key| member(scanner, &key))
+    }
+
+    /// As [`Scanner::object`], with keys that may be kept.
+    pub(crate) fn members(
+        &mut self,
+        what: impl fmt::Display,
+        mut member: impl FnMut(&mut Scanner<'a>, Cow<'a, str>) -> Result<(), JsonError>,
+    ) -> Result<(), JsonError> {
         if self.peek() != Some(b'{') {
             return Err(self.unexpected(format_args!("{what} must be an object")));
         }
@@ -141,7 +150,7 @@ impl<'a> Scanner<'a> {
                 if !self.take(b':') {
                     return Err(self.syntax("':'"));
                 }
-                member(self, &key)?;
+                member(self, key)?;
                 if self.take(b'}') {
                     break;
                 }
@@ -196,22 +205,19 @@ impl<'a> Scanner<'a> {
         let mut escaped = false;
         loop {
             let rest = bytes.get(end..).ok_or_else(unfinished)?;
-            // Vector instructions look for the two bytes, and for control characters in what stands before.
-            let plain = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-            let is_control = |byte: &u8| *byte < 0x20;
-            if rest[..plain].iter().fold(false, |found, byte| found | is_control(byte)) {
-                let place = rest[..plain].iter().position(is_control).unwrap_or(0);
-                return Err(JsonError::Syntax {
-                    offset: end + place,
-                    message: "a control character in a string must be escaped".into(),
-                });
-            }
+            let plain = plain_length(rest);
             end += plain;
             match rest.get(plain) {
                 Some(b'"') => break,
-                Some(_backslash) => {
+                Some(b'\\') => {
                     escaped = true;
                     end += 2;
+                }
+                Some(_control) => {
+                    return Err(JsonError::Syntax {
+                        offset: end,
+                        message: "a control character in a string must be escaped".into(),
+                    });
                 }
                 None => return Err(unfinished()),
             }
@@ -338,6 +344,39 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// How many bytes stand before the first quote, backslash or control character: all if there is none.
+#[inline]
+fn plain_length(text: &[u8]) -> usize {
+    // Of names and labels most end in one of the first words, before vector instructions had been set up.
+    let (words, _) = text[..text.len().min(32)].as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let found = first_special(u64::from_le_bytes(*word));
+        if found < 8 {
+            return index * 8 + found;
+        }
+    }
+    let start = words.len() * 8;
+    let rest = &text[start..];
+    let plain = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+    let is_control = |byte: &u8| *byte < 0x20;
+    let has_control = rest[..plain].iter().fold(false, |found, byte| found | is_control(byte));
+    start + if has_control { rest.iter().position(is_control).unwrap_or(plain) } else { plain }
+}
+
+/// The index of the first quote, backslash or control character among eight bytes, of which the lowest is the first;
+/// 8 if there is none.
+///
+/// A subtraction borrows into the highest bit of each byte that is too small, and in bytes above it at most besides:
+/// "Determine if a word has a byte less than n" of Anderson's Bit Twiddling Hacks.
+#[inline]
+fn first_special(word: u64) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let less = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word;
+    let equals = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
+    let found = (less(word, 0x20) | equals(b'"') | equals(b'\\')) & (ONES << 7);
+    found.trailing_zeros() as usize / 8
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -417,6 +456,14 @@ mod tests {
             let ours = skip_all(&text).is_ok();
             let theirs: Result<serde::de::IgnoredAny, _> = serde_json::from_str(&text);
             prop_assert_eq!(ours, theirs.is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn the_first_special_byte_is_found(
+            text in prop::collection::vec(prop_oneof![8 => 0x20u8.., 1 => any::<u8>()], 0..80)
+        ) {
+            let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+            prop_assert_eq!(plain_length(&text), text.iter().position(is_special).unwrap_or(text.len()));
         }
 
         #[test]
