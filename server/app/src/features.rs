@@ -62,9 +62,7 @@ impl<'m> Reader<'m> {
                 let mut ahead = scanner.clone();
                 ahead.open()?;
                 match ahead.peek() {
-                    Some(b']') if listed => {
-                        Err(JsonError::Meaning(format!("'{key}' is empty: expected a list of rows")))
-                    }
+                    Some(b']') if listed => Err(no_rows(key)),
                     Some(b'{') if !self.is_base64(&ahead) => {
                         let rows =
                             scanner.list(key, |scanner, row| self.object_row(scanner, Some(row), None))?;
@@ -140,7 +138,7 @@ impl<'m> Reader<'m> {
         let rows = scanner
             .list(format_args!("'{key}'"), |scanner, row| self.object_row(scanner, Some(row), context))?;
         match rows {
-            0 => Err(JsonError::Meaning(format!("'{key}' is empty: expected a list of rows"))),
+            0 => Err(no_rows(key)),
             rows => self.finish(rows, true),
         }
     }
@@ -350,6 +348,10 @@ impl<'m> Reader<'m> {
             (problem, _) => problem.describe(&format!("model '{}'", self.model.name)),
         }
     }
+}
+
+fn no_rows(key: &str) -> JsonError {
+    JsonError::Meaning(format!("'{key}' is empty: expected a list of rows"))
 }
 
 fn unknown_feature(model: &ModelInfo, name: &str) -> JsonError {

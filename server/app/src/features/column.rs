@@ -70,9 +70,9 @@ impl<'m> Column<'m> {
             self.data.extend_from_slice(cell.as_bytes());
             return Ok(());
         }
-        let before = self.data.len();
         // Most cells are numbers, in JSON's form.
         if let Some(b'0'..=b'9' | b'-') = cell.as_bytes().first() {
+            let before = self.data.len();
             let mut scanner = Scanner::new(cell);
             if (self.read)(&mut scanner, &mut self.data).is_ok() && scanner.end().is_ok() {
                 return Ok(());

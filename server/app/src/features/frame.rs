@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::column::RowPlace;
 use super::csv::CsvRows;
-use super::{Features, Reader, names};
+use super::{Features, Reader, names, no_rows};
 use crate::codec::json::scan::{JsonError, Scanner};
 
 /// Where the cells of a frame's columns go.
@@ -105,7 +105,7 @@ impl Reader<'_> {
             self.end_frame_row(&Layout::SideBySide { cells: columns.len() }, count, row)
         })?;
         match rows {
-            0 => Err(JsonError::Meaning(format!("'{key}' is empty: expected a list of rows"))),
+            0 => Err(no_rows(key)),
             rows => self.finish(rows, true),
         }
     }
