@@ -35,6 +35,18 @@ pub struct Placement {
     pub threads: usize,
 }
 
+/// Whether the rows of a batch can influence each other's outputs, as the model's structure tells. Where it tells
+/// that they do, the signature has no batch axis and gives the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowIndependence {
+    /// Every operator between the inputs and the outputs keeps rows apart, whatever their values.
+    Proved,
+    /// The structure does not decide it: samples have to. `reason` is a clause that names the operator.
+    Undecided { reason: String },
+    /// Outputs are random by definition, so samples cannot decide it. `reason` names the operator.
+    Random { reason: String },
+}
+
 /// A runtime, with its settings for one model.
 pub trait Backend: Send + Sync {
     /// Reads the artifact's signature and prepares for instances. Slow: called off the request path.
@@ -68,6 +80,11 @@ pub trait Model: Send + Sync {
     /// What front doors are to find with the version.
     fn companions(&self) -> Companions {
         Companions::default()
+    }
+
+    /// Whether rows that are stacked along the signature's batch axis stay apart.
+    fn row_independence(&self) -> RowIndependence {
+        RowIndependence::Undecided { reason: "the runtime does not analyse the model's structure".into() }
     }
 
     /// Builds one more independent copy, for a worker.
