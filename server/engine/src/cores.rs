@@ -48,6 +48,9 @@ pub(crate) struct Slot {
     cores: Arc<Cores>,
     /// `None` once they were given back.
     ticket: Option<Ticket>,
+    /// CPU time of the holding thread when it began to share a core; `None` for runs that have their cores to
+    /// themselves, which are not asked for it: reading that clock is a system call.
+    visit_began: Option<Duration>,
 }
 
 /// What became of asking for slots.
@@ -72,7 +75,9 @@ struct Seat {
 
 const WAITING: u8 = 0;
 const GRANTED: u8 = 1;
-const DISMISSED: u8 = 2;
+/// Beside those that hold all slots.
+const VISITING: u8 = 2;
+const DISMISSED: u8 = 3;
 
 /// Seats of threads that are to be woken once the lock is free.
 type Called = SmallVec<[Arc<Seat>; 2]>;
@@ -111,6 +116,12 @@ pub(crate) fn compute_in_batches() {
             tracing::debug!(error = %std::io::Error::last_os_error(), "SCHED_BATCH was refused");
         }
     }
+}
+
+/// CPU time that the calling thread has used so far.
+fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
 // === impl Cores ===
@@ -174,7 +185,7 @@ impl Cores {
             Device::Gpu(_) => usize::MAX,
         };
         let ticket = self.lock().ledger.ask_spare(self.loading, device, slots, Instant::now())?;
-        Some(self.slot(ticket))
+        Some(self.slot(ticket, false))
     }
 
     /// A request was refused for lack of time or room.
@@ -207,7 +218,11 @@ impl Cores {
         let now = Instant::now();
         let mut state = self.lock();
         match state.ledger.ask(claim, now) {
-            Ok(ticket) => Asked::Granted(self.slot(ticket)),
+            Ok(ticket) => {
+                let is_visitor = state.ledger.is_visitor(ticket);
+                drop(state);
+                Asked::Granted(self.slot(ticket, is_visitor))
+            }
             Err(ticket) => self.queue(state, ticket, now),
         }
     }
@@ -220,13 +235,14 @@ impl Cores {
         drop(state);
         call(called);
         match seat.verdict() {
-            GRANTED => Asked::Granted(self.slot(ticket)),
+            verdict @ (GRANTED | VISITING) => Asked::Granted(self.slot(ticket, verdict == VISITING)),
             _ => Asked::Queued(Queued { cores: Arc::clone(self), ticket, seat }),
         }
     }
 
-    fn slot(self: &Arc<Cores>, ticket: Ticket) -> Slot {
-        Slot { cores: Arc::clone(self), ticket: Some(ticket) }
+    /// For the calling thread.
+    fn slot(self: &Arc<Cores>, ticket: Ticket, is_visitor: bool) -> Slot {
+        Slot { cores: Arc::clone(self), ticket: Some(ticket), visit_began: is_visitor.then(thread_cpu_time) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -254,6 +270,7 @@ impl State {
             let index = seats.iter().position(|(waiting, _)| *waiting == ticket)?;
             let (_, seat) = seats.swap_remove(index);
             let verdict = match outcome {
+                Outcome::Granted if ledger.is_visitor(ticket) => VISITING,
                 Outcome::Granted => GRANTED,
                 Outcome::Dismissed => DISMISSED,
             };
@@ -303,15 +320,23 @@ impl Drop for Share {
 // === impl Slot ===
 
 impl Slot {
+    /// CPU time that a visitor has used.
+    fn visited(&self) -> Option<Duration> {
+        self.visit_began.map(|began| thread_cpu_time().saturating_sub(began))
+    }
+
     /// Gives back and asks for as much again: others go first where it is their turn.
     pub(crate) fn ask_again(mut self) -> Asked {
         let now = Instant::now();
+        let visited = self.visited();
         let mut state = self.cores.lock();
         let held = self.ticket.take().expect("slots are held until they are given back; this is a bug");
-        match state.ledger.ask_again(held, now) {
+        match state.ledger.ask_again(held, now, visited) {
             Ok(ticket) => {
+                let is_visitor = state.ledger.is_visitor(ticket);
                 drop(state);
                 self.ticket = Some(ticket);
+                self.visit_began = is_visitor.then(thread_cpu_time);
                 Asked::Granted(self)
             }
             Err(ticket) => self.cores.queue(state, ticket, now),
@@ -323,8 +348,9 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let now = Instant::now();
+        let visited = self.visited();
         let mut state = self.cores.lock();
-        state.ledger.release(ticket, now);
+        state.ledger.release(ticket, now, visited);
         if state.ledger.has_waiters() {
             let called = state.settle(now);
             drop(state);
@@ -341,7 +367,7 @@ impl Queued {
         while self.seat.verdict() == WAITING {
             std::thread::park();
         }
-        (self.seat.verdict() == GRANTED).then(|| self.cores.slot(self.ticket))
+        self.granted()
     }
 
     /// The same; also `None` when it took too long.
@@ -358,7 +384,12 @@ impl Queued {
             }
             std::thread::park_timeout(left);
         }
-        (self.seat.verdict() == GRANTED).then(|| self.cores.slot(self.ticket))
+        self.granted()
+    }
+
+    fn granted(self) -> Option<Slot> {
+        let verdict = self.seat.verdict();
+        (verdict != DISMISSED).then(|| self.cores.slot(self.ticket, verdict == VISITING))
     }
 }
 

@@ -11,7 +11,9 @@
 //! are expected to be done by the time it could begin (EASY backfilling, Lifka 1995).
 //!
 //! Runs are not interrupted here, so a short one could wait for a whole long one. On a CPU one short run at a time may
-//! therefore be a visitor: it runs beside those that hold all slots, and the kernel interrupts them for it.
+//! therefore be a visitor: it runs beside those that hold all slots, and the kernel interrupts them for it. While it
+//! waits for the core that it shares, time passes that it does not use: only the CPU time of its thread is charged and
+//! learned, and that much is taken off the time of those it ran beside.
 
 mod device;
 
@@ -94,7 +96,7 @@ struct Account {
     weight: u64,
     /// Slot time used so far, and expected of the runs in progress, in nanoseconds divided by the weight.
     used: u64,
-    /// Moving average of how long its runs take; `None` before the first.
+    /// Moving average of how long its runs take with their cores to themselves; `None` before the first.
     run: Option<Duration>,
     /// Its holders and waiters.
     active: usize,
@@ -108,6 +110,8 @@ struct Holder {
     is_visitor: bool,
     began: Instant,
     expected: Duration,
+    /// CPU time that visitors took from its slots meanwhile.
+    shared: Duration,
 }
 
 #[derive(Debug)]
@@ -218,11 +222,16 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`Ledger::ask`].
-    pub(crate) fn ask_again(&mut self, ticket: Ticket, now: Instant) -> Result<Ticket, Ticket> {
+    pub(crate) fn ask_again(
+        &mut self,
+        ticket: Ticket,
+        now: Instant,
+        cpu_time: Option<Duration>,
+    ) -> Result<Ticket, Ticket> {
         let holder = self.holders.iter().find(|holder| holder.ticket == ticket);
         let claim = holder.expect("who asks again holds slots; this is a bug").claim;
         self.account(claim.account).active += 1;
-        self.release(ticket, now);
+        self.release(ticket, now, cpu_time);
         let asked = self.ask(claim, now);
         self.account(claim.account).active -= 1;
         asked
@@ -240,11 +249,18 @@ impl Ledger {
         }
     }
 
-    /// Gives back what was granted.
-    pub(crate) fn release(&mut self, ticket: Ticket, now: Instant) {
+    /// Whether what was granted is beside those that hold all slots of the device.
+    pub(crate) fn is_visitor(&self, ticket: Ticket) -> bool {
+        self.holders.iter().any(|holder| holder.ticket == ticket && holder.is_visitor)
+    }
+
+    /// Gives back what was granted. `cpu_time` is what the run used of a core, where that was measured: it is
+    /// needed of visitors, and makes no difference for others.
+    pub(crate) fn release(&mut self, ticket: Ticket, now: Instant, cpu_time: Option<Duration>) {
         let index = self.holders.iter().position(|holder| holder.ticket == ticket);
         let index = index.expect("what was granted is given back once; this is a bug");
-        let Holder { claim, device, is_visitor, began, expected, .. } = self.holders.swap_remove(index);
+        let Holder { claim, device, is_visitor, began, expected, shared, .. } =
+            self.holders.swap_remove(index);
         let slots = self.devices[device].needed(&claim);
         match claim.class {
             Class::Serving if is_visitor => self.devices[device].has_visitor = false,
@@ -252,12 +268,31 @@ impl Ledger {
             Class::Background => self.devices[device].background -= slots,
             Class::Spare => self.devices[device].spare -= slots,
         }
-        let took = now.saturating_duration_since(began);
+        let elapsed = now.saturating_duration_since(began);
+        let took = match is_visitor {
+            true => cpu_time.unwrap_or(elapsed).min(elapsed),
+            false => elapsed.saturating_sub(shared),
+        };
+        if is_visitor {
+            self.take_off_hosts(device, took, now);
+        }
         let account = self.account(claim.account);
         account.active -= 1;
         if claim.class == Class::Serving {
             account.used = account.used - account.cost(expected, slots) + account.cost(took, slots);
             account.run = Some(account.run.map_or(took, |run| (run * 7 + took) / 8));
+        }
+    }
+
+    /// A visitor took so much of the cores: that was not the time of those who hold them, each for its part.
+    fn take_off_hosts(&mut self, device: usize, took: Duration, now: Instant) {
+        let slots = &self.devices[device];
+        let hosts = self.holders.iter_mut();
+        for host in hosts.filter(|host| host.device == device && host.claim.class == Class::Serving) {
+            let meanwhile = took.min(now.saturating_duration_since(host.began));
+            // How many threads it has makes no difference: all wait for the one that was interrupted.
+            let part = slots.needed(&host.claim) as f64 / slots.capacity as f64;
+            host.shared += meanwhile.mul_f64(part);
         }
     }
 
@@ -365,7 +400,8 @@ impl Ledger {
         lead <= LEAD_MAX.as_nanos() as u64 && now + *run * VISIT_WAIT <= self.begins(device, 1, now)
     }
 
-    /// When so many slots of the device are expected to be free.
+    /// When so many slots of the device are expected to be free. A run that is overdue is expected to take as long
+    /// again as it has taken.
     fn begins(&self, device: usize, needed: usize, now: Instant) -> Instant {
         let slots = &self.devices[device];
         let serving = |holder: &&Holder| {
@@ -375,14 +411,18 @@ impl Ledger {
             .holders
             .iter()
             .filter(serving)
-            .map(|holder| (holder.began + holder.expected, slots.needed(&holder.claim)))
+            .map(|holder| {
+                let elapsed = now.saturating_duration_since(holder.began);
+                let rest = if elapsed > holder.expected { elapsed } else { holder.expected - elapsed };
+                (now + rest, slots.needed(&holder.claim))
+            })
             .collect();
         ends.sort();
         let mut free = slots.free(Class::Serving);
         for (end, freed) in ends {
             free += freed;
             if free >= needed {
-                return end.max(now);
+                return end;
             }
         }
         now
@@ -427,7 +467,8 @@ impl Ledger {
             Class::Background => self.devices[device].background += slots,
             Class::Spare => self.devices[device].spare += slots,
         }
-        self.holders.push(Holder { ticket, claim, device, is_visitor, began: now, expected });
+        let shared = Duration::ZERO;
+        self.holders.push(Holder { ticket, claim, device, is_visitor, began: now, expected, shared });
     }
 
     /// By those who run or wait on a device.
@@ -473,3 +514,7 @@ impl Account {
 #[cfg(test)]
 #[path = "slots_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "slots_preemption_tests.rs"]
+mod preemption_tests;

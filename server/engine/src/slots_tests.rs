@@ -65,7 +65,7 @@ impl Desk {
     /// Gives back at `at` and says who was granted.
     fn release(&mut self, ticket: Ticket, at_ms: u64) -> Vec<Ticket> {
         self.now = self.start + ms(at_ms);
-        self.ledger.release(ticket, self.now);
+        self.ledger.release(ticket, self.now, None);
         let settled = self.settle();
         assert!(settled.iter().all(|(_, outcome)| *outcome == Outcome::Granted));
         settled.into_iter().map(|(ticket, _)| ticket).collect()
@@ -168,7 +168,7 @@ fn time_is_shared_by_weight() {
         shares[place] += plans[place].1;
         at = ends;
         desk.now = desk.start + at;
-        waiting.push((desk.ledger.ask_again(ticket, desk.now).expect_err("others wait"), place));
+        waiting.push((desk.ledger.ask_again(ticket, desk.now, None).expect_err("others wait"), place));
     }
     let of_all = |share: Duration| share.as_secs_f64() / (2.0 * end.as_secs_f64());
     for (share, expected) in shares.into_iter().zip([0.125, 0.125, 0.25, 0.5]) {
@@ -188,7 +188,7 @@ fn one_worker_each_shares_by_weight_too() {
         let run = runs[&running.1.0];
         (at, *shares.get_mut(&running.1.0).unwrap()) = (at + run, shares[&running.1.0] + run);
         desk.now = desk.start + ms(at);
-        let again = desk.ledger.ask_again(running.0, desk.now).expect_err("the other one waits");
+        let again = desk.ledger.ask_again(running.0, desk.now, None).expect_err("the other one waits");
         running.0 = again;
         let [(granted, Outcome::Granted)] = desk.settle()[..] else { panic!("one is granted") };
         if granted == waiting.0 {
@@ -295,11 +295,11 @@ fn who_has_nothing_to_run_is_sent_away() {
     let [idle, waiting] = [desk.wait(claim(one, 1)), desk.wait(claim(other, 1))];
     desk.idle.push(one.0);
     desk.now += ms(5);
-    desk.ledger.release(running, desk.now);
+    desk.ledger.release(running, desk.now, None);
     assert_eq!(desk.settle(), [(idle, Outcome::Dismissed), (waiting, Outcome::Granted)]);
     assert!(!desk.ledger.leave(idle));
     desk.ledger.close(one);
-    desk.ledger.release(waiting, desk.now);
+    desk.ledger.release(waiting, desk.now, None);
     desk.ledger.close(other);
     assert_eq!(desk.ledger.open(1), one, "numbers are used again");
 }
@@ -332,7 +332,7 @@ fn the_background_has_what_is_left_and_keeps_nothing_from_others() {
     let runs = [desk.take(claim(serving, 1)), desk.take(claim(serving, 1))];
     let next_load = desk.wait(background);
     let waiting = desk.wait(claim(serving, 1));
-    desk.ledger.release(load, desk.now);
+    desk.ledger.release(load, desk.now, None);
     assert_eq!(desk.settle(), [], "all cores serve");
     assert_eq!(desk.release(runs[0], 5), [waiting]);
     assert_eq!(desk.release(runs[1], 5), [next_load]);
@@ -348,18 +348,18 @@ fn what_is_spare_goes_to_nobody_while_anybody_else_wants_it() {
     let all = spare(&mut desk, usize::MAX).expect("nothing runs: the whole device");
     assert_eq!(spare(&mut desk, 1), None, "that was all of it");
     let runs = [desk.take(claim(serving, 1)), desk.take(claim(serving, 1))];
-    desk.ledger.release(all, desk.now);
+    desk.ledger.release(all, desk.now, None);
     assert_eq!(spare(&mut desk, 1), None, "all cores serve");
     let waiting = desk.wait(background);
     assert_eq!(desk.release(runs[0], 5), [waiting], "loads go first");
     assert_eq!(spare(&mut desk, 1), None);
     assert_eq!(desk.release(runs[1], 5), []);
     let one = spare(&mut desk, 1).expect("one core is left");
-    desk.ledger.release(waiting, desk.now);
+    desk.ledger.release(waiting, desk.now, None);
     let load = desk.take(background);
     let runs = [desk.take(claim(serving, 1)), desk.take(claim(serving, 1))];
     for ticket in [one, load, runs[0], runs[1]] {
-        desk.ledger.release(ticket, desk.now);
+        desk.ledger.release(ticket, desk.now, None);
     }
 }
 
@@ -418,7 +418,7 @@ proptest! {
             let claim = claim(accounts[*place], plans[*place].slots);
             match held {
                 Some(ticket) => {
-                    ledger.release(ticket, now);
+                    ledger.release(ticket, now, None);
                     in_use -= plans[*place].slots.min(capacity);
                     runs.pop();
                     if !runs.is_empty() {
