@@ -115,8 +115,7 @@ fn mean_ms(readings: &[Reading]) -> f64 {
 fn measure(library: &Path, flags: &[&str], reloads: usize, turn: Duration) -> anyhow::Result<Vec<Reading>> {
     let directory = tempfile::tempdir()?;
     let repository = directory.path().join("models");
-    let settings = "versions = { latest = 1 }\nkeep_previous = \"0s\"\n";
-    let mut versions = Versions::create(&repository, directory.path(), settings)?;
+    let mut versions = Versions::create(&repository, directory.path(), "")?;
     let server = Server::on_repository(&affinity::cores()?, library, &repository, flags, directory)?;
     let mut load = Load::open(server.address(), 1, &LARGE.request(), |_| Ok(()))?;
     load.run(IN_FLIGHT, turn)?;
@@ -137,14 +136,16 @@ fn measure(library: &Path, flags: &[&str], reloads: usize, turn: Duration) -> an
     Ok(readings)
 }
 
-/// Waits until the newest version serves and the workers of the one before it have ended.
+/// Waits until the newest version serves and the workers of all but the one before it, which is kept for a way back,
+/// have ended.
 fn wait_for_newest(server: &Server, newest: u64) -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
         let (_, metrics) = get(server.http_address()?, "/metrics")?;
         let instances = |version| gauge(&metrics, "gristmill_instances", LARGE.name, version);
         let serves = gauge(&metrics, "gristmill_model_ready", LARGE.name, newest) == Some(1.0);
-        if serves && instances(newest) > Some(0.0) && instances(newest - 1) == Some(0.0) {
+        let has_room = newest < 3 || instances(newest - 2).is_none_or(|instances| instances == 0.0);
+        if serves && instances(newest) > Some(0.0) && has_room {
             return Ok(());
         }
         ensure!(

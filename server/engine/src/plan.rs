@@ -23,7 +23,7 @@ pub(crate) struct Held {
     pub(crate) ready: Option<Stamp>,
     pub(crate) loading: Option<Stamp>,
     pub(crate) failed: Option<Failed>,
-    /// It is to stay loaded until then, wanted or not.
+    /// It is to stay loaded until then for a way back, wanted or not, unless something else is to be loaded.
     pub(crate) keep_until: Option<Instant>,
     /// Requests without a version get it: another is chosen before it goes.
     pub(crate) is_default: bool,
@@ -88,10 +88,17 @@ pub(crate) fn plan(wanted: &Wanted, held: &BTreeMap<u64, Held>, now: Instant) ->
         })
     };
     let has_successor = versions.keys().any(is_ready) && versions.iter().all(is_tried);
+    // Memory for what comes is worth more than a quick way back.
+    let loads = !steps.is_empty() || held.values().any(|held| held.loading.is_some());
+    let has_default = held.values().any(|held| held.is_default && held.ready.is_some());
+    let makes_room = loads && has_default;
     let gone = matches!(wanted, Wanted::Nothing);
     for (&version, held) in held.iter().filter(|(version, _)| !versions.contains_key(version)) {
-        let kept = held.keep_until.is_some_and(|until| until > now);
-        if held.ready.is_some() && (gone || has_successor && !kept && !held.is_default) {
+        let is_over = match held.keep_until {
+            Some(until) if until > now => makes_room,
+            _ => has_successor,
+        };
+        if held.ready.is_some() && (gone || is_over && !held.is_default) {
             steps.push(Step::Retire { version });
         } else if held.ready.is_none() && held.loading.is_none() {
             steps.push(Step::Forget { version });
@@ -276,6 +283,27 @@ mod tests {
         assert_eq!(plan(&wanted, &held, now + RETRY), [Step::Retire { version: 1 }]);
         held.insert(1, Held { is_default: true, ..ready(0) });
         assert_eq!(plan(&wanted, &held, now), []);
+    }
+
+    #[test]
+    fn what_is_kept_for_a_way_back_makes_room_for_what_is_loaded() {
+        let now = Instant::now();
+        let ready = Held { ready: Some(Stamp(0)), ..Held::default() };
+        let kept = Held { keep_until: Some(now + RETRY), ..ready.clone() };
+        let default = Held { is_default: true, ..ready.clone() };
+        let mut held = BTreeMap::from([(1, kept.clone()), (2, default)]);
+        let wanted = |version| Wanted::Versions(BTreeMap::from([(version, Stamp(0))]));
+        assert_eq!(plan(&wanted(2), &held, now), []);
+        let load = Step::Load { version: 3, stamp: Stamp(0) };
+        assert_eq!(plan(&wanted(3), &held, now), [load, Step::Retire { version: 1 }]);
+        held.insert(3, Held { loading: Some(Stamp(0)), ..Held::default() });
+        assert_eq!(plan(&wanted(3), &held, now), [Step::Retire { version: 1 }]);
+        // Before its turn there is nothing to load, and without a default it may be what is asked.
+        let failed = Some(Failed { stamp: Stamp(0), retry_at: now + RETRY });
+        held.insert(3, Held { failed, ..Held::default() });
+        assert_eq!(plan(&wanted(3), &held, now), []);
+        let held = BTreeMap::from([(1, kept)]);
+        assert_eq!(plan(&wanted(3), &held, now), [load]);
     }
 
     #[test]

@@ -29,7 +29,8 @@ impl Managed {
             Source::Sound { settings, .. } => settings.lifecycle.keep_previous,
             Source::Faulty { .. } | Source::Gone => Duration::ZERO,
         };
-        if let Some(slot) = chosen.and_then(|version| self.slots.get_mut(&version)) {
+        // Of those before, only the last is kept: a quick series of versions would fill the memory.
+        for slot in self.slots.values_mut() {
             slot.keep_until = None;
         }
         self.previous = self.default.filter(|previous| chosen.is_some_and(|chosen| chosen != *previous));

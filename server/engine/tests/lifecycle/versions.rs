@@ -8,7 +8,7 @@ use gristmill_engine::reconcile::Options;
 use gristmill_engine::registry::{Lifecycle, SourceState, VersionPolicy};
 use gristmill_engine::testing::Gate;
 
-use crate::world::{Contents, World, all, entry, latest, query};
+use crate::world::{Contents, World, all, entry, latest, latest_and_previous, query};
 
 #[tokio::test]
 async fn the_version_before_takes_the_place_of_one_that_fails() {
@@ -82,6 +82,26 @@ async fn a_version_that_is_removed_serves_until_another_does() {
     world.until_default(2).await;
     world.until(|engine| entry(engine, 1).is_none().then_some(())).await;
     world.infer("1").await.unwrap_err();
+    world.shut_down().await;
+}
+
+#[tokio::test]
+async fn of_a_quick_series_of_versions_only_the_last_before_stays_loaded() {
+    let world = World::start(latest_and_previous(), Options::default(), [(1, Contents::Adds(1))]).await;
+    for version in 2..6 {
+        world.put(version, Contents::Adds(version as i32));
+        world.until_default(version).await;
+    }
+    world.until(|engine| entry(engine, 3).filter(|entry| entry.reason.contains("policy"))).await;
+    expect![[r#"
+        1 UNAVAILABLE it is not among the versions that the policy serves (the latest)
+        2 UNAVAILABLE it is not among the versions that the policy serves (the latest)
+        3 UNAVAILABLE it is not among the versions that the policy serves (the latest)
+        4 READY 
+        5 READY 
+    "#]]
+    .assert_eq(&world.say());
+    assert_eq!(world.control.roll_back("m", "by hand").await.unwrap(), (5, 4));
     world.shut_down().await;
 }
 
