@@ -1,7 +1,6 @@
 //! What a server keeps of a model of 100 MB that is replaced by a new version again and again.
 #![expect(clippy::print_stdout, reason = "a measuring program prints its results")]
 
-use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use gristmill_benches::affinity;
 use gristmill_benches::http::{gauge, get};
 use gristmill_benches::large::{LARGE, Versions};
 use gristmill_benches::load::Load;
+use gristmill_benches::memory::{peak_mb, resident_mb};
 use gristmill_benches::model;
 use gristmill_benches::server::{self, Server, pause};
 use gristmill_benches::summary::{Bound, Target};
@@ -173,14 +173,6 @@ fn read_when_steady(server: &Server, took: Duration) -> anyhow::Result<Reading> 
 }
 
 fn read(server: &Server, took: Duration) -> anyhow::Result<Reading> {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
-    let mb = |field: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(field));
-        let kilobytes: Option<f64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        // The kernel says kB and means 1024 bytes.
-        kilobytes
-            .map(|value| value * 1024.0 / 1e6)
-            .with_context(|| format!("the kernel says nothing about {field}"))
-    };
-    Ok(Reading { took_ms: took.as_secs_f64() * 1e3, resident_mb: mb("VmRSS:")?, peak_mb: mb("VmHWM:")? })
+    let (resident_mb, peak_mb) = (resident_mb(server.pid())?, peak_mb(server.pid())?);
+    Ok(Reading { took_ms: took.as_secs_f64() * 1e3, resident_mb, peak_mb })
 }

@@ -1,4 +1,4 @@
-//! A model of 100 MB, made when it is needed, and a repository in which one version of it replaces another.
+//! Models of 100 MB and more, made when they are needed, and a repository in which one version replaces another.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ impl Versions {
         let directory = repository.join(LARGE.name);
         let spare = scratch.join("spare");
         let first = directory.join(FIRST_VERSION.to_string());
-        let file = onnx_file();
+        let file = onnx_file(SQUARE_LAYERS);
         for version in [&spare, &first] {
             fs::create_dir_all(version)?;
             let path = version.join("model.onnx");
@@ -79,10 +79,24 @@ impl Versions {
     }
 }
 
+/// Puts one version of a model like [`LARGE`] into `repository`, with so many layers of 20 MB, and `settings` as its
+/// `model.toml`.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn create(repository: &Path, square_layers: usize, settings: &str) -> anyhow::Result<()> {
+    let directory = repository.join(LARGE.name);
+    let version = directory.join("1");
+    fs::create_dir_all(&version)?;
+    fs::write(version.join("model.onnx"), onnx_file(square_layers))?;
+    fs::write(directory.join("model.toml"), settings)?;
+    Ok(())
+}
+
 /// `x` FP32 [batch, 30] -> `y` FP32 [batch, 2], through matrix products with ReLU between them.
-fn onnx_file() -> Vec<u8> {
+fn onnx_file(square_layers: usize) -> Vec<u8> {
     let mut sizes = vec![LARGE.row[0]];
-    sizes.extend([WIDTH; SQUARE_LAYERS + 1]);
+    sizes.extend(vec![WIDTH; square_layers + 1]);
     sizes.push(OUTPUTS);
     let mut chain = Chain::new(LARGE.name, LARGE.row[0]);
     for (layer, size) in sizes.windows(2).enumerate() {

@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod cpu_time;
+pub mod memory;
 pub mod stolen;
 pub mod summary;
 pub mod bars;

@@ -15,10 +15,12 @@
 //! waits for the core that it shares, time passes that it does not use: only the CPU time of its thread is charged and
 //! learned, and that much is taken off the time of those it ran beside.
 
+mod account;
 mod device;
 
 use std::time::{Duration, Instant};
 
+use self::account::Account;
 use self::device::DeviceSlots;
 pub(crate) use self::device::Visits;
 use crate::backend::Device;
@@ -30,10 +32,8 @@ const VISIT_WAIT: u32 = 4;
 /// it has to let that one pass, whatever the deadlines say.
 const LEAD_MAX: Duration = Duration::from_millis(100);
 
-/// Work without a deadline is due when it has waited so many times as long as its runs take ...
+/// Work without a deadline is due when it has waited so many times as long as its runs take.
 const PATIENCE: u32 = 4;
-/// ... and no run that has not been timed yet is taken for longer than this.
-const UNKNOWN_RUN: Duration = Duration::from_millis(1);
 
 /// All devices, and those who use them or wait for them.
 #[derive(Debug)]
@@ -92,17 +92,6 @@ pub(crate) enum Outcome {
 }
 
 #[derive(Debug)]
-struct Account {
-    weight: u64,
-    /// Slot time used so far, and expected of the runs in progress, in nanoseconds divided by the weight.
-    used: u64,
-    /// Moving average of how long its runs take with their cores to themselves; `None` before the first.
-    run: Option<Duration>,
-    /// Its holders and waiters.
-    active: usize,
-}
-
-#[derive(Debug)]
 struct Holder {
     ticket: Ticket,
     claim: Claim,
@@ -153,7 +142,7 @@ impl Ledger {
 
     /// A new account. Twice the weight, twice the time beside others that want all they can get.
     pub(crate) fn open(&mut self, weight: usize) -> AccountId {
-        let account = Account { weight: weight.max(1) as u64, used: 0, run: None, active: 0 };
+        let account = Account::new(weight);
         match self.accounts.iter().position(Option::is_none) {
             Some(free) => {
                 self.accounts[free] = Some(account);
@@ -280,7 +269,7 @@ impl Ledger {
         account.active -= 1;
         if claim.class == Class::Serving {
             account.used = account.used - account.cost(expected, slots) + account.cost(took, slots);
-            account.run = Some(account.run.map_or(took, |run| (run * 7 + took) / 8));
+            account.learn(took);
         }
     }
 
@@ -496,18 +485,6 @@ impl Ledger {
     fn ticket(&mut self) -> Ticket {
         self.tickets += 1;
         Ticket(self.tickets)
-    }
-}
-
-// === impl Account ===
-
-impl Account {
-    fn expected(&self) -> Duration {
-        self.run.unwrap_or(UNKNOWN_RUN)
-    }
-
-    fn cost(&self, time: Duration, slots: usize) -> u64 {
-        time.as_nanos() as u64 * slots as u64 / self.weight
     }
 }
 

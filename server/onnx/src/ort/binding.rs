@@ -42,7 +42,7 @@ impl Binding {
     /// What the runtime reports.
     pub(crate) fn run<'a, 'b: 'a>(
         &mut self,
-        session: &mut Session,
+        session: &Session,
         options: &RunOptions,
         inputs: impl Iterator<Item = (&'a CStr, &'a Input<'b>)>,
         output_names: &[CString],
@@ -59,7 +59,7 @@ impl Binding {
 
     fn bind_and_run<'a, 'b: 'a>(
         &mut self,
-        session: &mut Session,
+        session: &Session,
         options: &RunOptions,
         inputs: impl Iterator<Item = (&'a CStr, &'a Input<'b>)>,
         output_names: &[CString],
@@ -74,8 +74,8 @@ impl Binding {
             // SAFETY: as above; the runtime copies the memory's description.
             check(unsafe { (api.BindOutputToDevice)(binding, name.as_ptr(), self.host.ptr()) })?;
         }
-        // SAFETY: this thread alone has the session and its binding.
-        check(unsafe { (api.RunWithBinding)(session.ptr_mut(), options.ptr(), binding) })?;
+        // SAFETY: this thread alone has the binding; sessions of providers with memory of their own are not shared.
+        check(unsafe { (api.RunWithBinding)(session.ptr().cast_mut(), options.ptr(), binding) })?;
         self.outputs()
     }
 

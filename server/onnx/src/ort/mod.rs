@@ -1,4 +1,4 @@
-//! Models on ONNX Runtime: one session for each instance, inputs lent and outputs borrowed.
+//! Models on ONNX Runtime: sessions that instances share where the provider allows it, inputs lent and outputs borrowed.
 
 mod binding;
 mod session;
@@ -7,7 +7,7 @@ mod values;
 
 use std::ffi::{CString, c_char};
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use gristmill_engine::backend::{Artifact, Device, InputView, Instance, Model, Placement, Stopper};
 use gristmill_engine::error::{LoadError, RunError};
@@ -26,7 +26,7 @@ use self::stop::RunStop;
 use self::values::{Input, Value, check};
 use crate::graph::{Dimension, DimensionValue, ModelFile, TensorShape, TypeKind};
 use crate::library::{Library, one_line};
-use crate::providers::{self, Provider};
+use crate::providers::{self, Provider, ProviderKind};
 use crate::signature;
 
 /// Pointers for one call; few models have more tensors than this.
@@ -38,15 +38,23 @@ pub(crate) struct OrtModel {
     signature: Arc<Signature>,
     notes: Vec<String>,
     devices: Vec<Device>,
-    /// The session that loading built, for the first instance if that is to be as loading expected.
-    first: Mutex<Option<Session>>,
+    sessions: Mutex<Sessions>,
 }
 
-/// One session. Its tensors' names are kept as C wants them, in signature order.
+#[derive(Default)]
+struct Sessions {
+    /// The session that loading built, for the first instance if that is to be as loading expected.
+    first: Option<Session>,
+    /// The one that instances of one thread on the CPU run side by side, so that its weights are in memory once.
+    shared: Weak<Session>,
+}
+
+/// What one worker runs: a session, and what belongs to this worker's runs alone. The tensors' names are kept as C wants
+/// them, in signature order.
 struct OrtInstance {
     /// For providers whose memory is not the host's. Before the session, so that it is dropped first.
     binding: Option<Binding>,
-    session: Session,
+    session: Arc<Session>,
     signature: Arc<Signature>,
     input_names: Vec<CString>,
     output_names: Vec<CString>,
@@ -92,8 +100,35 @@ impl OrtModel {
             devices,
             signature: Arc::new(derived.signature),
             notes,
-            first: Mutex::new(Some(choice.session)),
+            sessions: Mutex::new(Sessions { first: Some(choice.session), shared: Weak::new() }),
         })
+    }
+
+    fn session(&self, placement: Placement) -> Result<Arc<Session>, LoadError> {
+        // ONNX Runtime's sessions may be run by several threads at once ("InferenceSession::Run is stateless and can be
+        // called concurrently", microsoft/onnxruntime#21946), its CPU provider among them. Others may serialise such
+        // runs or keep state of the last one. A session of several threads has one pool of them, for which its
+        // runs would compete.
+        let is_shared = placement.threads == 1
+            && self.providers.iter().all(|provider| provider.kind == ProviderKind::Cpu);
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = Placement { device: self.devices[0], threads: self.recipe.artifact.threads };
+        let first = sessions.first.take().filter(|_| placement == expected);
+        if is_shared && let Some(session) = sessions.shared.upgrade() {
+            return Ok(session);
+        }
+        let session = match first {
+            Some(session) => session,
+            None => {
+                let file = ModelFile::read(&self.recipe.artifact.path)?;
+                self.recipe.session(&self.providers, placement, &file.bytes)?
+            }
+        };
+        let session = Arc::new(session);
+        if is_shared {
+            sessions.shared = Arc::downgrade(&session);
+        }
+        Ok(session)
     }
 }
 
@@ -141,15 +176,7 @@ impl Model for OrtModel {
     }
 
     fn instance(&self, placement: Placement) -> Result<Box<dyn Instance>, LoadError> {
-        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let expected = Placement { device: self.devices[0], threads: self.recipe.artifact.threads };
-        let session = match first {
-            Some(session) if placement == expected => session,
-            _ => {
-                let file = ModelFile::read(&self.recipe.artifact.path)?;
-                self.recipe.session(&self.providers, placement, &file.bytes)?
-            }
-        };
+        let session = self.session(placement)?;
         let instance = OrtInstance::new(session, Arc::clone(&self.signature), &self.providers)
             .map_err(|error| LoadError(format!("ONNX Runtime cannot prepare a run: {}", one_line(&error))))?;
         Ok(Box::new(instance))
@@ -160,7 +187,7 @@ impl Model for OrtModel {
 
 impl OrtInstance {
     fn new(
-        session: Session,
+        session: Arc<Session>,
         signature: Arc<Signature>,
         providers: &[Provider],
     ) -> Result<OrtInstance, ort::Error> {
@@ -188,7 +215,7 @@ impl OrtInstance {
     fn run_session(&mut self, inputs: &[(usize, Input<'_>)]) -> Result<Vec<Option<Value>>, ort::Error> {
         if let Some(binding) = &mut self.binding {
             let inputs = inputs.iter().map(|(index, input)| (self.input_names[*index].as_c_str(), input));
-            return binding.run(&mut self.session, self.stop.options(), inputs, &self.output_names);
+            return binding.run(&self.session, self.stop.options(), inputs, &self.output_names);
         }
         let input_names: Pointers<*const c_char> =
             inputs.iter().map(|(index, _)| self.input_names[*index].as_ptr()).collect();
@@ -198,11 +225,12 @@ impl OrtInstance {
             self.output_names.iter().map(|name| name.as_ptr()).collect();
         let mut outputs: Pointers<*mut OrtValue> = SmallVec::from_elem(ptr::null_mut(), output_names.len());
         #[expect(unsafe_code, reason = "a call of ONNX Runtime's C interface")]
-        // SAFETY: names, values and options are alive for the call and as many as stated; this thread alone
-        // has the session (`&mut self`). Another may set the options' flag, which the runtime reads as it goes.
+        // SAFETY: names, values and options are alive for the call and as many as stated. Others may run the session
+        // meanwhile only where its provider allows that (`OrtModel::session`), each with options and values of
+        // its own. Another thread may set the options' flag, which the runtime reads as it goes.
         let status = unsafe {
             (ort::api().Run)(
-                self.session.ptr_mut(),
+                self.session.ptr().cast_mut(),
                 self.stop.options().ptr(),
                 input_names.as_ptr(),
                 input_values.as_ptr(),
@@ -312,7 +340,7 @@ mod tests {
     fn runs_through_a_binding_give_the_same_and_leave_earlier_outputs_alone() {
         let Some(library) = library() else { return };
         let model = OrtModel::load(&library, &[], false, &artifact("two_outputs")).unwrap();
-        let session = model.first.lock().unwrap().take().unwrap();
+        let session = model.session(Placement::default()).unwrap();
         let mut instance = OrtInstance::new(session, Arc::clone(&model.signature), &[]).unwrap();
         instance.binding = Some(Binding::new(&instance.session).unwrap());
         let runs: Vec<_> = [1.0f32, 3.0, 5.0]
@@ -335,6 +363,20 @@ mod tests {
         assert_eq!(instance.run(&[Some(right)]).unwrap()[0].shape(), [0, 4]);
         instance.stopper().stop();
         assert!(matches!(instance.run(&[Some(right)]), Err(RunError::Stopped)));
+    }
+
+    #[test]
+    fn instances_of_one_thread_share_a_session_while_one_of_them_lives() {
+        let Some(library) = library() else { return };
+        let model = OrtModel::load(&library, &[], false, &artifact("mlp")).unwrap();
+        let with = |threads| model.session(Placement { threads, ..Placement::default() }).unwrap();
+        let (one, other, wide, wider) = (with(1), with(1), with(2), with(2));
+        assert!(Arc::ptr_eq(&one, &other));
+        assert!(!Arc::ptr_eq(&one, &wide) && !Arc::ptr_eq(&wide, &wider));
+        let shared = Arc::downgrade(&one);
+        drop((one, other));
+        assert!(shared.upgrade().is_none(), "the model keeps no session that nobody runs");
+        assert_eq!(Arc::strong_count(&with(1)), 1);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod agreement;
 mod bench;
+mod concurrency;
 mod loading;
 mod memory;
 mod running;
