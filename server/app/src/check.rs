@@ -70,6 +70,13 @@ fn print(
         }
         writeln!(output)?;
     }
+    let passed_over = engine.passed_over();
+    for one in &*passed_over {
+        writeln!(output, "passed over: {one}")?;
+    }
+    if !passed_over.is_empty() {
+        writeln!(output)?;
+    }
     match (reports.len(), faults) {
         (0, _) => {
             writeln!(output, "the repository has no model: expected <model>/<version>/model.onnx in it")?

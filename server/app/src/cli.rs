@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::experiments_command::ExperimentsCommand;
 use crate::model_sources::Url;
@@ -141,9 +142,36 @@ pub struct ServeArgs {
     /// A load that takes longer is given up.
     #[arg(long, env = "GRISTMILL_LOAD_TIMEOUT", default_value = "10m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub load_timeout: Duration,
-    /// Count an empty repository as ready.
+    /// Be ready though the repository has no model at the start.
     #[arg(long, env = "GRISTMILL_ALLOW_EMPTY_REPOSITORY")]
     pub allow_empty_repository: bool,
+    /// Be ready only while every model in the repository serves, also one that has just come. By default a server that
+    /// has become ready stays so while whatever has served still does.
+    #[arg(
+        long,
+        env = "GRISTMILL_STRICT_READINESS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        action = ArgAction::Set,
+        value_name = "BOOLEAN"
+    )]
+    pub strict_readiness: bool,
+    /// End with an error when a model cannot be loaded at the start.
+    #[arg(
+        long,
+        env = "GRISTMILL_EXIT_ON_ERROR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        action = ArgAction::Set,
+        value_name = "BOOLEAN"
+    )]
+    pub exit_on_error: bool,
     /// How long to serve on, reporting not ready, after a signal asked the server to end. Load
     /// balancers need this time to stop sending.
     #[arg(long, env = "GRISTMILL_LAME_DUCK", default_value = "5s", value_parser = humantime::parse_duration, value_name = "DURATION")]
@@ -155,8 +183,8 @@ pub struct ServeArgs {
     /// it; without it nobody is limited.
     #[arg(long, env = "GRISTMILL_LIMITS", value_name = "FILE")]
     pub limits: Option<PathBuf>,
-    /// Directory for what the server itself must remember: predictions that wait for feedback, and the feedback. By
-    /// default the one beside the repository with its name and `.state`, made when a route is first asked.
+    /// Directory for what the server itself must remember: which models have served, predictions that wait for
+    /// feedback, and the feedback. By default the one beside the repository with its name and `.state`.
     #[arg(long, env = "GRISTMILL_STATE_DIR", value_name = "DIRECTORY")]
     pub state_dir: Option<PathBuf>,
     /// Predictions of routes that wait for feedback at most, the newest.

@@ -26,6 +26,7 @@ pub mod oip_http;
 mod openapi_http;
 pub mod plan_command;
 pub mod predict_http;
+mod relied_on;
 mod repository_orders;
 pub mod routes_command;
 pub mod routes_file;

@@ -27,6 +27,7 @@ use crate::log_settings::{self, Log};
 use crate::model_sources::ModelSources;
 use crate::oip_grpc::{self, GrpcOptions};
 use crate::oip_http::{self, HttpOptions};
+use crate::relied_on::Memory;
 use crate::repository_orders::OrderedRegistry;
 use crate::shared_memory::{Driver, SharedMemory};
 use crate::shutdown::Signals;
@@ -102,13 +103,17 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
         loads_max: args.loads_max.max(1),
         load_timeout: args.load_timeout,
         explicit: mode == ModelControl::Explicit,
+        strict_readiness: args.strict_readiness,
         run_slots: (!args.no_core_budget).then(gristmill_engine::cores::granted),
         release_memory: match args.keep_free_memory {
             true => || {},
             false => gristmill_onnx::release_free_memory,
         },
     };
-    let (engine, reconciler) = Engine::new(args.allow_empty_repository, options);
+    let (engine, mut reconciler) = Engine::new(args.allow_empty_repository, options);
+    let place = Place::new(args.state_dir.as_deref(), &args.models.repository);
+    let memory = Memory::new(place.directory());
+    reconciler.remember(memory.read());
     let engine = Arc::new(engine.with_deadline_max(args.deadline_max));
     let reader = SettingsReader::new(&runtime, &args.models).map_err(anyhow::Error::msg)?;
     let registry = OrderedRegistry::new(args.models.repository.clone(), reader, args.settle_time);
@@ -147,7 +152,6 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
         (false, None) => gateway,
         (allows_files, driver) => gateway.with_shared_memory(SharedMemory::new(allows_files, driver)),
     };
-    let place = Place::new(args.state_dir.as_deref(), &args.models.repository);
     let log = args.experiment_log.as_deref();
     let (feedback, keeping) = Feedback::start(Arc::clone(&engine), place, args.predictions_max, log)?;
     let gateway = gateway.with_feedback(feedback.clone());
@@ -191,6 +195,13 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
             return Ok(SUCCESS);
         }
     };
+    let failed = reports.iter().filter(|report| report.result.is_err()).count();
+    if args.exit_on_error && failed > 0 {
+        tracing::error!(failed, "ended, as --exit-on-error says: not every model could be loaded");
+        control.shut_down(reconciling).await;
+        return Ok(FAILURE);
+    }
+    memory.keep_up(Arc::clone(&engine)).context("cannot start the thread that writes down what serves")?;
     announce(args, &engine, &runtime, addresses, start, &reports);
     if let Some(path) = &args.ready_file {
         write_ready_file(path, addresses)?;
@@ -286,11 +297,6 @@ fn announce(
     start: Instant,
     reports: &[LoadReport],
 ) {
-    for report in reports.iter().filter(|report| report.version == 0) {
-        if let Err(error) = &report.result {
-            tracing::error!(model = report.model, %error, "not served");
-        }
-    }
     let readiness = engine.ready();
     let took_ms = start.elapsed().as_millis();
     if args.models.log.log_format == LogFormat::Json {

@@ -177,7 +177,7 @@ fn rewards(experiment: &Value) -> u64 {
 fn what_is_told_is_kept_once_whichever_way_it_comes() {
     let root = tempfile::tempdir().unwrap();
     let server = Server::start(root.path(), ROUTES);
-    assert!(!root.path().join("models.state").exists(), "nobody has asked a route yet");
+    assert!(!root.path().join("models.state/feedback.redb").exists(), "nobody has asked a route yet");
     let [first, second] = [server.predict(), server.predict()];
     let nobodys = "0".repeat(32);
     let answer = server.tell(&json!([

@@ -3,7 +3,7 @@
 mod fallback;
 mod routes;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,6 +15,8 @@ pub(crate) use self::routes::RoutesReport;
 use self::routes::ServedRoute;
 use crate::deployment::Deployment;
 use crate::error::InferError;
+use crate::readiness::{Gate, Standing};
+use crate::registry::PassedOver;
 use crate::request::VersionSelector;
 use crate::service_level::ServiceLevel;
 
@@ -47,10 +49,14 @@ pub(crate) struct Catalog {
     /// Of every model in the repository, serving or not.
     service_levels: BTreeMap<String, Arc<ServiceLevel>>,
     index: BTreeMap<(String, u64), (VersionState, String)>,
-    /// What keeps a model that ought to be served from being served, one entry a model.
-    unserved: Vec<String>,
-    /// Models that serve and have a version that ought to and cannot.
+    /// What keeps the server from being ready.
+    unready: Vec<String>,
+    /// What ought to serve and does not, and does not keep the server from being ready.
     failing: Vec<String>,
+    /// Models that have served and that nobody has taken away since; `None` before the server was ready for the
+    /// first time.
+    relied_on: Option<BTreeSet<String>>,
+    passed_over: Arc<[PassedOver]>,
 }
 
 /// What the catalog shows of one model.
@@ -60,9 +66,7 @@ pub(crate) struct ModelReport {
     /// Version 0 stands for the model as a whole.
     pub(crate) versions: BTreeMap<u64, (VersionState, String)>,
     pub(crate) served: Option<Served>,
-    /// The server is not ready until it serves.
-    pub(crate) is_expected: bool,
-    pub(crate) fault: Option<String>,
+    pub(crate) standing: Standing,
 }
 
 /// What the engine reads and the reconciler writes.
@@ -99,22 +103,16 @@ impl VersionState {
 // === impl Catalog ===
 
 impl Catalog {
-    pub(crate) fn new(reports: impl Iterator<Item = ModelReport>, routes: RoutesReport) -> Catalog {
-        let mut catalog = Catalog::default();
-        for ModelReport { name, service_level, versions, served, is_expected, fault } in reports {
-            let newest = || {
-                let (version, (state, reason)) = versions.last_key_value()?;
-                let state = state.name().to_lowercase();
-                Some(format!("version {version} is {state}: {reason}"))
-            };
-            if served.is_some() {
-                catalog.failing.extend(fault.map(|fault| format!("model '{name}': {fault}")));
-            } else if is_expected {
-                catalog.unserved.push(match fault.or_else(newest) {
-                    Some(fault) => format!("model '{name}': {fault}"),
-                    None => format!("model '{name}' has no version"),
-                });
-            }
+    pub(crate) fn new(
+        reports: impl Iterator<Item = ModelReport>,
+        routes: RoutesReport,
+        passed_over: Arc<[PassedOver]>,
+        gate: &mut Gate,
+    ) -> Catalog {
+        let mut catalog = Catalog { passed_over, ..Catalog::default() };
+        let mut standings = BTreeMap::new();
+        for ModelReport { name, service_level, versions, served, standing } in reports {
+            standings.insert(name.clone(), standing);
             catalog
                 .index
                 .extend(versions.into_iter().map(|(version, entry)| ((name.clone(), version), entry)));
@@ -125,6 +123,14 @@ impl Catalog {
         }
         catalog.fallbacks = Fallbacks::new(&catalog.models);
         catalog.add_routes(routes);
+        let models = standings.iter().map(|(name, standing)| (name.as_str(), standing));
+        let verdict = gate.judge(models, &catalog.unready);
+        catalog.unready = verdict.reasons;
+        // Models before routes.
+        let of_routes = std::mem::replace(&mut catalog.failing, verdict.failing);
+        catalog.failing.extend(of_routes);
+        standings.retain(|_, standing| standing.has_served);
+        catalog.relied_on = gate.has_started().then(|| standings.into_keys().collect());
         catalog
     }
 
@@ -204,16 +210,20 @@ impl Catalog {
             .collect()
     }
 
-    pub(crate) fn unserved(&self) -> &[String] {
-        &self.unserved
+    pub(crate) fn unready(&self) -> &[String] {
+        &self.unready
+    }
+
+    pub(crate) fn passed_over(&self) -> &Arc<[PassedOver]> {
+        &self.passed_over
+    }
+
+    pub(crate) fn relied_on(&self) -> Option<&BTreeSet<String>> {
+        self.relied_on.as_ref()
     }
 
     pub(crate) fn failing(&self) -> &[String] {
         &self.failing
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.index.is_empty()
     }
 
     /// Why there is nothing that answers for `name`.

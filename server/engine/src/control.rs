@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 pub use crate::error::ControlError;
 use crate::managed::{Managed, ModelDetails};
 use crate::reconcile::{LoadReport, Reconciler};
-use crate::registry::{HandedOver, Registry, RegistryError};
+use crate::registry::{HandedOver, PassedOver, Registry, RegistryError};
 pub use crate::route_table::{
     ArmDetails, CanaryDetails, CanaryEvent, RouteDetails, ShadowCounts, ShadowDetails,
 };
@@ -290,6 +290,7 @@ impl Worker {
             let waits = self.reconciler.routes.is_changing()
                 || models.any(|managed| managed.is_asked_for && managed.is_changing());
             if !waits || Instant::now() >= deadline {
+                self.reconciler.end_start();
                 return Ok(reports.into_values().collect());
             }
             let _time = after(self.following.settle.max(LOOK_DELAY)).recv();
@@ -435,8 +436,15 @@ impl Worker {
     }
 
     fn managed(&mut self, model: &str) -> Result<&mut Managed, ControlError> {
-        let known = self.reconciler.models.get_mut(model);
-        known.ok_or_else(|| ControlError::NotFound(format!("model '{model}' is not in the repository")))
+        let Reconciler { models, passed_over, .. } = &mut self.reconciler;
+        models.get_mut(model).ok_or_else(|| {
+            let text = format!("model '{model}' is not in the repository");
+            let is_meant = |one: &&PassedOver| one.directory == model && one.version.is_none();
+            ControlError::NotFound(match passed_over.iter().find(is_meant) {
+                Some(one) => format!("{text}: {}", one.reason),
+                None => text,
+            })
+        })
     }
 
     /// Answers those whose model has nothing left to be done.

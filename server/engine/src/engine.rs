@@ -1,9 +1,11 @@
 //! The face of the crate: one async `infer`, and what there is to know about what is served.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ::metrics::Gauge;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
@@ -21,6 +23,7 @@ use crate::mirror::Sampled;
 pub use crate::mirror::{Mismatch, ShadowReport, TensorMismatch};
 use crate::prediction::ArmName;
 use crate::reconcile::{Options, Reconciler};
+use crate::registry::PassedOver;
 use crate::request::{ModelInfo, Query, Response, VersionSelector};
 use crate::routing::{Keyed, Passage, Route, Unkeyed};
 use crate::statistics::Statistics;
@@ -30,8 +33,7 @@ pub struct Engine {
     published: Arc<Published>,
     cores: Arc<Cores>,
     journal: Arc<Journal>,
-    /// An empty repository counts as ready.
-    allow_empty: bool,
+    is_ready: Gauge,
     /// No caller is waited for longer.
     deadline_max: Option<Duration>,
 }
@@ -42,8 +44,8 @@ pub struct Readiness {
     pub ready: bool,
     /// One entry for each thing that stands in the way.
     pub reasons: Vec<String>,
-    /// One entry for each model that serves and has a version that ought to and cannot, and for each arm of a route
-    /// that does not serve.
+    /// One entry for each model that ought to serve, or has a version that ought to, and does not, and for each arm of
+    /// a route that does not serve, where that does not stand in the way.
     pub failing: Vec<String>,
 }
 
@@ -53,13 +55,17 @@ type OnRoute = (Passage, Option<Sampled>);
 // === impl Engine ===
 
 impl Engine {
-    /// An engine that serves nothing yet, and the reconciler that will change that.
+    /// An engine that serves nothing yet, and the reconciler that will change that. With `allow_empty` it is ready
+    /// though there is no model at the start.
     pub fn new(allow_empty: bool, options: Options) -> (Engine, Reconciler) {
         let published = Arc::new(Published::default());
-        let reconciler = Reconciler::new(Arc::clone(&published), options);
+        let reconciler = Reconciler::new(Arc::clone(&published), options, allow_empty);
         let cores = Arc::clone(&reconciler.machine.cores);
         let journal = Arc::clone(&reconciler.routes.journal);
-        (Engine { published, cores, journal, allow_empty, deadline_max: None }, reconciler)
+        (
+            Engine { published, cores, journal, is_ready: metrics::server_ready(), deadline_max: None },
+            reconciler,
+        )
     }
 
     /// Gives every query a deadline so long after its arrival, if it has no earlier one.
@@ -143,6 +149,11 @@ impl Engine {
         self.published.catalog.load().index()
     }
 
+    /// What lies in the repository and is neither a model nor a version.
+    pub fn passed_over(&self) -> Arc<[PassedOver]> {
+        Arc::clone(self.published.catalog.load().passed_over())
+    }
+
     /// What the scheduler knows of how long a version's batches take.
     ///
     /// # Errors
@@ -197,20 +208,25 @@ impl Engine {
         Ok(found.shadows())
     }
 
-    /// Ready means: every model in the repository has a servable version, and no shutdown has begun.
+    /// Ready means: at the start, that every model has been tried and those that served before do; after that, that
+    /// whatever has served still does, unless it was taken away. A strict server wants every model to serve, always.
+    /// None is ready once a shutdown has begun.
     pub fn ready(&self) -> Readiness {
         let catalog = self.published.catalog.load();
-        let mut reasons = catalog.unserved().to_vec();
+        let mut reasons = catalog.unready().to_vec();
         if !self.published.listed.load(Ordering::Acquire) {
-            reasons.push("the model repository has not been read yet".into());
-        } else if catalog.is_empty() && !self.allow_empty {
-            reasons
-                .push("the model repository is empty; --allow-empty-repository counts that as ready".into());
+            reasons = vec!["the model repository has not been read yet".into()];
         }
         if self.published.is_shutting_down() {
             reasons.push("the server is shutting down".into());
         }
         Readiness { ready: reasons.is_empty(), reasons, failing: catalog.failing().to_vec() }
+    }
+
+    /// Models that have served and that nobody has unloaded or removed since; `None` before the server was ready for
+    /// the first time. The next server is told them by [`Reconciler::remember`].
+    pub fn relied_on(&self) -> Option<BTreeSet<String>> {
+        self.published.catalog.load().relied_on().cloned()
     }
 
     /// Reports not ready from now on. Requests are still served until the reconciler shuts down.
@@ -262,6 +278,7 @@ impl Engine {
             deployment.metrics.queue_bytes.set(depth.bytes as f64);
         }
         self.cores.refresh_gauges();
+        self.is_ready.set(if self.ready().ready { 1.0 } else { 0.0 });
     }
 }
 

@@ -53,6 +53,7 @@ mod crew;
 mod workers;
 mod mirror;
 pub mod simulation;
+mod readiness;
 mod catalog;
 mod plan;
 pub mod managed;

@@ -1,14 +1,16 @@
 //! One model: its versions on disk and in memory, its labels and its default, and what has happened to it.
 
 mod default;
+mod history;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use metrics::Gauge;
 
+pub use self::history::{Event, EventKind};
 use crate::backend::Artifact;
 use crate::conduct::Summary;
 use crate::deployment::Deployment;
@@ -23,8 +25,6 @@ use crate::workers::{Order, Workers};
 /// What a request without a version gets, where a model has this label.
 pub const STABLE: &str = "stable";
 
-/// Events of a model that are remembered.
-const HISTORY_MAX: usize = 100;
 /// Pause before a failed load is tried again; doubles with each failure ...
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 /// ... up to this.
@@ -51,6 +51,14 @@ pub(crate) struct Managed {
     watched: Option<Watched>,
     /// Says that the model as a whole is at fault, while it is.
     faulty: Option<Gauge>,
+    /// Every load that it wanted has ended once.
+    is_tried: bool,
+    /// It has served, under this server or the one before it, and nobody has taken it away since.
+    pub(crate) has_served: bool,
+    /// Says that something of it that ought to serve cannot, while that is so.
+    failing: Option<Gauge>,
+    /// What the log was last told of its files.
+    told: Option<String>,
 }
 
 /// A version that has just become the default.
@@ -111,41 +119,6 @@ pub struct ModelDetails {
     pub history: Vec<Event>,
 }
 
-/// Something that happened to a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    pub at: SystemTime,
-    pub version: u64,
-    pub kind: EventKind,
-    /// Why, or how long it took; for people.
-    pub detail: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
-    Loaded,
-    LoadFailed,
-    Retired,
-    Default,
-    RolledBack,
-    Label,
-}
-
-// === impl EventKind ===
-
-impl EventKind {
-    pub fn name(self) -> &'static str {
-        match self {
-            EventKind::Loaded => "loaded",
-            EventKind::LoadFailed => "load_failed",
-            EventKind::Retired => "retired",
-            EventKind::Default => "default",
-            EventKind::RolledBack => "rolled_back",
-            EventKind::Label => "label",
-        }
-    }
-}
-
 // === impl Managed ===
 
 impl Managed {
@@ -164,6 +137,10 @@ impl Managed {
             history: VecDeque::new(),
             watched: None,
             faulty: None,
+            is_tried: false,
+            has_served: false,
+            failing: None,
+            told: None,
         }
     }
 
@@ -180,6 +157,11 @@ impl Managed {
                 Source::Sound { versions, settings }
             }
             Some(DesiredModel::Faulty { reason }) => Source::Faulty { reason },
+            // Its directory is there: whoever meant to remove the model would have removed that.
+            Some(DesiredModel::Vacant { reason }) if self.has_served || self.serves() => {
+                Source::Faulty { reason: format!("{reason}; remove the directory if the model is to go") }
+            }
+            Some(DesiredModel::Vacant { .. }) => Source::Gone,
             None => Source::Gone,
         };
         self.faulty = matches!(self.source, Source::Faulty { .. }).then(|| model_ready(&self.name, 0));
@@ -458,19 +440,6 @@ impl Managed {
 
     fn default_deployment(&self) -> Option<&Arc<Deployment>> {
         self.serving(&VersionSelector::Default)
-    }
-
-    fn record(&mut self, version: u64, kind: EventKind, detail: String) {
-        let (model, what) = (&self.name, kind.name());
-        match kind {
-            EventKind::LoadFailed => tracing::error!(model, version, detail, what),
-            EventKind::RolledBack => tracing::warn!(model, version, detail, what),
-            _ => tracing::info!(model, version, detail, what),
-        }
-        if self.history.len() == HISTORY_MAX {
-            self.history.pop_front();
-        }
-        self.history.push_back(Event { at: SystemTime::now(), version, kind, detail });
     }
 }
 

@@ -140,6 +140,16 @@ impl VersionGauges {
     }
 }
 
+/// Whether the server may be sent traffic.
+pub(crate) fn server_ready() -> Gauge {
+    metrics::gauge!(SERVER_READY.name)
+}
+
+/// Whether something that ought to serve of a model cannot.
+pub(crate) fn model_failing(model: &str) -> Gauge {
+    metrics::gauge!(MODEL_FAILING.name, "model" => model.to_owned())
+}
+
 /// Whether a version serves; version 0 is the model as a whole.
 pub(crate) fn model_ready(model: &str, version: u64) -> Gauge {
     metrics::gauge!(MODEL_READY.name, &version_labels(model, version))

@@ -1,6 +1,6 @@
 //! Makes what is served agree with what ought to be: plans, loads, publishes and retires versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -16,7 +16,8 @@ use crate::error::LoadError;
 use crate::managed::Managed;
 use crate::metrics::{VersionGauges, model_ready};
 use crate::plan::Step;
-use crate::registry::Desired;
+use crate::readiness::{Gate, Rule};
+use crate::registry::{Desired, DesiredModel, PassedOver};
 use crate::retire::Retirer;
 use crate::route_table::RouteTable;
 use crate::routing::Route;
@@ -29,6 +30,13 @@ pub struct Reconciler {
     pub(crate) options: Options,
     pub(crate) models: BTreeMap<String, Managed>,
     pub(crate) routes: RouteTable,
+    gate: Gate,
+    /// Whether the server was ready when it was last judged.
+    was_ready: bool,
+    /// Models that served before this server, while it starts.
+    remembered: BTreeSet<String>,
+    /// What lies in the repository and is neither a model nor a version; each was told once.
+    pub(crate) passed_over: Arc<[PassedOver]>,
     pub(crate) machine: Arc<Machine>,
     retirer: Retirer,
     /// Catalogs of before that a request may still be looking at.
@@ -47,6 +55,8 @@ pub struct Options {
     pub load_timeout: Duration,
     /// Models are loaded only when they are asked for.
     pub explicit: bool,
+    /// The server is ready only while every model serves, also one that has just come.
+    pub strict_readiness: bool,
     /// Threads that compute at the same time in runs on the CPU; as many as all models want if `None`.
     pub run_slots: Option<usize>,
     /// Gives memory that was freed back to the system; called in the background after loads and retirements.
@@ -76,6 +86,9 @@ pub(crate) struct Done {
 /// Loading is given up after this where nothing else is set: a large model on a slow disk fits.
 pub const LOAD_TIMEOUT_BY_DEFAULT: Duration = Duration::from_secs(10 * 60);
 
+/// Reasons for not being ready that one line of the log has at most.
+const REASONS_SHOWN_MAX: usize = 10;
+
 /// Longest that the end waits for loads that are under way.
 const LOADS_END_MAX: Duration = Duration::from_secs(5);
 
@@ -87,6 +100,7 @@ impl Default for Options {
             loads_max: 1,
             load_timeout: LOAD_TIMEOUT_BY_DEFAULT,
             explicit: false,
+            strict_readiness: false,
             run_slots: Some(cores::granted()),
             release_memory: || {},
         }
@@ -96,13 +110,17 @@ impl Default for Options {
 // === impl Reconciler ===
 
 impl Reconciler {
-    pub(crate) fn new(published: Arc<Published>, options: Options) -> Reconciler {
+    pub(crate) fn new(published: Arc<Published>, options: Options, allow_empty: bool) -> Reconciler {
         let (done, results) = unbounded();
         Reconciler {
             published,
             options,
             models: BTreeMap::new(),
             routes: RouteTable::default(),
+            gate: Gate::new(Rule { strict: options.strict_readiness, allow_empty }),
+            was_ready: false,
+            remembered: BTreeSet::new(),
+            passed_over: Arc::default(),
             machine: Arc::new(Machine { cores: Cores::new(options.run_slots), watcher: Watcher::start() }),
             retirer: Retirer::start(options.release_memory),
             snapshots: Vec::new(),
@@ -111,6 +129,17 @@ impl Reconciler {
             done,
             results,
         }
+    }
+
+    /// Has the server wait, at its start, for these models that served under the one before it.
+    pub fn remember(&mut self, models: BTreeSet<String>) {
+        self.remembered = models;
+    }
+
+    /// Nothing of the start is waited for any more, but what served before.
+    pub(crate) fn end_start(&mut self) {
+        self.gate.end_start();
+        self.publish();
     }
 
     /// Loads what `desired` asks for, and returns when nothing more can be done now. A version that fails is
@@ -133,15 +162,21 @@ impl Reconciler {
 
     /// Takes over what ought to be served. The next step acts on it.
     pub(crate) fn observe(&mut self, desired: Desired) {
-        let Desired { models: mut desired, routes } = desired;
+        let Desired { models: mut desired, routes, passed_over } = desired;
         for (name, managed) in &mut self.models {
             managed.observe(desired.remove(name));
         }
         for (name, model) in desired {
+            let was_served = self.remembered.contains(&name);
+            if !was_served && matches!(model, DesiredModel::Vacant { .. }) {
+                continue;
+            }
             let mut managed = Managed::new(name.clone(), !self.options.explicit);
+            managed.has_served = was_served;
             managed.observe(Some(model));
             self.models.insert(name, managed);
         }
+        self.tell_passed_over(passed_over);
         self.routes.observe(routes, &self.models);
         self.keep_versions_of_routes();
         self.published.listed.store(true, Ordering::Release);
@@ -159,14 +194,23 @@ impl Reconciler {
         }
     }
 
-    /// Models that could not be read at all.
+    /// Names what is passed over, each once.
+    fn tell_passed_over(&mut self, passed_over: Vec<PassedOver>) {
+        for one in passed_over.iter().filter(|one| !self.passed_over.contains(one)) {
+            tracing::warn!(path = one.path(), reason = one.reason, "passed over");
+        }
+        self.passed_over = passed_over.into();
+    }
+
+    /// Models that could not be read at all, and versions whose files must not be loaded.
     fn faults(&self) -> Vec<LoadReport> {
-        let faulty = self.models.iter().filter_map(|(name, managed)| {
-            let reason = managed.report().versions.remove(&0)?.1;
-            let result = Err(LoadError(reason));
-            Some(LoadReport { model: name.clone(), version: 0, took: Duration::ZERO, result })
+        let faults = self.models.iter().flat_map(|(name, managed)| {
+            managed.faults_of_files().into_iter().map(|(version, reason)| {
+                let result = Err(LoadError(reason));
+                LoadReport { model: name.clone(), version, took: Duration::ZERO, result }
+            })
         });
-        faulty.collect()
+        faults.collect()
     }
 
     /// Does what can be done now, and publishes what came of it.
@@ -191,6 +235,7 @@ impl Reconciler {
         }
         for managed in self.models.values_mut() {
             managed.choose_default(now);
+            managed.take_stock(now);
         }
         self.publish();
         self.models.retain(|_, managed| !managed.is_over());
@@ -287,7 +332,10 @@ impl Reconciler {
 
     /// Publishes first and retires then: no request finds only a version that admits nothing more.
     fn publish(&mut self) {
-        let catalog = Catalog::new(self.models.values().map(Managed::report), self.routes.report());
+        let reports = self.models.values().map(Managed::report);
+        let catalog =
+            Catalog::new(reports, self.routes.report(), Arc::clone(&self.passed_over), &mut self.gate);
+        self.tell_readiness(catalog.unready());
         catalog.aim_mirrors();
         let before = self.published.publish(catalog);
         self.snapshots.retain(|snapshot| snapshot.strong_count() > 0);
@@ -297,6 +345,23 @@ impl Reconciler {
         if !workers.is_empty() {
             self.retirer.retire(workers, self.snapshots.clone());
         }
+    }
+
+    fn tell_readiness(&mut self, unready: &[String]) {
+        let is_ready = unready.is_empty();
+        match (self.was_ready, is_ready) {
+            (false, true) => tracing::info!("ready"),
+            (true, false) => {
+                let shown = &unready[..unready.len().min(REASONS_SHOWN_MAX)];
+                tracing::error!(models = unready.len(), reasons = shown.join("; "), "not ready any more");
+            }
+            (true, true) | (false, false) => {}
+        }
+        if is_ready {
+            // From now on what has served under this server counts.
+            self.remembered.clear();
+        }
+        self.was_ready = is_ready;
     }
 
     /// Stops admission everywhere, lets the workers finish what was admitted, and frees every session. Loads that

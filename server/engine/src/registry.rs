@@ -1,18 +1,16 @@
 //! What ought to be served, and from where.
 
-use std::collections::hash_map::DefaultHasher;
+mod directory;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
-use std::hash::{Hash, Hasher};
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::directory::DirRegistry;
 use crate::attainment::OBJECTIVE_BY_DEFAULT;
 use crate::backend::Backend;
 use crate::conduct::Watch;
@@ -76,6 +74,19 @@ pub struct RegistryError(pub String);
 pub struct Desired {
     pub models: BTreeMap<String, DesiredModel>,
     pub routes: DesiredRoutes,
+    /// What lies there and is neither a model nor a version, in order.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// A directory that is no model, or one in a model that is no version, though it looks like one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PassedOver {
+    /// Below the repository.
+    pub directory: String,
+    /// Below that; `None` for the directory itself.
+    pub version: Option<String>,
+    /// For people: what was expected.
+    pub reason: String,
 }
 
 /// What the repository says about routes.
@@ -92,8 +103,17 @@ pub enum DesiredRoutes {
 /// A model in the repository: either its versions with its settings, or what is wrong with it.
 #[derive(Clone)]
 pub enum DesiredModel {
-    Sound { versions: BTreeMap<u64, VersionSource>, settings: Arc<ModelSettings> },
-    Faulty { reason: String },
+    Sound {
+        versions: BTreeMap<u64, VersionSource>,
+        settings: Arc<ModelSettings>,
+    },
+    Faulty {
+        reason: String,
+    },
+    /// There is no version, so it is no model; what has served under its name goes on.
+    Vacant {
+        reason: String,
+    },
 }
 
 /// One version in the repository.
@@ -171,13 +191,6 @@ pub type Prepare = Arc<dyn Fn(&Path) -> Result<Prepared, String> + Send + Sync>;
 /// Reads a model's optional settings file; the text of an error names the file and the field.
 pub type ReadSettings = Box<dyn Fn(&Path) -> Result<ModelSettings, String> + Send>;
 
-/// A directory of `<model>/<version>/model.onnx`.
-pub struct DirRegistry {
-    root: PathBuf,
-    read_settings: ReadSettings,
-    settle: Duration,
-}
-
 /// The model file's name where the settings do not say.
 pub const MODEL_FILE: &str = "model.onnx";
 /// A version with this file is complete, whatever its times say.
@@ -186,9 +199,6 @@ pub const COMPLETE_MARKER: &str = ".complete";
 pub const VERSIONS_BY_DEFAULT: usize = 2;
 /// How long a previous version stays loaded where the settings do not say.
 pub const KEEP_PREVIOUS_BY_DEFAULT: Duration = Duration::from_secs(5 * 60);
-
-/// Directories below a version's that are looked into: external data may lie in a few.
-const DEPTH_MAX: usize = 4;
 
 // === impl DesiredRoutes ===
 
@@ -209,6 +219,32 @@ impl Default for Lifecycle {
             allow_signature_change: false,
             watch: Some(Watch::default()),
         }
+    }
+}
+
+// === impl PassedOver ===
+
+impl PassedOver {
+    pub(crate) fn directory(directory: &str, reason: String) -> PassedOver {
+        PassedOver { directory: directory.to_owned(), version: None, reason }
+    }
+
+    pub(crate) fn version(directory: &str, version: &str, reason: String) -> PassedOver {
+        PassedOver { directory: directory.to_owned(), version: Some(version.to_owned()), reason }
+    }
+
+    /// Below the repository.
+    pub(crate) fn path(&self) -> String {
+        match &self.version {
+            Some(version) => format!("{}/{version}", self.directory),
+            None => self.directory.clone(),
+        }
+    }
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path(), self.reason)
     }
 }
 
@@ -244,203 +280,6 @@ impl ModelSettings {
     }
 }
 
-// === impl DirRegistry ===
-
-impl DirRegistry {
-    /// `read_settings` is given a model's directory. A version is complete when none of its files was
-    /// written to for `settle`.
-    pub fn new(root: PathBuf, read_settings: ReadSettings, settle: Duration) -> DirRegistry {
-        DirRegistry { root, read_settings, settle }
-    }
-
-    fn model(&self, root: &Path, directory: &Path) -> DesiredModel {
-        let faulty = |reason| DesiredModel::Faulty { reason };
-        match inside(root, directory) {
-            Ok(true) => {}
-            Ok(false) => return faulty(leads_out(directory)),
-            Err(error) => return faulty(format!("cannot read {}: {error}", directory.display())),
-        }
-        let settings = match (self.read_settings)(directory) {
-            Ok(settings) => settings,
-            Err(reason) => return faulty(reason),
-        };
-        let versions = match self.versions(root, directory, &settings.file_name) {
-            Ok(versions) => versions,
-            Err(error) => return faulty(format!("cannot read {}: {error}", directory.display())),
-        };
-        if versions.is_empty() {
-            return faulty(format!(
-                "{} has no version: expected <number>/{file} in it, for example 1/{file}",
-                directory.display(),
-                file = settings.file_name
-            ));
-        }
-        DesiredModel::Sound { versions, settings: Arc::new(settings) }
-    }
-
-    /// Version directories are positive whole numbers without leading zeros; others are not versions.
-    fn versions(
-        &self,
-        root: &Path,
-        directory: &Path,
-        file_name: &str,
-    ) -> io::Result<BTreeMap<u64, VersionSource>> {
-        let mut versions = BTreeMap::new();
-        let mut settings = DefaultHasher::new();
-        let mut entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for path in entries.iter().map(fs::DirEntry::path) {
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            if let Ok(metadata) = fs::metadata(&path)
-                && metadata.is_file()
-            {
-                hash_file(&mut settings, Path::new(name), &metadata);
-            }
-        }
-        for path in entries.iter().map(fs::DirEntry::path) {
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            let Ok(version) = name.parse::<u64>() else { continue };
-            if version == 0 || version.to_string() != name || !path.is_dir() {
-                continue;
-            }
-            versions.insert(version, self.version(root, &path, file_name, settings.clone()));
-        }
-        Ok(versions)
-    }
-
-    fn version(
-        &self,
-        root: &Path,
-        directory: &Path,
-        file_name: &str,
-        mut hasher: DefaultHasher,
-    ) -> VersionSource {
-        let mut files = Files::default();
-        let state = match files.read(root, directory, Path::new(""), 0) {
-            Ok(()) if files.has_marker || !self.may_change(files.changed) => SourceState::Complete,
-            Ok(()) => SourceState::Changing,
-            Err(reason) => SourceState::Refused(reason),
-        };
-        for (path, metadata) in &files.found {
-            hash_file(&mut hasher, path, metadata);
-        }
-        VersionSource { path: directory.join(file_name), stamp: Stamp(hasher.finish()), state }
-    }
-
-    /// Whether files that last changed at this time may still be written to. A time in the future comes from
-    /// another machine's clock, and tells nothing.
-    fn may_change(&self, changed: SystemTime) -> bool {
-        SystemTime::now().duration_since(changed).is_ok_and(|age| age < self.settle)
-    }
-}
-
-impl Registry for DirRegistry {
-    fn desired(&mut self) -> Result<Desired, RegistryError> {
-        let unreadable = |error: io::Error| {
-            RegistryError(format!("cannot read the model repository {}: {error}", self.root.display()))
-        };
-        let root = self.root.canonicalize().map_err(unreadable)?;
-        let mut models = BTreeMap::new();
-        for entry in fs::read_dir(&self.root).map_err(unreadable)? {
-            let path = entry.map_err(unreadable)?.path();
-            if !path.is_dir() {
-                continue;
-            }
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-                tracing::warn!(path = %path.display(), "skipped a directory whose name is not UTF-8");
-                continue;
-            };
-            if name.starts_with(['.', '_']) {
-                continue;
-            }
-            let model = match check_name(name) {
-                Ok(()) => self.model(&root, &path),
-                Err(reason) => DesiredModel::Faulty { reason },
-            };
-            models.insert(name.to_owned(), model);
-        }
-        Ok(Desired { models, ..Desired::default() })
-    }
-}
-
-/// The files of a version.
-struct Files {
-    found: Vec<(PathBuf, fs::Metadata)>,
-    /// When the last of them was written to, renamed or created.
-    changed: SystemTime,
-    has_marker: bool,
-}
-
-impl Default for Files {
-    fn default() -> Files {
-        Files { found: Vec::new(), changed: UNIX_EPOCH, has_marker: false }
-    }
-}
-
-impl Files {
-    fn read(&mut self, root: &Path, directory: &Path, below: &Path, depth: usize) -> Result<(), String> {
-        let unreadable = |path: &Path, error: io::Error| format!("cannot read {}: {error}", path.display());
-        if !inside(root, directory).map_err(|error| unreadable(directory, error))? {
-            return Err(leads_out(directory));
-        }
-        let entries = fs::read_dir(directory)
-            .and_then(Iterator::collect::<io::Result<Vec<_>>>)
-            .map_err(|error| unreadable(directory, error))?;
-        let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
-        paths.sort();
-        for path in paths {
-            let name = path.file_name().unwrap_or_default();
-            let metadata = fs::metadata(&path).map_err(|error| unreadable(&path, error))?;
-            if metadata.is_dir() {
-                if depth < DEPTH_MAX {
-                    self.read(root, &path, &below.join(name), depth + 1)?;
-                }
-                continue;
-            }
-            if !inside(root, &path).map_err(|error| unreadable(&path, error))? {
-                return Err(leads_out(&path));
-            }
-            if depth == 0 && name == COMPLETE_MARKER {
-                self.has_marker = true;
-                continue;
-            }
-            self.changed = self.changed.max(changed_at(&metadata));
-            self.found.push((below.join(name), metadata));
-        }
-        if depth == 0 && self.found.is_empty() {
-            // The first file may be about to come.
-            let metadata = fs::metadata(directory).map_err(|error| unreadable(directory, error))?;
-            self.changed = changed_at(&metadata);
-        }
-        Ok(())
-    }
-}
-
-/// The time of the last change of the inode: unlike that of the contents no copying tool sets it.
-fn changed_at(metadata: &fs::Metadata) -> SystemTime {
-    let seconds = u64::try_from(metadata.ctime()).unwrap_or(0);
-    UNIX_EPOCH + Duration::new(seconds, u32::try_from(metadata.ctime_nsec()).unwrap_or(0))
-}
-
-fn hash_file(hasher: &mut DefaultHasher, path: &Path, metadata: &fs::Metadata) {
-    path.hash(hasher);
-    (metadata.len(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()).hash(hasher);
-}
-
-/// Whether `path` lies in `root` once every link is followed: a link must not make the server read what
-/// the owner of the repository has not put there.
-fn inside(root: &Path, path: &Path) -> io::Result<bool> {
-    Ok(path.canonicalize()?.starts_with(root))
-}
-
-fn leads_out(path: &Path) -> String {
-    format!(
-        "{} leads out of the model repository: expected files inside it; copy them there, or serve the \
-         directory that holds both",
-        path.display()
-    )
-}
-
 /// Model names go into paths, URLs and metric labels.
 ///
 /// # Errors
@@ -458,6 +297,3 @@ pub fn check_name(name: &str) -> Result<(), String> {
         None => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -38,6 +38,10 @@ impl Place {
         Place { directory: asked_for.map_or_else(beside, Path::to_owned), is_asked_for }
     }
 
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// It is to be used from the start: it was asked for, or there is something already.
     pub(super) fn is_due(&self) -> bool {
         self.is_asked_for || self.file().exists()

@@ -35,15 +35,14 @@ pub(super) async fn live() -> Response {
 
 pub(super) async fn ready(State(door): State<Arc<Door>>) -> Response {
     let readiness = door.engine.ready();
-    if readiness.ready {
-        let mut answer = json!({"ready": true});
-        if !readiness.failing.is_empty() {
-            answer["failing"] = readiness.failing.into();
-        }
-        reply::json(StatusCode::OK, &answer)
-    } else {
-        reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({"ready": false, "reasons": readiness.reasons}))
+    let (status, mut answer) = match readiness.ready {
+        true => (StatusCode::OK, json!({"ready": true})),
+        false => (StatusCode::SERVICE_UNAVAILABLE, json!({"ready": false, "reasons": readiness.reasons})),
+    };
+    if !readiness.failing.is_empty() {
+        answer["failing"] = readiness.failing.into();
     }
+    reply::json(status, &answer)
 }
 
 pub(super) async fn server(State(door): State<Arc<Door>>) -> Response {

@@ -40,7 +40,7 @@ impl World {
     fn versions(&mut self, model: &str) -> BTreeMap<u64, VersionSource> {
         match self.registry.desired().unwrap().models.remove(model) {
             Some(DesiredModel::Sound { versions, .. }) => versions,
-            Some(DesiredModel::Faulty { reason }) => panic!("{reason}"),
+            Some(DesiredModel::Faulty { reason } | DesiredModel::Vacant { reason }) => panic!("{reason}"),
             None => BTreeMap::new(),
         }
     }
@@ -129,7 +129,7 @@ fn another_configuration_is_another_version_and_follows_the_repository() {
     assert_eq!(world.contents("ours"), ["ours", "ours too"]);
     match &world.registry.desired().unwrap().models["ours"] {
         DesiredModel::Sound { settings, .. } => assert_eq!(settings.tuning.batch_rows_max, Some(4)),
-        DesiredModel::Faulty { reason } => panic!("{reason}"),
+        DesiredModel::Faulty { reason } | DesiredModel::Vacant { reason } => panic!("{reason}"),
     }
     world.registry.prefer_own("ours");
     assert_eq!(world.versions("ours")[&1], before[&1]);

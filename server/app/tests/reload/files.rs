@@ -15,11 +15,18 @@ pub(crate) struct Repository {
 impl Repository {
     pub(crate) fn new() -> Repository {
         let directory = tempfile::tempdir().unwrap();
-        Repository { root: directory.path().canonicalize().unwrap(), _directory: directory }
+        let root = directory.path().canonicalize().unwrap().join("models");
+        fs::create_dir(&root).unwrap();
+        Repository { root, _directory: directory }
     }
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Something that lies beside the repository and goes with the test.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.root.with_file_name(name)
     }
 
     pub(crate) fn version(&self, model: &str, version: u64) -> PathBuf {

@@ -6,5 +6,6 @@ mod copies;
 mod files;
 mod names;
 mod onnx;
+mod readiness;
 mod server;
 mod storm;

@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -14,7 +16,11 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) http: String,
     pub(crate) grpc: String,
+    log_file: PathBuf,
 }
+
+/// Longest that anything is waited for: machines of tests are slow at times.
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// A line of the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,43 +35,60 @@ impl Server {
     /// Serves `repository` on tract alone, and returns when each of its models is served.
     /// Files count as copied when they have not changed for `settle_time`.
     pub(crate) fn start(repository: &Repository, settle_time: &str) -> Server {
+        let server = Server::launch(repository, &["--settle-time", settle_time]);
+        // Files that were written a moment ago are loaded a moment later.
+        server.wait_for(|server| (server.readiness()["ready"] == true).then_some(()));
+        server
+    }
+
+    /// The same with other flags, and returns when the first loads have ended, however they did.
+    pub(crate) fn launch(repository: &Repository, flags: &[&str]) -> Server {
         let ready_file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("GRISTMILL_") {
-                command.env_remove(name);
-            }
-        }
-        let mut child = command
-            .args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
-            .args(["--backend", "tract", "--log", "warn", "--lame-duck", "0s", "--settle-time", settle_time])
-            .args(["--poll-interval", "1s"])
-            .arg("--repository")
-            .arg(repository.root())
+        let log_file = repository.beside("log");
+        let mut child = command(repository, flags)
             .arg("--ready-file")
             .arg(&*ready_file)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(&log_file).unwrap())
             .spawn()
             .unwrap();
+        let deadline = Instant::now() + WAIT_MAX;
         loop {
             let text = std::fs::read_to_string(&ready_file).unwrap_or_default();
             if let Ok(addresses) = serde_json::from_str::<Value>(&text) {
                 let address = |door: &str| addresses[door].as_str().unwrap().to_owned();
                 let grpc = format!("http://{}", address("grpc"));
-                let server = Server { child, http: address("http"), grpc };
-                // Files that were written a moment ago are loaded a moment later.
-                server.wait_for(|server| (server.readiness()["ready"] == true).then_some(()));
-                return server;
+                return Server { child, http: address("http"), grpc, log_file };
             }
             assert!(child.try_wait().unwrap().is_none(), "the server ended before it was ready");
+            assert!(Instant::now() < deadline, "the server has not started within {WAIT_MAX:?}");
             std::thread::yield_now();
         }
     }
 
+    /// Ends it as an operator would.
+    pub(crate) fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// What it has logged so far, at WARN and ERROR.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log_file).unwrap()
+    }
+
     /// The status and the body of an answer.
     pub(crate) fn call(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let body = body.to_string();
+        let (status, text) = self.exchange(method, path, &body.to_string());
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    /// The same of an answer that is no JSON.
+    pub(crate) fn text(&self, path: &str) -> (u16, String) {
+        self.exchange("GET", path, "")
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.http).unwrap();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
@@ -76,7 +99,7 @@ impl Server {
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+        (status, body.to_owned())
     }
 
     pub(crate) fn index(&self) -> Vec<Entry> {
@@ -101,10 +124,12 @@ impl Server {
 
     /// Asks until `look` says something.
     pub(crate) fn wait_for<T>(&self, mut look: impl FnMut(&Server) -> Option<T>) -> T {
+        let deadline = Instant::now() + WAIT_MAX;
         loop {
             if let Some(found) = look(self) {
                 return found;
             }
+            assert!(Instant::now() < deadline, "not within {WAIT_MAX:?}; the log:\n{}", self.log());
             std::thread::yield_now();
         }
     }
@@ -123,6 +148,24 @@ impl Server {
         let version = answer["model_version"].as_str().unwrap().to_owned();
         (version, answer["outputs"][0]["data"][0].as_f64().unwrap())
     }
+}
+
+/// The program as tests run it, over `repository`.
+pub(crate) fn command(repository: &Repository, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("GRISTMILL_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+        .args(["--backend", "tract", "--log", "warn", "--lame-duck", "0s", "--poll-interval", "1s"])
+        .args(flags)
+        .arg("--repository")
+        .arg(repository.root())
+        .stdin(Stdio::null());
+    command
 }
 
 impl Drop for Server {

@@ -49,7 +49,7 @@ impl Catalog {
     pub(super) fn add_routes(&mut self, mut report: RoutesReport) {
         match report.has_table {
             true => self.failing.extend(report.fault),
-            false => self.unserved.extend(report.fault),
+            false => self.unready.extend(report.fault),
         }
         for router in report.routes {
             let name = router.route.name.clone();
@@ -83,7 +83,7 @@ impl Catalog {
             self.routes.insert(name, ServedRoute::Sound { router, arms, mirrors });
         }
         for (name, reason) in report.unserved {
-            self.unserved.push(reason.clone());
+            self.unready.push(reason.clone());
             self.routes.insert(name, ServedRoute::Faulty { reason });
         }
     }

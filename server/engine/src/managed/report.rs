@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Failure, Managed, ModelDetails, Slot, Source};
 use crate::catalog::{ModelReport, Served, VersionState};
+use crate::metrics::model_failing;
+use crate::readiness::Standing;
 use crate::registry::{SourceState, VersionPolicy};
 
 impl Managed {
@@ -25,14 +28,36 @@ impl Managed {
 
     /// Why nothing of it serves, or why its newest version does not; `None` when all is well.
     pub(crate) fn fault(&self) -> Option<String> {
-        if let Source::Faulty { reason } = &self.source {
-            return Some(reason.clone());
-        }
         let failed = |(version, slot): (&u64, &Slot)| {
             slot.failure.as_ref().map(|failure| format!("version {version}: {}", failure.error))
         };
+        let of_model = || self.slots.iter().rev().find_map(failed);
+        match &self.source {
+            Source::Faulty { reason } => Some(reason.clone()),
+            Source::Sound { .. } | Source::Gone => of_model().or_else(|| self.fault_of_files()),
+        }
+    }
+
+    /// The part of it that the log has not been told by a load.
+    pub(super) fn fault_of_files(&self) -> Option<String> {
+        if let Source::Faulty { reason } = &self.source {
+            return Some(reason.clone());
+        }
         let refused = |version: u64| Some(format!("version {version}: {}", self.refusal(version)?));
-        self.slots.iter().rev().find_map(failed).or_else(|| self.ought_to_serve().rev().find_map(refused))
+        self.ought_to_serve().rev().find_map(refused)
+    }
+
+    /// What must not be loaded, and why: version 0 is the model as a whole.
+    pub(crate) fn faults_of_files(&self) -> Vec<(u64, String)> {
+        match &self.source {
+            _ if !self.is_asked_for => Vec::new(),
+            Source::Faulty { reason } => vec![(0, reason.clone())],
+            Source::Sound { .. } => {
+                let refused = |version| Some((version, self.refusal(version)?.to_owned()));
+                self.ought_to_serve().filter_map(refused).collect()
+            }
+            Source::Gone => Vec::new(),
+        }
     }
 
     /// Why the files of a version must not be loaded.
@@ -58,6 +83,41 @@ impl Managed {
             };
             versions.keys().copied().filter(is_meant)
         })
+    }
+
+    /// It ought to serve.
+    pub(crate) fn is_expected(&self) -> bool {
+        self.is_asked_for && self.is_in_repository()
+    }
+
+    /// Takes note of what has become of it, after a step, and says what is new of that.
+    pub(crate) fn take_stock(&mut self, now: Instant) {
+        if self.is_expected() {
+            self.has_served |= self.serves();
+            self.is_tried = self.is_tried || self.serves() || !self.is_busy(now);
+        } else {
+            (self.has_served, self.is_tried) = (false, false);
+        }
+        let told = self.is_expected().then(|| self.fault_of_files()).flatten();
+        if told != self.told {
+            if let Some(why) = &told {
+                tracing::error!(model = self.name, why, "at fault");
+            }
+            self.told = told;
+        }
+        let is_failing = self.is_expected() && (self.fault().is_some() || self.is_tried && !self.serves());
+        match (&self.failing, is_failing) {
+            (None, true) => {
+                let gauge = model_failing(&self.name);
+                gauge.set(1.0);
+                self.failing = Some(gauge);
+            }
+            (Some(gauge), false) => {
+                gauge.set(0.0);
+                self.failing = None;
+            }
+            (Some(_), true) | (None, false) => {}
+        }
     }
 
     /// What the catalog shows of it.
@@ -123,14 +183,34 @@ impl Managed {
             default,
             labels: self.labels(),
         });
-        let is_expected = self.is_asked_for && self.is_in_repository();
+        let standing = self.standing(&versions, served.is_some());
         ModelReport {
             name: self.name.clone(),
             service_level: Arc::clone(&self.service_level),
             versions,
             served,
-            is_expected,
-            fault: self.fault(),
+            standing,
+        }
+    }
+
+    fn standing(&self, versions: &BTreeMap<u64, (VersionState, String)>, serves: bool) -> Standing {
+        let fault = self.fault();
+        // What waits for its turn, or for its files, is not at fault.
+        let is_underway =
+            self.is_changing() || versions.values().any(|(state, _)| *state == VersionState::Loading);
+        let is_at_fault = fault.is_some() || !serves && !is_underway;
+        let newest = || {
+            let (version, (state, reason)) = versions.last_key_value()?;
+            Some(format!("version {version} is {}: {reason}", state.name().to_lowercase()))
+        };
+        let why = fault.or_else(newest).unwrap_or_else(|| "it has no version".into());
+        Standing {
+            serves,
+            is_expected: self.is_expected(),
+            is_tried: self.is_tried,
+            has_served: self.has_served,
+            is_at_fault,
+            why,
         }
     }
 }

@@ -190,6 +190,20 @@ pub const MODEL_READY: Metric = Metric {
     labels: VERSION_LABELS,
     help: "1 when the version serves, 0 when it failed to load or has ended",
 };
+pub const MODEL_FAILING: Metric = Metric {
+    name: "gristmill_model_failing",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &["model"],
+    help: "1 while something that ought to serve of the model cannot, 0 when that has passed; none before it fails",
+};
+pub const SERVER_READY: Metric = Metric {
+    name: "gristmill_server_ready",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+    labels: &[],
+    help: "1 while the server says that it is ready",
+};
 pub const SLO_REQUESTS: Metric = Metric {
     name: "gristmill_slo_requests_total",
     kind: Kind::Counter,
@@ -419,6 +433,8 @@ pub const METRICS: &[Metric] = &[
     LOADS,
     LOAD_RESIDENT_BYTES,
     MODEL_READY,
+    MODEL_FAILING,
+    SERVER_READY,
     SLO_REQUESTS,
     SLO_OBJECTIVE,
     SLO_ATTAINMENT,

@@ -253,7 +253,7 @@ impl Registry for Repository {
             ("other".to_owned(), model(identity, other.clone(), latest())),
             ("wide".to_owned(), model(wide, other, latest())),
         ]);
-        Ok(Desired { models, routes: self.routes.lock().unwrap().clone() })
+        Ok(Desired { models, routes: self.routes.lock().unwrap().clone(), ..Desired::default() })
     }
 
     fn keep_routes(&mut self, routes: &[Route]) -> Result<(), ControlError> {
