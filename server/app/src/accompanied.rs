@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use gristmill_engine::backend::{Device, Instance, Model, Placement};
+use gristmill_engine::backend::{Device, Instance, Model, Placement, RowIndependence};
 use gristmill_engine::companions::Companions;
 use gristmill_engine::error::LoadError;
 use gristmill_engine::tensor::Signature;
@@ -53,6 +53,10 @@ impl Model for Accompanied {
 
     fn companions(&self) -> Companions {
         self.inner.companions().with(Arc::clone(&self.companion))
+    }
+
+    fn row_independence(&self) -> RowIndependence {
+        self.inner.row_independence()
     }
 
     fn instance(&self, placement: Placement) -> Result<Box<dyn Instance>, LoadError> {

@@ -5,10 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use gristmill_engine::error::LoadError;
 
-use crate::graph::{self, Attribute, Function, Graph, Initializer, Node};
-
-/// `TensorProto.DataLocation.EXTERNAL`.
-const EXTERNAL: i32 = 1;
+use crate::graph::{self, Attribute, Function, Graph, Node};
+use crate::initializer::{EXTERNAL, Initializer};
 
 /// The files that the ONNX model at `path` refers to, relative to its directory, each once and sorted.
 ///
@@ -98,12 +96,18 @@ fn tensors<'a>(graph: &'a Graph, functions: &'a [Function]) -> Vec<&'a Initializ
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{ExternalEntry, Model, SparseTensor};
+    use crate::graph::{Model, SparseTensor};
+    use crate::initializer::{ExternalEntry, TensorFields};
     use prost::Message as _;
 
     fn outside(location: &str) -> Initializer {
         let entry = ExternalEntry { key: "location".into(), value: location.into() };
-        Initializer { name: "w".into(), external: vec![entry], location: EXTERNAL }
+        Initializer(TensorFields {
+            name: "w".into(),
+            external: vec![entry],
+            location: EXTERNAL,
+            ..TensorFields::default()
+        })
     }
 
     fn node(attribute: Attribute) -> Node {
@@ -148,7 +152,7 @@ mod tests {
         graph.nodes = attributes.map(node).to_vec();
         graph.sparse_initializers = vec![sparse("i")];
         let constant = node(Attribute { tensor: Some(outside("j")), ..Attribute::default() });
-        model.functions = vec![Function { nodes: vec![constant] }];
+        model.functions = vec![Function { nodes: vec![constant], ..Function::default() }];
         let all = ["b", "c", "e", "f", "g", "h", "i", "j", "sub/d"];
         assert_eq!(files_of(&model, &all), Ok(all.map(PathBuf::from).to_vec()));
     }
@@ -156,7 +160,7 @@ mod tests {
     #[test]
     fn a_tensor_that_holds_its_elements_refers_to_no_file() {
         let mut model = with_weights("left-over");
-        model.graph.as_mut().unwrap().initializers[0].location = 0;
+        model.graph.as_mut().unwrap().initializers[0].0.location = 0;
         assert_eq!(files_of(&model, &[]), Ok(vec![]));
     }
 

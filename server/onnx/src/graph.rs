@@ -7,6 +7,7 @@ use prost::Message;
 
 use crate::external;
 use crate::file_bytes::FileBytes;
+use crate::initializer::Initializer;
 
 /// `ModelProto`, reduced to the fields read here; numbers from onnx.proto3 of ONNX 1.23.
 #[derive(Clone, PartialEq, Message)]
@@ -24,8 +25,23 @@ pub(crate) struct Model {
 /// An operator that the model defines itself.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Function {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(string, repeated, tag = "4")]
+    pub(crate) inputs: Vec<String>,
+    #[prost(string, repeated, tag = "5")]
+    pub(crate) outputs: Vec<String>,
     #[prost(message, repeated, tag = "7")]
     pub(crate) nodes: Vec<Node>,
+    #[prost(message, repeated, tag = "9")]
+    pub(crate) opsets: Vec<Opset>,
+    #[prost(string, tag = "10")]
+    pub(crate) domain: String,
+    /// Attributes that have a default.
+    #[prost(message, repeated, tag = "11")]
+    pub(crate) defaults: Vec<Attribute>,
+    #[prost(string, tag = "13")]
+    pub(crate) overload: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -65,18 +81,26 @@ pub(crate) struct Node {
     pub(crate) attributes: Vec<Attribute>,
     #[prost(string, tag = "7")]
     pub(crate) domain: String,
+    #[prost(string, tag = "8")]
+    pub(crate) overload: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Attribute {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
+    #[prost(int64, tag = "3")]
+    pub(crate) integer: i64,
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) string: Vec<u8>,
     /// A constant, as `Constant` has.
     #[prost(message, optional, tag = "5")]
     pub(crate) tensor: Option<Initializer>,
     /// A body, as `Loop` and `If` have.
     #[prost(message, optional, tag = "6")]
     pub(crate) graph: Option<Graph>,
+    #[prost(float, repeated, tag = "7")]
+    pub(crate) floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
     pub(crate) integers: Vec<i64>,
     #[prost(bytes = "vec", repeated, tag = "9")]
@@ -85,22 +109,13 @@ pub(crate) struct Attribute {
     pub(crate) tensors: Vec<Initializer>,
     #[prost(message, repeated, tag = "11")]
     pub(crate) graphs: Vec<Graph>,
+    /// In a function: the attribute of the call that has the value.
+    #[prost(string, tag = "21")]
+    pub(crate) reference: String,
     #[prost(message, optional, tag = "22")]
     pub(crate) sparse_tensor: Option<SparseTensor>,
     #[prost(message, repeated, tag = "23")]
     pub(crate) sparse_tensors: Vec<SparseTensor>,
-}
-
-/// `TensorProto` without its elements.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Initializer {
-    #[prost(string, tag = "8")]
-    pub(crate) name: String,
-    #[prost(message, repeated, tag = "13")]
-    pub(crate) external: Vec<ExternalEntry>,
-    /// A number of `TensorProto.DataLocation`.
-    #[prost(int32, tag = "14")]
-    pub(crate) location: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -109,14 +124,6 @@ pub(crate) struct SparseTensor {
     pub(crate) values: Option<Initializer>,
     #[prost(message, optional, tag = "2")]
     pub(crate) indices: Option<Initializer>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct ExternalEntry {
-    #[prost(string, tag = "1")]
-    pub(crate) key: String,
-    #[prost(string, tag = "2")]
-    pub(crate) value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -185,6 +192,8 @@ pub(crate) enum DimensionValue {
 pub(crate) struct ModelFile {
     pub(crate) graph: Graph,
     pub(crate) ir_version: i64,
+    pub(crate) opsets: Vec<Opset>,
+    pub(crate) functions: Vec<Function>,
     /// With ZipMap nodes replaced.
     pub(crate) bytes: FileBytes,
 }
@@ -209,7 +218,8 @@ impl ModelFile {
             Some(rewritten) => rewritten.into(),
             None => bytes,
         };
-        Ok(ModelFile { graph, ir_version: model.ir_version, bytes })
+        let Model { ir_version, opsets, functions, .. } = model;
+        Ok(ModelFile { graph, ir_version, opsets, functions, bytes })
     }
 }
 

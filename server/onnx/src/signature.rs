@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use gristmill_engine::backend::RowIndependence;
 use gristmill_engine::error::LoadError;
 use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, TensorSpec};
 
 use crate::graph::{DimensionValue, ModelFile, TensorType, TypeKind, Value};
+use crate::row_independence;
 
 /// The first IR version in which an initializer that is also an input is a default that callers may override.
 const IR_WITH_DEFAULTS: i64 = 4;
@@ -14,6 +16,8 @@ const IR_WITH_DEFAULTS: i64 = 4;
 #[derive(Debug)]
 pub(crate) struct Derived {
     pub(crate) signature: Signature,
+    /// Where the signature has a batch axis.
+    pub(crate) independence: RowIndependence,
     pub(crate) notes: Vec<String>,
 }
 
@@ -67,30 +71,43 @@ pub(crate) fn derive(path: &Path, file: &ModelFile, overridable: bool) -> Result
         outputs.push(TensorSpec { labels, ..spec(path, "output", value)? });
     }
 
-    let batch = match batch_obstacle(&inputs, &outputs) {
-        None => BatchAxis::Rows,
-        Some(reason) => BatchAxis::None { reason },
-    };
-    if batch == BatchAxis::Rows {
-        let rows = rows_symbol(&inputs);
-        inputs.retain(|input| {
-            let served = match first_dim(input) {
-                _ if !input.optional => true,
-                Some(Dim::Dynamic(Some(symbol))) => rows.as_ref().is_none_or(|rows| rows == symbol),
-                Some(Dim::Dynamic(None)) => true,
-                _ => false,
-            };
-            if !served {
-                notes.push(format!(
-                    "input '{}' keeps its default: its first dimension does not count rows, and requests of \
-                     this model are batched along that axis",
-                    input.name
-                ));
-            }
-            served
-        });
+    if let Some(reason) = batch_obstacle(&inputs, &outputs) {
+        return Ok(unbatched(inputs, outputs, notes, reason));
     }
-    Ok(Derived { signature: Signature { inputs, outputs, batch }, notes })
+    let (rows, kept): (Vec<TensorSpec>, Vec<TensorSpec>) = {
+        let symbol = rows_symbol(&inputs);
+        inputs.iter().cloned().partition(|input| match first_dim(input) {
+            _ if !input.optional => true,
+            Some(Dim::Dynamic(Some(own))) => symbol.as_ref().is_none_or(|symbol| symbol == own),
+            Some(Dim::Dynamic(None)) => true,
+            _ => false,
+        })
+    };
+    let independence = match row_independence::analyse(file, &rows) {
+        Ok(independence) => independence,
+        Err(reason) => return Ok(unbatched(inputs, outputs, notes, reason)),
+    };
+    notes.extend(kept.iter().map(|input| {
+        format!(
+            "input '{}' keeps its default: its first dimension does not count rows, and requests of \
+             this model are batched along that axis",
+            input.name
+        )
+    }));
+    notes.push(row_independence::note(&independence));
+    let signature = Signature { inputs: rows, outputs, batch: BatchAxis::Rows };
+    Ok(Derived { signature, independence, notes })
+}
+
+fn unbatched(
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    notes: Vec<String>,
+    reason: String,
+) -> Derived {
+    let independence = RowIndependence::Undecided { reason: reason.clone() };
+    let signature = Signature { inputs, outputs, batch: BatchAxis::None { reason } };
+    Derived { signature, independence, notes }
 }
 
 fn spec(path: &Path, role: &str, value: &Value) -> Result<TensorSpec, LoadError> {

@@ -47,14 +47,14 @@ pub(crate) fn replace(graph: &mut Graph, opsets: &[Opset], bytes: &[u8]) -> Opti
             outputs: node.outputs.clone(),
             name: node.name.clone(),
             operator: IDENTITY.into(),
-            attributes: Vec::new(),
-            domain: String::new(),
+            ..Node::default()
         };
         let scores = scores(&graph.outputs[output].name, node.labels().len());
         new_nodes.push((index, identity.encode_to_vec()));
         new_outputs.push((output, scores.encode_to_vec()));
         graph.outputs[output] = scores;
         graph.nodes[index].operator = IDENTITY.into();
+        graph.nodes[index].domain.clear();
     }
 
     let has_standard_opset = opsets.iter().any(|opset| matches!(opset.domain.as_str(), "" | "ai.onnx"));

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gristmill_engine::backend::{Artifact, Backend, Device, InputView, Instance, Model, Placement, Stopper};
+use gristmill_engine::backend::{
+    Artifact, Backend, Device, InputView, Instance, Model, Placement, RowIndependence, Stopper,
+};
 use gristmill_engine::error::{LoadError, RunError};
 use gristmill_engine::tensor::{BatchAxis, Dim, Shape, ShapeText, Signature, Tensor, TensorSpec};
 
@@ -122,6 +124,10 @@ impl Model for DeclaredModel {
 
     fn is_parallel(&self) -> bool {
         self.inner.is_parallel()
+    }
+
+    fn row_independence(&self) -> RowIndependence {
+        self.inner.row_independence()
     }
 
     /// Runs the configuration's warm-up samples before it hands the instance out.

@@ -155,8 +155,8 @@ fn rows_that_see_each_other() {
         &[("model.onnx", &onnx::mixes_rows())],
         expect![[r#"
         1 READY: 
-        2 UNAVAILABLE: batch proof: output 'y' of row 0 depends on the other rows of its batch: element 0 is 0 alone and -0.08014482259750366 together; version 1 is batched and this one could not be: set allow_signature_change = true in model.toml to serve it one request at a time
-        failing: model 'm': version 2: batch proof: output 'y' of row 0 depends on the other rows of its batch: element 0 is 0 alone and -0.08014482259750366 together; version 1 is batched and this one could not be: set allow_signature_change = true in model.toml to serve it one request at a time
+        2 UNAVAILABLE: batch proof: ReduceMean 'mean' averages over axis 0, which counts the rows; version 1 is batched and this one could not be: set allow_signature_change = true in model.toml to serve it one request at a time
+        failing: model 'm': version 2: batch proof: ReduceMean 'mean' averages over axis 0, which counts the rows; version 1 is batched and this one could not be: set allow_signature_change = true in model.toml to serve it one request at a time
     "#]],
     );
 }

@@ -9,7 +9,9 @@ use std::ffi::{CString, c_char};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use gristmill_engine::backend::{Artifact, Device, InputView, Instance, Model, Placement, Stopper};
+use gristmill_engine::backend::{
+    Artifact, Device, InputView, Instance, Model, Placement, RowIndependence, Stopper,
+};
 use gristmill_engine::error::{LoadError, RunError};
 use gristmill_engine::tensor::{Dim, Signature, Tensor};
 use ort::AsPointer;
@@ -36,6 +38,7 @@ pub(crate) struct OrtModel {
     recipe: Recipe,
     providers: Vec<Provider>,
     signature: Arc<Signature>,
+    independence: RowIndependence,
     notes: Vec<String>,
     devices: Vec<Device>,
     sessions: Mutex<Sessions>,
@@ -99,6 +102,7 @@ impl OrtModel {
             providers: choice.accepted,
             devices,
             signature: Arc::new(derived.signature),
+            independence: derived.independence,
             notes,
             sessions: Mutex::new(Sessions { first: Some(choice.session), shared: Weak::new() }),
         })
@@ -173,6 +177,10 @@ impl Model for OrtModel {
 
     fn devices(&self) -> Vec<Device> {
         self.devices.clone()
+    }
+
+    fn row_independence(&self) -> RowIndependence {
+        self.independence.clone()
     }
 
     fn instance(&self, placement: Placement) -> Result<Box<dyn Instance>, LoadError> {

@@ -11,7 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gristmill_engine::backend::{Artifact, InputView, Instance, Model, Placement, Stop, Stopper};
+use gristmill_engine::backend::{
+    Artifact, InputView, Instance, Model, Placement, RowIndependence, Stop, Stopper,
+};
 use gristmill_engine::error::{LoadError, RunError};
 use gristmill_engine::tensor::{Dim, Shape, Signature, Tensor, TensorSpec};
 use tract_onnx::dim_expr::parse_onnx_dim;
@@ -38,6 +40,7 @@ const WAY_OUT: &str = "serve it with ONNX Runtime (run `make`, or set ORT_DYLIB_
 pub(crate) struct TractModel {
     plan: Plan,
     signature: Arc<Signature>,
+    independence: RowIndependence,
     labels: Arc<Labels>,
     notes: Vec<String>,
 }
@@ -105,6 +108,7 @@ impl TractModel {
         Ok(TractModel {
             plan: built.plan,
             signature: Arc::new(derived.signature),
+            independence: derived.independence,
             labels: Arc::new(built.labels),
             notes,
         })
@@ -255,6 +259,10 @@ impl Model for TractModel {
 
     fn is_parallel(&self) -> bool {
         false
+    }
+
+    fn row_independence(&self) -> RowIndependence {
+        self.independence.clone()
     }
 
     fn instance(&self, _placement: Placement) -> Result<Box<dyn Instance>, LoadError> {

@@ -47,7 +47,11 @@ fn signatures_come_from_the_file() {
         ("zipmap_integers", "x FP32 [?, 2] -> label INT64 [?], probabilities FP32 [?, 3] | rows"),
         ("trees", "a FP32 [?, 1], b FP32 [?, 1] -> label INT64 [?], probabilities FP32 [?, 3] | rows"),
         ("weights_as_inputs", "x FP32 [batch, 2] -> y FP32 [batch, 2] | rows"),
-        ("batch_mixing", "x FP32 [batch, 3] -> y FP32 [batch, 3] | rows"),
+        (
+            "batch_mixing",
+            "x FP32 [batch, 3] -> y FP32 [batch, 3] | \
+             ReduceMean 'reducemean_mean' averages over axis 0, which counts the rows",
+        ),
     ];
     for (choice, runtime) in runtimes() {
         for (name, expected) in expected {
