@@ -68,10 +68,20 @@ struct TractInstance {
     plan: Plan,
     signature: Arc<Signature>,
     labels: Arc<Labels>,
-    /// Plans in use with the input shapes that each is for, the latest used last. A symbolic plan is
-    /// for all shapes: its list is empty.
-    states: Vec<(Vec<Shape>, TypedSimpleState)>,
+    /// Plans in use, the latest used last.
+    prepared: Vec<Prepared>,
     stop: Arc<RunStop>,
+}
+
+/// A plan, and what its next run begins with.
+struct Prepared {
+    /// The input shapes that the plan is for. A symbolic plan is for all shapes: its list is empty.
+    shapes: Vec<Shape>,
+    plan: Arc<TypedRunnableModel>,
+    /// Of the last run, for plans in which nothing is carried from one run to the next. Recurrent operators (LSTM, GRU,
+    /// RNN, Scan, Loop) go on where they ended, so each of their runs begins with a state of its own: what they
+    /// hold is another caller's.
+    state: Option<TypedSimpleState>,
 }
 
 /// Read before each operator.
@@ -162,7 +172,9 @@ fn build(path: &Path, bytes: FileBytes, signature: &Signature) -> TractResult<Bu
         bail!("nothing computes the tensors {}", parsed.unresolved_inputs.join(", "));
     }
 
-    let symbolic = with_symbols(parsed.model.clone(), signature).and_then(plan);
+    // Some operators, recurrent ones among them, panic where a size is a symbol.
+    let symbolic = panics::as_errors(|| with_symbols(parsed.model.clone(), signature).and_then(plan))
+        .unwrap_or_else(|panic| Err(format_err!("{panic}")));
     let error = match symbolic {
         Ok(plan) => return Ok(Built { plan: Plan::Symbolic(plan), obstacle: None, labels }),
         Err(error) => error,
@@ -266,12 +278,12 @@ impl Model for TractModel {
     }
 
     fn instance(&self, _placement: Placement) -> Result<Box<dyn Instance>, LoadError> {
-        // The plan is immutable, weights included; what a run changes is in the instance's states.
+        // The plan is immutable, weights included; what a run changes is in its state.
         Ok(Box::new(TractInstance {
             plan: self.plan.clone(),
             signature: Arc::clone(&self.signature),
             labels: Arc::clone(&self.labels),
-            states: Vec::new(),
+            prepared: Vec::new(),
             stop: Arc::default(),
         }))
     }
@@ -280,24 +292,21 @@ impl Model for TractModel {
 // === impl TractInstance ===
 
 impl TractInstance {
-    /// The state for inputs of these shapes, taken out of the list: a run that fails leaves its state
-    /// half way, and then it is not put back.
-    fn take_state(
-        &mut self,
-        inputs: &[Option<InputView<'_>>],
-    ) -> TractResult<(Vec<Shape>, TypedSimpleState)> {
+    /// The plan for inputs of these shapes, taken out of the list: a run that fails leaves its state half way, and
+    /// then it is not put back.
+    fn take_prepared(&mut self, inputs: &[Option<InputView<'_>>]) -> TractResult<Prepared> {
         let shapes = match &self.plan {
             Plan::Symbolic(_) => Vec::new(),
             Plan::PerShape(_) => inputs.iter().flatten().map(|view| Shape::from_slice(view.shape)).collect(),
         };
-        if let Some(index) = self.states.iter().position(|(known, _)| *known == shapes) {
-            return Ok(self.states.remove(index));
+        if let Some(index) = self.prepared.iter().position(|known| known.shapes == shapes) {
+            return Ok(self.prepared.remove(index));
         }
         let plan = match &self.plan {
             Plan::Symbolic(plan) => Arc::clone(plan),
             Plan::PerShape(model) => concrete_plan(model, &self.signature, &shapes)?,
         };
-        Ok((shapes, plan.spawn()?))
+        Ok(Prepared { shapes, plan, state: None })
     }
 
     fn run_plan(
@@ -305,17 +314,19 @@ impl TractInstance {
         views: &[Option<InputView<'_>>],
         inputs: TVec<TValue>,
     ) -> TractResult<TVec<TValue>> {
-        let (shapes, mut state) = self.take_state(views)?;
+        let Prepared { shapes, plan, state } = self.take_prepared(views)?;
+        let mut state = state.map_or_else(|| plan.spawn(), Ok)?;
         let outputs = state.run_plan_with_eval(inputs, |context, state, node, inputs| {
             if self.stop.is_set.load(Ordering::Acquire) {
                 bail!("stopped before {node}");
             }
             eval(context, state, node, inputs)
         })?;
-        if self.states.len() == SHAPE_PLANS_MAX {
-            self.states.remove(0);
+        if self.prepared.len() == SHAPE_PLANS_MAX {
+            self.prepared.remove(0);
         }
-        self.states.push((shapes, state));
+        let is_stateless = state.op_states.iter().all(Option::is_none);
+        self.prepared.push(Prepared { shapes, plan, state: is_stateless.then_some(state) });
         Ok(outputs)
     }
 }

@@ -7,5 +7,6 @@ mod bench;
 mod concurrency;
 mod loading;
 mod memory;
+mod recurrence;
 mod running;
 mod signatures;
