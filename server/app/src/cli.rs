@@ -1,11 +1,12 @@
 //! The command line: every flag, its environment variable, its default and its manual.
 
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::experiments_command::ExperimentsCommand;
 use crate::model_sources::Url;
@@ -293,12 +294,39 @@ fn ratio(text: &str) -> Result<f64, String> {
     }
 }
 
+// === impl Cli ===
+
+impl Cli {
+    /// What the process was started with.
+    pub fn read() -> Cli {
+        Cli::of(std::env::args_os())
+    }
+
+    /// Environment variables that are set and empty, as templates leave them, count as unset.
+    fn of(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Cli {
+        let mut command = without_empty_variables(Cli::command());
+        let read = |matches: &mut _| Cli::from_arg_matches_mut(matches);
+        let parsed = command.try_get_matches_from_mut(words).and_then(|mut matches| read(&mut matches));
+        parsed.unwrap_or_else(|error| error.format(&mut command).exit())
+    }
+}
+
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|argument| match argument.get_env().is_some_and(is_empty) {
+            true => argument.env(None::<&'static str>),
+            false => argument,
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
 // === impl ServeArgs ===
 
 impl ServeArgs {
     /// What `gristmill serve` without flags would run with.
     pub fn from_environment() -> ServeArgs {
-        match Cli::parse_from(["gristmill", "serve"]).command {
+        match Cli::of(["gristmill", "serve"]).command {
             Some(Command::Serve(args)) => *args,
             _ => unreachable!("serve was asked for; this is a bug"),
         }

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use gristmill::cli::{Cli, Command, ServeArgs};
 use gristmill::{check, experiments_command, health, models_command, plan_command, routes_command, serve};
 
@@ -12,7 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     gristmill_onnx::disable_telemetry();
     let command =
-        Cli::parse().command.unwrap_or_else(|| Command::Serve(Box::new(ServeArgs::from_environment())));
+        Cli::read().command.unwrap_or_else(|| Command::Serve(Box::new(ServeArgs::from_environment())));
     let result = match command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),

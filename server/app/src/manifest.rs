@@ -9,6 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::codec::byte_order_mark::without_byte_order_mark;
+
 pub(crate) const FILE_NAME: &str = "manifest.json";
 
 /// Says to whoever watches a repository that a version was copied whole; no part of the version.
@@ -48,8 +50,8 @@ pub(crate) fn verify(version_directory: &Path) -> Result<Option<String>, String>
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
     };
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let manifest: Manifest = serde_json::from_slice(without_byte_order_mark(&text))
+        .map_err(|error| format!("{}: {error}", path.display()))?;
     let problem = |what: String| format!("{} does not agree with the files: {what}", path.display());
     let mut present = list(version_directory)?;
     present.retain(|name, _| name != FILE_NAME && name != COMPLETE_MARKER);

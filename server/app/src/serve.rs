@@ -220,8 +220,10 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
 /// The flag goes before OpenTelemetry's variables; of those, that of traces before that of everything.
 fn start_traces(args: &ServeArgs) -> anyhow::Result<Option<Traces>> {
     let variables = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-    let from_variables = || variables.iter().find_map(|name| std::env::var(name).ok());
-    let endpoint = args.otlp_endpoint.clone().or_else(from_variables).filter(|endpoint| !endpoint.is_empty());
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let from_variables = || variables.into_iter().find_map(set);
+    let of_flag = args.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty());
+    let endpoint = of_flag.or_else(from_variables);
     endpoint.map(|endpoint| Traces::start(&endpoint, args.trace_sample_ratio)).transpose()
 }
 

@@ -60,8 +60,26 @@ fn retry_details(status: &Status, delay: Duration) -> Vec<u8> {
     rpc::Status { code, message: status.message().to_owned(), details: vec![any] }.encode_to_vec()
 }
 
+/// The text of an error as people read it: what has no shape of its own, such as a byte order mark or a space of no
+/// width in a name that a client made up, is an escape of Rust's. Line ends stay.
+pub(crate) fn visible(text: String) -> String {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
+        return text;
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match character {
+            '\n' | '"' | '\'' | '\\' => shown.push(character),
+            // A mark that joins the character before it is seen with it: only at the start is it an escape.
+            _ => shown.extend(String::from_iter(['a', character]).escape_debug().skip(1)),
+        }
+    }
+    shown
+}
+
 /// A status whose text fits into a header, also when it quotes a name that a client made up.
-pub(crate) fn bounded_status(code: Code, mut text: String) -> Status {
+pub(crate) fn bounded_status(code: Code, text: String) -> Status {
+    let mut text = visible(text);
     if text.len() > STATUS_TEXT_BYTES_MAX {
         text.truncate(text.floor_char_boundary(STATUS_TEXT_BYTES_MAX));
         text.push_str(" ...");
@@ -153,6 +171,17 @@ mod tests {
         let info = RetryInfo::decode(details.details[0].value.as_slice()).unwrap();
         assert_eq!(info.retry_delay, Some(prost_types::Duration { seconds: 1, nanos: 250_000_000 }));
         assert!(grpc_status(InferError::Unavailable("gone".into())).details().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_seen_is_an_escape() {
+        let check = |text: &str, expected: &str| assert_eq!(visible(text.to_owned()), expected);
+        check("no model 'a\\b'\n\"c\"", "no model 'a\\b'\n\"c\"");
+        check("expected a value, found \u{feff}{", "expected a value, found \\u{feff}{");
+        check("'a\u{200b}\u{a0}\u{202e}\t\0'", "'a\\u{200b}\\u{a0}\\u{202e}\\t\\0'");
+        check("'é, e\u{301}, 猫 …'", "'é, e\u{301}, 猫 …'");
+        let status = grpc_status(InferError::NotFound("no model '\u{200b}'".into()));
+        assert_eq!(status.message(), "no model '\\u{200b}'");
     }
 
     #[test]

@@ -45,11 +45,12 @@ const OF_A_MODEL: &str = "/v1/models/";
 
 impl VertexAi {
     /// What the variables `AIP_HTTP_PORT`, `AIP_HEALTH_ROUTE` and `AIP_PREDICT_ROUTE` say; `None` without a port.
+    /// An empty one is not set.
     ///
     /// # Errors
     /// A port that is none, or a route that is no path.
     pub fn from_environment() -> anyhow::Result<Option<VertexAi>> {
-        VertexAi::from_variables(|name| env::var(name).ok())
+        VertexAi::from_variables(|name| env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<VertexAi>> {

@@ -4,6 +4,7 @@ mod answer;
 mod data;
 pub(crate) mod element;
 mod infer;
+mod integer;
 pub(crate) mod nested;
 mod number;
 pub(crate) mod outputs;

@@ -15,6 +15,7 @@ use self::text::RawText;
 use super::classes::{Answer, Classes};
 use super::picture::{Color, Layout, Picture, Values};
 use super::{Handler, Input, Output};
+use crate::codec::byte_order_mark::without_byte_order_mark;
 
 /// Classes that are told where nothing is said, as TorchServe's classifiers do.
 const TOP_BY_DEFAULT: usize = 5;
@@ -364,12 +365,13 @@ fn classes(
 }
 
 fn read_labels(directories: Directories<'_>, name: &str) -> Result<Vec<String>, String> {
-    let text = String::from_utf8(directories.read(name)?)
-        .map_err(|error| format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to()))?;
+    let content = directories.read(name)?;
+    let text = std::str::from_utf8(without_byte_order_mark(&content))
+        .map_err(|error| format!("it is not UTF-8 at byte {}", error.valid_up_to()))?;
     if !name.ends_with(".json") {
         return Ok(text.lines().map(str::to_owned).collect());
     }
-    let names: BTreeMap<usize, RawName> = serde_json::from_str(&text).map_err(|error| {
+    let names: BTreeMap<usize, RawName> = serde_json::from_str(text).map_err(|error| {
         format!("expected {{\"0\": \"name\", ...}} or {{\"0\": [\"number\", \"name\"], ...}}: {error}")
     })?;
     let last = names.keys().last().map_or(0, |last| last + 1);

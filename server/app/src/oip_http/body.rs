@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::HttpOptions;
 use super::reply::{Coding, Refusal};
+use crate::codec::byte_order_mark::without_byte_order_mark;
 
 /// Longest silence inside a body before the client is given up.
 const BODY_SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -157,7 +158,7 @@ pub(super) fn parse_or_default<T: Default + for<'a> Deserialize<'a>>(
     body: &[u8],
     expected: &str,
 ) -> Result<T, InferError> {
-    match body.trim_ascii() {
+    match without_byte_order_mark(body).trim_ascii() {
         b"" => Ok(T::default()),
         json => serde_json::from_slice(json).map_err(|error| {
             InferError::InvalidInput(format!("expected {expected}, {{}} or no body: {error}"))

@@ -56,7 +56,7 @@ struct ErrorBody<'a> {
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Refusal {
-        Refusal { status, message: message.into(), retry_after_s: None }
+        Refusal { status, message: status::visible(message.into()), retry_after_s: None }
     }
 
     /// The response to a refused request, as a dialect writes it.
@@ -82,7 +82,7 @@ impl From<InferError> for Refusal {
     fn from(error: InferError) -> Refusal {
         Refusal {
             status: status::http_status(&error),
-            message: error.to_string(),
+            message: status::visible(error.to_string()),
             retry_after_s: status::retry_after(&error).map(status::retry_after_s),
         }
     }

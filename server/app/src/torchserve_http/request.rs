@@ -6,6 +6,7 @@ use gristmill_engine::request::{ModelInfo, NamedTensor};
 
 use super::texts;
 use crate::codec::binary::raw_input;
+use crate::codec::byte_order_mark::without_byte_order_mark;
 use crate::codec::json::scan::{JsonError, Scanner};
 use crate::codec::json::values::{BASE64_KEY, Values};
 use crate::codec::json::write::write_string;
@@ -43,6 +44,7 @@ pub fn decode_prediction(
         return decode_fields(model, handler, &multipart::fields(&body, boundary)?);
     }
     let media_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
+    let text = without_byte_order_mark(&body);
     let json_bodies = handler.map_or(JsonBodies::Begun, Handler::json_bodies);
     let is_json = match (json_bodies, media_type) {
         (JsonBodies::All, _) => true,
@@ -51,9 +53,9 @@ pub fn decode_prediction(
         (_, Some(name)) if name.eq_ignore_ascii_case("application/octet-stream") => false,
         (JsonBodies::Whole, Some(name)) if is_text(name) => false,
         // curl says `application/x-www-form-urlencoded` of everything that is sent with -d.
-        _ if !matches!(body.trim_ascii_start().first(), Some(b'[' | b'{')) => false,
-        (JsonBodies::Whole, _) => is_json_text(&body),
-        (JsonBodies::Begun, _) => std::str::from_utf8(&body).is_ok(),
+        _ if !matches!(text.trim_ascii_start().first(), Some(b'[' | b'{')) => false,
+        (JsonBodies::Whole, _) => is_json_text(text),
+        (JsonBodies::Begun, _) => std::str::from_utf8(text).is_ok(),
     };
     if !is_json {
         if let Some(read) = handler.and_then(|handler| handler.read(model, &body)) {
@@ -108,13 +110,14 @@ pub(crate) fn decode_fields(
                 }
                 write_string(&field.name, &mut row);
                 row.push(b':');
-                if !is_json_text(&field.content) {
+                let content = without_byte_order_mark(&field.content);
+                if !is_json_text(content) {
                     return Err(InferError::InvalidInput(format!(
                         "the field '{}' of the form is not JSON: of several fields each must be",
                         field.name
                     )));
                 }
-                row.extend_from_slice(&field.content);
+                row.extend_from_slice(content);
             }
             row.push(b'}');
             let text = Scanner::check_text(&row)?;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use zip::ZipArchive;
 
+use crate::codec::byte_order_mark::without_byte_order_mark;
 use crate::config::FILE_NAME as SETTINGS;
 use crate::repository_orders::is_plain_path;
 
@@ -76,8 +77,8 @@ pub fn read(archive: &[u8], model_file: &str) -> Result<Archive, String> {
     let manifest = files
         .remove(MANIFEST)
         .ok_or_else(|| format!("it has no {MANIFEST}: expected what torch-model-archiver writes"))?;
-    let Manifest { model } =
-        serde_json::from_slice(&manifest).map_err(|error| format!("its {MANIFEST} is malformed: {error}"))?;
+    let Manifest { model } = serde_json::from_slice(without_byte_order_mark(&manifest))
+        .map_err(|error| format!("its {MANIFEST} is malformed: {error}"))?;
     arrange(model, files, model_file)
 }
 

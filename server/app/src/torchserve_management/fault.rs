@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use gristmill_engine::error::InferError;
 use tonic::{Code, Status};
 
-use crate::status::{bounded_status, http_status};
+use crate::status::{bounded_status, http_status, visible};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -37,7 +37,7 @@ pub(super) struct Fault {
 
 impl Fault {
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> Fault {
-        Fault { kind, message: message.into() }
+        Fault { kind, message: visible(message.into()) }
     }
 
     pub(super) fn status_code(&self) -> StatusCode {

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::fault::{Fault, Kind};
 use super::{Management, Registration, Scale};
+use crate::codec::byte_order_mark::without_byte_order_mark;
 use crate::oip_http::reply;
 use crate::oip_http::{Door, body};
 
@@ -148,10 +149,12 @@ impl Parameters {
         if !media_type.eq_ignore_ascii_case("application/json") {
             return Parameters::of_query(&parts.uri);
         }
-        let object: BTreeMap<String, Value> = serde_json::from_slice(body).map_err(|error| {
-            let text = format!("the body is not as its content type says: expected a JSON object: {error}");
-            Fault::new(Kind::BadRequest, text)
-        })?;
+        let object: BTreeMap<String, Value> =
+            serde_json::from_slice(without_byte_order_mark(body)).map_err(|error| {
+                let text =
+                    format!("the body is not as its content type says: expected a JSON object: {error}");
+                Fault::new(Kind::BadRequest, text)
+            })?;
         let text = |value: Value| match value {
             Value::String(text) => text,
             other => other.to_string(),

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use crate::codec::byte_order_mark::without_byte_order_mark;
+
 /// One value as it is written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Node {
@@ -46,7 +48,8 @@ pub(super) struct Fault {
 /// # Errors
 /// It is not JSON, or not an object.
 pub(super) fn parse_json(text: &str) -> Result<Vec<Entry>, Fault> {
-    let node: Node = serde_json::from_str(text).map_err(|error| Fault {
+    let text = without_byte_order_mark(text.as_bytes());
+    let node: Node = serde_json::from_slice(text).map_err(|error| Fault {
         line: None,
         field: String::new(),
         reason: format!("not JSON: {error}"),

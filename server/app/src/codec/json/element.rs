@@ -5,11 +5,9 @@ use std::ops::Neg;
 use gristmill_engine::tensor::DType;
 use half::{bf16, f16};
 
+use super::integer::{Unfit, read_integer};
 use super::number::{WholePart, non_finite, number_length};
 use super::scan::{JsonError, Scanner};
-
-/// Integers up to here are exact as `f64`: 2⁵³.
-const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Reads one element and appends its bytes; on an error the scanner is still at the value and the text
 /// says what is wrong with it.
@@ -111,17 +109,8 @@ macro_rules! impl_integer {
                     data.extend_from_slice(&value.to_le_bytes());
                     return Ok(());
                 }
-                let limits = (<$integer>::MIN as f64, <$integer>::MAX as f64);
-                let value = whole_number(scanner, limits).map_err(|problem| match problem {
-                    Unfit::NotInteger(got) => format!("expected an integer, got {got}"),
-                    Unfit::OutOfRange(got) => format!(
-                        "{got} is out of range for {}{} ({} to {})",
-                        if <$integer>::MIN == 0 { "UINT" } else { "INT" },
-                        <$integer>::BITS,
-                        <$integer>::MIN,
-                        <$integer>::MAX,
-                    ),
-                })?;
+                let range = (<$integer>::MIN.into(), <$integer>::MAX.into());
+                let value = whole_number(scanner, <$integer>::BITS, range)?;
                 data.extend_from_slice(&(value as $integer).to_le_bytes());
                 Ok(())
             }
@@ -131,24 +120,21 @@ macro_rules! impl_integer {
 
 impl_integer!(i8, i16, i32, i64, u8, u16, u32, u64);
 
-enum Unfit {
-    NotInteger(String),
-    OutOfRange(String),
-}
-
-/// Reads an integer that is written with a point or an exponent, such as `1.0` or `2e3`.
+/// Reads an integer that is written with a point or an exponent, such as `1.0` or `2e3`, and says what is wrong with
+/// one that is not in its type's range.
 #[cold]
-fn whole_number(scanner: &mut Scanner<'_>, (min, max): (f64, f64)) -> Result<f64, Unfit> {
-    let got = scanner.excerpt();
-    let rest = scanner.rest();
-    let Some(length) = number_length(rest) else { return Err(Unfit::NotInteger(got)) };
-    let value: f64 = fast_float2::parse(&rest[..length]).map_err(|_| Unfit::NotInteger(got.clone()))?;
-    if value.is_nan() || value.fract() != 0.0 {
-        return Err(Unfit::NotInteger(got));
-    }
-    if value < min || value > max || value.abs() > EXACT_INTEGER_MAX {
-        return Err(Unfit::OutOfRange(got));
-    }
+fn whole_number(scanner: &mut Scanner<'_>, bits: u32, (min, max): (i128, i128)) -> Result<i128, String> {
+    let (value, length) = match read_integer(scanner.rest()) {
+        Ok((value, length)) if (min..=max).contains(&value) => (value, length),
+        Err(Unfit::NotInteger) => return Err(format!("expected an integer, got {}", scanner.excerpt())),
+        Ok(_) | Err(Unfit::OutOfRange) => {
+            return Err(format!(
+                "{} is out of range for {}{bits} ({min} to {max})",
+                scanner.excerpt(),
+                if min == 0 { "UINT" } else { "INT" },
+            ));
+        }
+    };
     scanner.advance(length);
     Ok(value)
 }

@@ -9,6 +9,7 @@ use gristmill_engine::request::NamedTensor;
 use gristmill_engine::tensor::{DType, Shape, Signature, Tensor};
 
 use super::data::read_data;
+use super::integer::read_integer;
 use super::scan::{JsonError, Scalar, Scanner};
 use crate::codec::binary::{BinaryTail, raw_input, split_body};
 use crate::shared_memory::{Place, PlacedOutput, Reach};
@@ -451,7 +452,8 @@ fn boolean(scanner: &mut Scanner<'_>, what: impl fmt::Display) -> Result<bool, J
 
 fn unsigned(scanner: &mut Scanner<'_>, what: impl fmt::Display) -> Result<u64, JsonError> {
     if let Ok(Scalar::Number(number)) = scanner.clone().scalar()
-        && let Ok(value) = number.parse()
+        && let Ok((value, _length)) = read_integer(number.as_bytes())
+        && let Ok(value) = u64::try_from(value)
     {
         return scanner.skip().map(|()| value);
     }

@@ -13,6 +13,7 @@ use gristmill_engine::error::InferError;
 use memchr::memchr2;
 
 use super::number::number_length;
+use crate::codec::byte_order_mark::without_byte_order_mark;
 
 /// Deepest nesting of lists and objects that is read. Triton stops at 100.
 pub(crate) const DEPTH_MAX: usize = 64;
@@ -77,12 +78,12 @@ impl<'a> Scanner<'a> {
         Scanner { text, position: 0, depth: 0 }
     }
 
-    /// Checks the encoding of `bytes`, which JSON fixes to UTF-8.
+    /// Checks the encoding of `bytes`, which JSON fixes to UTF-8. A byte order mark is passed over.
     ///
     /// # Errors
     /// `InvalidInput` with the offset of the first bad byte.
     pub(crate) fn check_text(bytes: &'a [u8]) -> Result<&'a str, InferError> {
-        std::str::from_utf8(bytes).map_err(|error| {
+        std::str::from_utf8(without_byte_order_mark(bytes)).map_err(|error| {
             InferError::InvalidInput(format!(
                 "malformed JSON at byte {}: the text is not valid UTF-8",
                 error.valid_up_to()

@@ -103,11 +103,14 @@ fn elements_that_do_not_fit() {
         ],
     );
     check(
+        "INT32",
+        "2147483648.0",
+        expect!["input 'x': element 2: 2147483648.0 is out of range for INT32 (-2147483648 to 2147483647)"],
+    );
+    check(
         "INT64",
-        "1e18",
-        expect![
-            "input 'x': element 2: 1e18 is out of range for INT64 (-9223372036854775808 to 9223372036854775807)"
-        ],
+        "9007199254740992.5",
+        expect!["input 'x': element 2: expected an integer, got 9007199254740992.5"],
     );
     check("INT32", "1.5", expect!["input 'x': element 2: expected an integer, got 1.5"]);
     check("INT32", "NaN", expect!["input 'x': element 2: expected an integer, got NaN"]);
