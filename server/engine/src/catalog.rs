@@ -214,6 +214,13 @@ impl Catalog {
         &self.unready
     }
 
+    /// With what is wrong with the repository as a whole.
+    #[must_use]
+    pub(crate) fn failing_also(mut self, fault: Option<&str>) -> Catalog {
+        self.failing.extend(fault.map(str::to_owned));
+        self
+    }
+
     pub(crate) fn passed_over(&self) -> &Arc<[PassedOver]> {
         &self.passed_over
     }

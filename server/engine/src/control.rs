@@ -1,6 +1,7 @@
 //! The reconciler at work: a thread that follows the repository and does what operators ask for.
 
 mod canaries;
+mod looks;
 
 use std::collections::BTreeMap;
 use std::thread::JoinHandle;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, after, select, unbounded};
 use tokio::sync::oneshot;
 
+use crate::doubt::Doubt;
 pub use crate::error::ControlError;
 use crate::managed::{Managed, ModelDetails};
 use crate::reconcile::{LoadReport, Reconciler};
@@ -77,6 +79,9 @@ struct Worker {
     look_at: Option<Instant>,
     /// When canaries are judged next.
     judge_at: Instant,
+    doubt: Doubt,
+    /// When to look again at a repository that has lost all of its models.
+    doubted_until: Option<Instant>,
 }
 
 struct Waiting {
@@ -111,6 +116,8 @@ impl Control {
             looked: Instant::now(),
             look_at: None,
             judge_at: Instant::now(),
+            doubt: Doubt::default(),
+            doubted_until: None,
         };
         let thread =
             std::thread::Builder::new().name("reconcile".into()).spawn(move || worker.run(started))?;
@@ -294,41 +301,6 @@ impl Worker {
                 return Ok(reports.into_values().collect());
             }
             let _time = after(self.following.settle.max(LOOK_DELAY)).recv();
-        }
-    }
-
-    /// How long nothing will change by itself.
-    fn timeout(&self, now: Instant) -> Duration {
-        let models = self.reconciler.models.values();
-        let planned = models.filter_map(|managed| managed.next_time(now)).min();
-        let look = self.next_look();
-        let judge = self.reconciler.routes.has_running_canary().then_some(self.judge_at);
-        let next = planned.into_iter().chain(look).chain(judge).min();
-        // Loads that hang are looked for now and then.
-        next.map_or(Duration::from_secs(1), |next| {
-            next.saturating_duration_since(now).clamp(Duration::from_millis(1), Duration::from_secs(1))
-        })
-    }
-
-    fn next_look(&self) -> Option<Instant> {
-        let Reconciler { models, routes, .. } = &self.reconciler;
-        let is_changing = routes.is_changing() || models.values().any(Managed::is_changing);
-        let soon = is_changing.then_some(self.following.settle.max(LOOK_DELAY));
-        let interval = soon.into_iter().chain(self.following.poll_interval).min();
-        interval.map(|interval| self.looked + interval).into_iter().chain(self.look_at).min()
-    }
-
-    fn is_time_to_look(&self, now: Instant) -> bool {
-        self.next_look().is_some_and(|next| next <= now)
-    }
-
-    /// Reads the repository. One that cannot be read changes nothing.
-    fn look(&mut self) {
-        self.looked = Instant::now();
-        self.look_at = None;
-        match self.registry.desired() {
-            Ok(desired) => self.reconciler.observe(desired),
-            Err(error) => tracing::error!(%error, "what is served stays as it is"),
         }
     }
 

@@ -53,6 +53,7 @@ mod crew;
 mod workers;
 mod mirror;
 pub mod simulation;
+mod doubt;
 mod readiness;
 mod catalog;
 mod plan;

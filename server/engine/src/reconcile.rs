@@ -37,6 +37,8 @@ pub struct Reconciler {
     remembered: BTreeSet<String>,
     /// What lies in the repository and is neither a model nor a version; each was told once.
     pub(crate) passed_over: Arc<[PassedOver]>,
+    /// Why the repository as a whole is not followed at the moment.
+    fault: Option<String>,
     pub(crate) machine: Arc<Machine>,
     retirer: Retirer,
     /// Catalogs of before that a request may still be looking at.
@@ -121,6 +123,7 @@ impl Reconciler {
             was_ready: false,
             remembered: BTreeSet::new(),
             passed_over: Arc::default(),
+            fault: None,
             machine: Arc::new(Machine { cores: Cores::new(options.run_slots), watcher: Watcher::start() }),
             retirer: Retirer::start(options.release_memory),
             snapshots: Vec::new(),
@@ -162,9 +165,43 @@ impl Reconciler {
 
     /// Takes over what ought to be served. The next step acts on it.
     pub(crate) fn observe(&mut self, desired: Desired) {
-        let Desired { models: mut desired, routes, passed_over } = desired;
+        self.take_over(desired, false);
+    }
+
+    /// The same, but models that serve and that it does not have go on, as do the routes.
+    pub(crate) fn observe_in_doubt(&mut self, desired: Desired) {
+        self.take_over(desired, true);
+    }
+
+    /// Whether nothing of the repository that serves would go on serving.
+    pub(crate) fn loses_all(&self, desired: &Desired) -> bool {
+        let is_own = |(name, model): (&String, &DesiredModel)| {
+            matches!(model, DesiredModel::Sound { .. }) && !desired.handed_over.contains(name)
+        };
+        let is_lost = |(name, managed): (&String, &Managed)| {
+            managed.serves() && managed.is_expected() && !desired.models.contains_key(name)
+        };
+        !desired.models.iter().any(is_own) && self.models.iter().any(is_lost)
+    }
+
+    /// What is wrong with the repository as a whole. The next step publishes it; the log is told once.
+    pub(crate) fn doubt(&mut self, fault: Option<String>) {
+        if self.fault != fault {
+            match &fault {
+                Some(why) => tracing::error!(why, "what is served stays as it is"),
+                None => tracing::info!("the model repository is followed again"),
+            }
+            self.fault = fault;
+        }
+    }
+
+    fn take_over(&mut self, desired: Desired, in_doubt: bool) {
+        let Desired { models: mut desired, routes, passed_over, handed_over: _ } = desired;
         for (name, managed) in &mut self.models {
-            managed.observe(desired.remove(name));
+            let model = desired.remove(name);
+            if model.is_some() || !in_doubt || !managed.serves() {
+                managed.observe(model);
+            }
         }
         for (name, model) in desired {
             let was_served = self.remembered.contains(&name);
@@ -177,7 +214,9 @@ impl Reconciler {
             self.models.insert(name, managed);
         }
         self.tell_passed_over(passed_over);
-        self.routes.observe(routes, &self.models);
+        if !in_doubt {
+            self.routes.observe(routes, &self.models);
+        }
         self.keep_versions_of_routes();
         self.published.listed.store(true, Ordering::Release);
     }
@@ -334,7 +373,8 @@ impl Reconciler {
     fn publish(&mut self) {
         let reports = self.models.values().map(Managed::report);
         let catalog =
-            Catalog::new(reports, self.routes.report(), Arc::clone(&self.passed_over), &mut self.gate);
+            Catalog::new(reports, self.routes.report(), Arc::clone(&self.passed_over), &mut self.gate)
+                .failing_also(self.fault.as_deref());
         self.tell_readiness(catalog.unready());
         catalog.aim_mirrors();
         let before = self.published.publish(catalog);

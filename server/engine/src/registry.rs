@@ -76,6 +76,8 @@ pub struct Desired {
     pub routes: DesiredRoutes,
     /// What lies there and is neither a model nor a version, in order.
     pub passed_over: Vec<PassedOver>,
+    /// Models of these that an operator has handed over: the repository itself does not have them.
+    pub handed_over: BTreeSet<String>,
 }
 
 /// A directory that is no model, or one in a model that is no version, though it looks like one.

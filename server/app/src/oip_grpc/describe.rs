@@ -1,6 +1,6 @@
 //! What the engine knows about its models, as the protocol's metadata, configuration, statistics and index.
 
-use gristmill_engine::engine::{Engine, IndexEntry};
+use gristmill_engine::engine::{Engine, IndexEntry, VersionState};
 use gristmill_engine::error::InferError;
 use gristmill_engine::request::{ModelInfo, VersionSelector};
 use gristmill_engine::statistics::{BatchStatistics, Counted, Statistics};
@@ -120,7 +120,18 @@ pub(crate) fn index(engine: &Engine, ready_only: bool) -> pb::RepositoryIndexRes
         state: entry.state.name().to_owned(),
         reason: entry.reason,
     };
-    let models = engine.index().into_iter().map(entry);
+    // Others look for what they have put there, and find why it is not served.
+    let passed_over = engine.passed_over();
+    let passed_over = passed_over.iter().filter_map(|one| {
+        let state = VersionState::Unavailable.name().to_owned();
+        Some(ModelIndex {
+            name: one.directory.clone(),
+            version: one.version.clone()?,
+            state,
+            reason: format!("it is passed over: {}", one.reason),
+        })
+    });
+    let models = engine.index().into_iter().map(entry).chain(passed_over);
     pb::RepositoryIndexResponse {
         models: models.filter(|model| !ready_only || model.state == "READY").collect(),
     }

@@ -104,7 +104,10 @@ impl Registry for OrderedRegistry {
         desired.routes = self.routes.read();
         for (model, order) in &self.orders {
             match &order.latest {
-                Contents::Files(contents) => drop(desired.models.insert(model.clone(), contents.clone())),
+                Contents::Files(contents) => {
+                    desired.models.insert(model.clone(), contents.clone());
+                    desired.handed_over.insert(model.clone());
+                }
                 Contents::Config { stamp, .. } => {
                     if let Some(DesiredModel::Sound { versions, .. }) = desired.models.get_mut(model) {
                         for version in versions.values_mut() {

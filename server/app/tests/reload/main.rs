@@ -3,9 +3,11 @@
 
 mod bad_versions;
 mod copies;
+mod emptied;
 mod files;
 mod names;
 mod onnx;
+mod passed_over;
 mod readiness;
 mod server;
 mod storm;

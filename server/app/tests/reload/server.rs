@@ -152,6 +152,21 @@ impl Server {
 
 /// The program as tests run it, over `repository`.
 pub(crate) fn command(repository: &Repository, flags: &[&str]) -> Command {
+    let mut command = program("serve", repository);
+    command
+        .args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+        .args(["--lame-duck", "0s", "--poll-interval", "1s"])
+        .args(flags);
+    command
+}
+
+/// Whether `gristmill check` finds the repository in order, and what it says.
+pub(crate) fn check(repository: &Repository) -> (bool, String) {
+    let output = program("check", repository).output().unwrap();
+    (output.status.success(), repository.anonymous(&String::from_utf8(output.stdout).unwrap()))
+}
+
+fn program(command_name: &str, repository: &Repository) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("GRISTMILL_") {
@@ -159,10 +174,7 @@ pub(crate) fn command(repository: &Repository, flags: &[&str]) -> Command {
         }
     }
     command
-        .args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
-        .args(["--backend", "tract", "--log", "warn", "--lame-duck", "0s", "--poll-interval", "1s"])
-        .args(flags)
-        .arg("--repository")
+        .args([command_name, "--backend", "tract", "--log", "warn", "--repository"])
         .arg(repository.root())
         .stdin(Stdio::null());
     command
