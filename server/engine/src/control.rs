@@ -271,6 +271,8 @@ impl Worker {
                 recv(results) -> done => {
                     let done = done.expect("the reconciler holds a sender; this is a bug");
                     self.reconciler.finish(done);
+                    // A step looks at all models: one for what has ended meanwhile.
+                    self.reconciler.finish_all();
                 }
                 default(timeout) => {}
             }

@@ -1,6 +1,6 @@
 //! Makes what is served agree with what ought to be: plans, loads, publishes and retires versions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -45,6 +45,10 @@ pub struct Reconciler {
     snapshots: Vec<Weak<Catalog>>,
     to_retire: Vec<Workers>,
     loads: u64,
+    /// A first set is being tried: there is nothing yet whose cores had better be left alone.
+    loads_first_set: bool,
+    /// Loads that the last step planned and had no room for.
+    pending: VecDeque<(String, u64)>,
     done: Sender<Done>,
     pub(crate) results: Receiver<Done>,
 }
@@ -52,7 +56,8 @@ pub struct Reconciler {
 /// How a reconciler goes about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Versions that are loaded side by side while something serves. Before that, one for each core.
+    /// Versions that are loaded side by side while something serves. Before that, and until each of the first set has
+    /// been tried, one for each core.
     pub loads_max: usize,
     pub load_timeout: Duration,
     /// Models are loaded only when they are asked for.
@@ -90,6 +95,10 @@ pub const LOAD_TIMEOUT_BY_DEFAULT: Duration = Duration::from_secs(10 * 60);
 
 /// Reasons for not being ready that one line of the log has at most.
 const REASONS_SHOWN_MAX: usize = 10;
+
+/// A step looks at every model and publishes a catalog of all: while the first set is loaded there is one at most this
+/// often, so that a set of thousands does not cost the square of its size.
+const FIRST_STEPS_EVERY: Duration = Duration::from_millis(100);
 
 /// Longest that the end waits for loads that are under way.
 const LOADS_END_MAX: Duration = Duration::from_secs(5);
@@ -129,6 +138,8 @@ impl Reconciler {
             snapshots: Vec::new(),
             to_retire: Vec::new(),
             loads: 0,
+            loads_first_set: false,
+            pending: VecDeque::new(),
             done,
             results,
         }
@@ -145,20 +156,36 @@ impl Reconciler {
         self.publish();
     }
 
-    /// Loads what `desired` asks for, and returns when nothing more can be done now. A version that fails is
-    /// left out, with its reason in the index.
+    /// Loads what `desired` asks for, on all cores, and returns when nothing more can be done now. A version that fails
+    /// is left out, with its reason in the index.
     ///
     /// Reports in the order of the repository.
     pub fn load(&mut self, desired: Desired) -> Vec<LoadReport> {
         self.observe(desired);
         let mut reports = self.faults();
-        self.step(Instant::now());
+        self.loads_first_set = true;
+        let mut stepped = Instant::now();
+        self.step(stepped);
+        let mut has_news = false;
         while self.loading() > 0 {
-            if let Ok(done) = self.results.recv_timeout(self.options.load_timeout) {
+            let patience = match has_news {
+                true => FIRST_STEPS_EVERY.saturating_sub(stepped.elapsed()),
+                false => self.options.load_timeout,
+            };
+            if let Ok(done) = self.results.recv_timeout(patience) {
+                has_news = true;
                 reports.push(self.finish(done));
+                reports.extend(self.finish_all());
             }
-            self.step(Instant::now());
+            let now = Instant::now();
+            self.begin_pending(now);
+            if self.loading() == 0 || now - stepped >= FIRST_STEPS_EVERY {
+                self.step(now);
+                (stepped, has_news) = (now, false);
+            }
         }
+        self.loads_first_set = false;
+        self.retirer.release_memory();
         reports.sort_by(|a, b| (&a.model, a.version).cmp(&(&b.model, b.version)));
         reports
     }
@@ -265,11 +292,13 @@ impl Reconciler {
             // Before anything is retired: what was the default until now is kept for a while.
             managed.choose_default(now);
         }
+        self.pending.clear();
+        let mut room = self.room();
         let names: Vec<String> = self.models.keys().cloned().collect();
         for name in &names {
             let steps = self.models[name].plan(now);
             for step in steps {
-                self.apply(name, step, now);
+                self.apply(name, step, &mut room, now);
             }
         }
         for managed in self.models.values_mut() {
@@ -285,21 +314,46 @@ impl Reconciler {
         self.models.values().map(Managed::loading).sum()
     }
 
-    fn apply(&mut self, name: &str, step: Step, now: Instant) {
-        let loads_max = match self.models.values().any(Managed::serves) {
+    /// Whether loads keep out of the way of what serves.
+    fn loads_in_background(&self) -> bool {
+        !self.loads_first_set && self.models.values().any(Managed::serves)
+    }
+
+    /// How many more loads may begin now.
+    fn room(&self) -> usize {
+        let loads_max = match self.loads_in_background() {
             true => self.options.loads_max,
             false => cores::granted().max(self.options.loads_max),
         };
-        let loading = self.loading();
+        loads_max.saturating_sub(self.loading())
+    }
+
+    /// Begins what the last step planned and had no room for, as far as it is still planned.
+    fn begin_pending(&mut self, now: Instant) {
+        let mut room = self.room();
+        while room > 0
+            && let Some((name, version)) = self.pending.pop_front()
+        {
+            let steps = self.models.get(&name).map(|managed| managed.plan(now)).unwrap_or_default();
+            let is_this =
+                |step: &Step| matches!(step, Step::Load { version: wanted, .. } if *wanted == version);
+            for step in steps.into_iter().filter(is_this) {
+                self.apply(&name, step, &mut room, now);
+            }
+        }
+    }
+
+    fn apply(&mut self, name: &str, step: Step, room: &mut usize, now: Instant) {
         let Some(managed) = self.models.get_mut(name) else { return };
         match step {
-            Step::Load { version, .. } if loading < loads_max => {
+            Step::Load { version, .. } if *room > 0 => {
                 self.loads += 1;
                 let Some(order) = managed.begin_load(version, self.loads, now) else { return };
+                *room -= 1;
                 self.start(order, self.loads);
             }
             // Planned again when a load ends.
-            Step::Load { .. } => {}
+            Step::Load { version, .. } => self.pending.push_back((name.to_owned(), version)),
             Step::Retire { version } => {
                 if let Some(workers) = managed.retire(version) {
                     model_ready(name, version).set(0.0);
@@ -312,7 +366,7 @@ impl Reconciler {
 
     /// Loads on a thread of its own, in the background where something serves already.
     fn start(&self, order: Order, load: u64) {
-        let in_background = self.models.values().any(Managed::serves);
+        let in_background = self.loads_in_background();
         let (done, machine) = (self.done.clone(), Arc::clone(&self.machine));
         let (model, version) = (order.artifact.model.clone(), order.artifact.version);
         let body = move || {
@@ -345,13 +399,21 @@ impl Reconciler {
         }
     }
 
+    /// Takes over the results of all loads that have ended by now. The next step publishes them.
+    pub(crate) fn finish_all(&mut self) -> Vec<LoadReport> {
+        let ended: Vec<Done> = self.results.try_iter().collect();
+        ended.into_iter().map(|done| self.finish(done)).collect()
+    }
+
     /// Takes over the result of a load. The next step publishes it.
     pub(crate) fn finish(&mut self, done: Done) -> LoadReport {
         let Done { model, version, load, took, grown_bytes, result } = done;
         let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
         let gauges = VersionGauges::new(&model, version);
         gauges.load_seconds.set(took.as_secs_f64());
-        self.retirer.release_memory();
+        if !self.loads_first_set {
+            self.retirer.release_memory();
+        }
         match self.models.get_mut(&model) {
             Some(managed) => {
                 if managed.awaits(version, load) {

@@ -1,10 +1,12 @@
 //! Loads that crash, that never end, and that end too late.
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use expect_test::expect;
+use gristmill_engine::cores;
 use gristmill_engine::reconcile::Options;
+use gristmill_engine::registry::DesiredRoutes;
 use gristmill_engine::testing::Gate;
 
 use crate::world::{Contents, World, all, latest, latest_and_previous};
@@ -103,5 +105,29 @@ async fn what_waits_for_its_turn_is_said_to_be_loading() {
     .assert_eq(&world.say());
     gate.open();
     world.until_default(3).await;
+    world.shut_down().await;
+}
+
+/// The newest is loaded first and serves at once; the last two need each other.
+#[tokio::test]
+async fn the_first_set_is_loaded_on_all_cores_though_something_serves_already() {
+    let gate = Arc::new(Gate::default());
+    gate.close();
+    let barrier = Arc::new(Barrier::new(cores::granted().min(2)));
+    let versions = [
+        (4, Contents::Adds(4)),
+        (3, Contents::Waits(Arc::clone(&gate), 3)),
+        (2, Contents::Meets(Arc::clone(&barrier), 2)),
+        (1, Contents::Meets(barrier, 1)),
+    ];
+    let options = Options { loads_max: 1, ..Options::default() };
+    let (world, started) = World::begin(DesiredRoutes::default(), all(), options, versions);
+    world.until_default(4).await;
+    gate.open();
+    let reports = tokio::time::timeout(Duration::from_secs(60), started).await.unwrap().unwrap().unwrap();
+    assert!(reports.iter().all(|report| report.result.is_ok()), "{reports:?}");
+    for version in 1..=4 {
+        assert_eq!(world.infer(&version.to_string()).await.unwrap(), (version, version as i32));
+    }
     world.shut_down().await;
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_engine::backend::{Artifact, Backend, Instance, Model, Placement};
-use gristmill_engine::control::{Control, ControlError, Following, Loop};
+use gristmill_engine::control::{Control, ControlError, Following, Loop, Started};
 use gristmill_engine::engine::{Engine, IndexEntry};
 use gristmill_engine::error::{InferError, LoadError, RunError};
 use gristmill_engine::reconcile::Options;
@@ -33,6 +33,8 @@ pub(crate) enum Contents {
     PanicsInInstance,
     /// Waits for the gate, and adds then.
     Waits(Arc<Gate>, i32),
+    /// Waits until others are loaded at the same time, and adds then.
+    Meets(Arc<Barrier>, i32),
     /// Waits for the gate, and turns out to be damaged.
     WaitsAndFails(Arc<Gate>),
 }
@@ -104,6 +106,18 @@ impl World {
         options: Options,
         versions: [(u64, Contents); N],
     ) -> World {
+        let (world, started) = World::begin(routes, lifecycle, options, versions);
+        started.await.unwrap().unwrap();
+        world
+    }
+
+    /// The same, and returns while the versions are tried.
+    pub(crate) fn begin<const N: usize>(
+        routes: DesiredRoutes,
+        lifecycle: Lifecycle,
+        options: Options,
+        versions: [(u64, Contents); N],
+    ) -> (World, Started) {
         let repository = Repository {
             shelf: Arc::default(),
             lifecycle,
@@ -117,8 +131,7 @@ impl World {
         let following = Following { takes_orders: true, ..Following::default() };
         let (control, ended, started) =
             Control::start(reconciler, Box::new(repository.clone()), following).unwrap();
-        started.await.unwrap().unwrap();
-        World { engine: Arc::new(engine), control, repository, ended }
+        (World { engine: Arc::new(engine), control, repository, ended }, started)
     }
 
     /// The version has these contents from now on.
@@ -274,6 +287,10 @@ impl Backend for Repository {
             Some(Contents::FailsOn(value)) => Ok(Box::new(fails_on(value))),
             Some(Contents::Waits(gate, added)) => {
                 gate.pass();
+                Ok(Box::new(adds(added)))
+            }
+            Some(Contents::Meets(barrier, added)) => {
+                barrier.wait();
                 Ok(Box::new(adds(added)))
             }
             Some(Contents::WaitsAndFails(gate)) => {
