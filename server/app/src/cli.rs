@@ -140,6 +140,10 @@ pub struct ServeArgs {
     /// Versions that are loaded side by side while something serves.
     #[arg(long, env = "GRISTMILL_LOADS_MAX", default_value_t = 1, value_name = "COUNT")]
     pub loads_max: usize,
+    /// A load spends no more time on measuring run times, or two runs where those take longer; what is not measured is
+    /// learned from requests.
+    #[arg(long, env = "GRISTMILL_LOAD_MEASURE_TIME_MAX", default_value = "1s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub load_measure_time_max: Duration,
     /// A load that takes longer is given up.
     #[arg(long, env = "GRISTMILL_LOAD_TIMEOUT", default_value = "10m", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub load_timeout: Duration,

@@ -102,6 +102,7 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
     let options = Options {
         loads_max: args.loads_max.max(1),
         load_timeout: args.load_timeout,
+        load_measure_time_max: args.load_measure_time_max,
         explicit: mode == ModelControl::Explicit,
         strict_readiness: args.strict_readiness,
         run_slots: (!args.no_core_budget).then(gristmill_engine::cores::granted),

@@ -32,12 +32,16 @@ fn desired(version: u64) -> Desired {
     Desired { models: BTreeMap::from([("m".to_owned(), model)]), ..Desired::default() }
 }
 
+fn load(reconciler: &mut Reconciler, version: u64) {
+    for report in reconciler.load(desired(version)) {
+        report.result.unwrap();
+    }
+}
+
 /// Replaces the version that serves by each of `versions`, and asks each for an answer.
 async fn serve(engine: &Engine, reconciler: &mut Reconciler, versions: impl IntoIterator<Item = u64>) {
     for version in versions {
-        for report in reconciler.load(desired(version)) {
-            report.result.unwrap();
-        }
+        load(reconciler, version);
         let tensor = Tensor::new(DType::Fp32, [1, 1].as_slice(), 1f32.to_le_bytes().to_vec().into()).unwrap();
         let inputs = vec![NamedTensor { name: "x".into(), tensor }];
         let answer = engine.infer(Query { model: "m".into(), inputs, ..Query::default() }).await.unwrap();
@@ -65,6 +69,18 @@ async fn versions_and_routes_that_come_and_go_leave_no_series() {
         reconciler.shut_down();
     }
     let (engine, mut reconciler) = Engine::new(false, Options::default());
+    load(&mut reconciler, 41);
+    let text = telemetry.text(&engine, Instant::now());
+    let unused: Vec<&str> =
+        by_version(&text)[&41].iter().map(|line| line.split_once('{').unwrap().0).collect();
+    let of_loads = [
+        "gristmill_model_load_resident_bytes",
+        "gristmill_model_load_seconds",
+        "gristmill_model_loads_total",
+        "gristmill_model_loads_total",
+        "gristmill_model_ready",
+    ];
+    assert_eq!(unused, of_loads, "nobody has asked it for anything yet");
     serve(&engine, &mut reconciler, [41]).await;
 
     let now = Instant::now();

@@ -20,9 +20,15 @@ pub struct Watch {
 /// Counts of two windows: what is older than both is forgotten.
 #[derive(Debug)]
 pub(crate) struct Conduct {
+    /// `None` until there is something to count: two histograms are some tens of kilobytes.
+    windows: Option<Box<Windows>>,
+    began: Instant,
+}
+
+#[derive(Debug)]
+struct Windows {
     now: Window,
     before: Window,
-    began: Instant,
 }
 
 #[derive(Clone, Debug)]
@@ -94,26 +100,28 @@ impl Watch {
 
 impl Conduct {
     pub(crate) fn new(now: Instant) -> Conduct {
-        Conduct { now: Window::new(), before: Window::new(), began: now }
+        Conduct { windows: None, began: now }
     }
 
     pub(crate) fn answered(&mut self, latencies: impl Iterator<Item = Duration>, now: Instant) {
-        self.turn(now);
+        let window = self.turn(now);
         for latency in latencies {
             let latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-            self.now.latency_us.saturating_record(latency_us.min(LATENCY_US_MAX));
+            window.latency_us.saturating_record(latency_us.min(LATENCY_US_MAX));
         }
     }
 
     pub(crate) fn failed(&mut self, now: Instant) {
-        self.turn(now);
-        self.now.failed += 1;
+        self.turn(now).failed += 1;
     }
 
     pub(crate) fn summary(&self) -> Summary {
-        let mut latency = self.now.latency_us.clone();
-        latency.add(&self.before.latency_us).expect("both have the same bounds; this is a bug");
-        let failed = self.now.failed + self.before.failed;
+        let Some(Windows { now, before }) = self.windows.as_deref() else {
+            return Summary { requests: 0, error_rate: 0.0, p99: Duration::ZERO };
+        };
+        let mut latency = now.latency_us.clone();
+        latency.add(&before.latency_us).expect("both have the same bounds; this is a bug");
+        let failed = now.failed + before.failed;
         let requests = failed + latency.len();
         Summary {
             requests,
@@ -122,12 +130,16 @@ impl Conduct {
         }
     }
 
-    fn turn(&mut self, now: Instant) {
+    /// The window that counts at `now`.
+    fn turn(&mut self, now: Instant) -> &mut Window {
+        let new = || Box::new(Windows { now: Window::new(), before: Window::new() });
+        let windows = self.windows.get_or_insert_with(new);
         if now.saturating_duration_since(self.began) >= WINDOW {
-            std::mem::swap(&mut self.now, &mut self.before);
-            self.now.clear();
+            std::mem::swap(&mut windows.now, &mut windows.before);
+            windows.now.clear();
             self.began = now;
         }
+        &mut windows.now
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::backend::{Instance, Model, Placement};
 use crate::background::Background;
@@ -15,6 +16,8 @@ use crate::worker::Worker;
 pub(crate) struct Machine {
     pub(crate) cores: Arc<Cores>,
     pub(crate) watcher: Watcher,
+    /// Of one load.
+    pub(crate) measure_time_max: Duration,
 }
 
 /// When workers free their sessions, which for a large model takes some hundredths of a second of a core.
@@ -86,7 +89,7 @@ impl Crew {
     ) -> std::io::Result<()> {
         let mut state = self.lock();
         self.start(&mut state, (index, placement), Some(instance))?;
-        self.deployment.metrics.instances.set(state.at_work.len() as f64);
+        self.deployment.instances.store(state.at_work.len(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -165,7 +168,7 @@ impl Crew {
         if let Err(error) = self.start(&mut state, (index, placement), None) {
             let info = &self.deployment.info;
             tracing::error!(model = info.name, version = info.version, %error, "cannot start a worker thread");
-            metrics.instances.set(state.at_work.len() as f64);
+            self.deployment.instances.store(state.at_work.len(), Ordering::Relaxed);
         }
         drop(state);
         self.changed.notify_all();
@@ -189,7 +192,9 @@ impl Crew {
                 tracing::error!(model = info.name, version = info.version, "a worker thread had panicked");
             }
         }
-        self.deployment.metrics.clear_gauges();
+        if let Some(metrics) = self.deployment.metrics.if_used() {
+            metrics.clear_gauges();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

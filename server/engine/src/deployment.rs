@@ -1,6 +1,6 @@
 //! One loaded version as the catalog holds it: checks and queues queries, and keeps its own statistics.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ use crate::cost::CostModel;
 use crate::error::{InferError, Stage};
 use crate::former::{Policy, Refusal};
 use crate::job::Job;
-use crate::metrics::{DeploymentMetrics, Outcome};
+use crate::metrics::{DeploymentHandles, DeploymentMetrics, Outcome};
 use crate::queue::{Depth, Queue};
 use crate::request::{ModelInfo, Query, Request};
 use crate::service_level::ServiceLevel;
@@ -42,6 +42,8 @@ pub(crate) struct Deployment {
     conduct: Mutex<Conduct>,
     /// The workers free their sessions on cores that nothing else wants.
     pub(crate) frees_when_idle: AtomicBool,
+    /// For the gauge, which is there from the first request on.
+    pub(crate) instances: AtomicUsize,
 }
 
 /// What more sessions of a version are made of, and where they run.
@@ -106,7 +108,7 @@ impl Deployment {
         service_level: Arc<ServiceLevel>,
         origin: Origin,
     ) -> Deployment {
-        let metrics = DeploymentMetrics::new(&info.name, info.version);
+        let metrics = DeploymentMetrics::new((info.name.clone(), info.version), DeploymentHandles::resolve);
         Deployment {
             info: Arc::new(info),
             queue: Queue::new(policy.clone(), cost),
@@ -120,6 +122,7 @@ impl Deployment {
             callers: OnceLock::new(),
             conduct: Mutex::new(Conduct::new(Instant::now())),
             frees_when_idle: AtomicBool::new(false),
+            instances: AtomicUsize::new(0),
         }
     }
 
@@ -286,6 +289,16 @@ impl Deployment {
     pub(crate) fn count(&self, outcome: Outcome) {
         self.metrics.count(outcome);
         self.service_level.count(outcome, Instant::now());
+    }
+
+    /// Sets the gauges that describe a moment, if there was one yet that says something.
+    pub(crate) fn refresh_gauges(&self) {
+        if let Some(metrics) = self.metrics.if_used() {
+            let depth = self.depth();
+            metrics.queue_rows.set(depth.rows as f64);
+            metrics.queue_bytes.set(depth.bytes as f64);
+            metrics.instances.set(self.instances.load(Ordering::Relaxed) as f64);
+        }
     }
 
     pub(crate) fn depth(&self) -> Depth {

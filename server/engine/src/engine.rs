@@ -273,9 +273,7 @@ impl Engine {
             service_level.refresh_gauges(std::time::Instant::now());
         }
         for deployment in catalog.deployments() {
-            let depth = deployment.depth();
-            deployment.metrics.queue_rows.set(depth.rows as f64);
-            deployment.metrics.queue_bytes.set(depth.bytes as f64);
+            deployment.refresh_gauges();
         }
         self.cores.refresh_gauges();
         self.is_ready.set(if self.ready().ready { 1.0 } else { 0.0 });

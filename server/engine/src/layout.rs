@@ -21,6 +21,9 @@ pub(crate) const RUN_MEASURED_MAX: Duration = Duration::from_millis(60);
 /// How long each way is measured, at least two runs.
 const MEASURE_TIME: Duration = Duration::from_millis(150);
 
+/// Runs of one row that are timed where they are not timed already.
+const RUNS: u32 = 3;
+
 /// One session of all threads is taken though it answers so much less: it answers each request sooner, and takes
 /// the memory of one.
 const TOLERANCE: f64 = 0.99;
@@ -81,6 +84,11 @@ pub(crate) fn is_worth_measuring(layout: &Layout, run: Duration) -> bool {
     layout.instances > 1 && run >= SLOW_RUN_MIN
 }
 
+/// How long measuring both ways is expected to take, where one row takes `run` and the measured size `size`.
+pub(crate) fn measuring_takes(run: Duration, size: Duration) -> Duration {
+    RUNS * run + 2 * MEASURE_TIME.max(2 * size)
+}
+
 /// Chooses between `layout` and one session with all its threads: by the rows that they answer, or by how soon one
 /// is answered where `layout` is too slow for the promise. True for the one session.
 pub(crate) fn prefers_one(
@@ -116,15 +124,17 @@ pub(crate) fn prefers_one(
     (prefers_one, Layout { instances, threads, why })
 }
 
-/// Runs `rows` rows at a time in all `instances` at once, for a while.
+/// Runs `rows` rows at a time in all `instances` at once, for a while. `run` is the shortest run of one row where
+/// that is known.
 pub(crate) fn measure(
     signature: &Signature,
     recipe: Recipe,
     instances: &mut [Box<dyn Instance>],
-    rows: usize,
+    (rows, run): (usize, Option<Duration>),
     in_background: bool,
 ) -> Result<Measured, RunError> {
-    let run = shortest_run(&Sample::new(signature, 0..1, recipe), &mut *instances[0])?;
+    let one = Sample::new(signature, 0..1, recipe);
+    let run = run.map_or_else(|| shortest_run(&one, &mut *instances[0]), Ok)?;
     let begin = Barrier::new(instances.len());
     let work = |instance: &mut dyn Instance| {
         let _background = in_background.then(Background::enter);
@@ -153,7 +163,7 @@ pub(crate) fn measure(
 
 fn shortest_run(sample: &Sample, instance: &mut dyn Instance) -> Result<Duration, RunError> {
     let mut shortest = Duration::MAX;
-    for _ in 0..3 {
+    for _ in 0..RUNS {
         let start = Instant::now();
         sample.run(instance)?;
         shortest = shortest.min(start.elapsed());

@@ -4,6 +4,7 @@
 
 mod experiment;
 mod names;
+mod on_use;
 mod shadow;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use metrics::{Counter, Gauge, Histogram, SharedString};
 
 pub use self::experiment::{ExperimentArmMetrics, ExperimentMetrics};
 pub use self::names::*;
+pub(crate) use self::on_use::OnUse;
 pub(crate) use self::shadow::{Fate, ShadowMetrics};
 use crate::attainment::{Attainment, WINDOWS};
 use crate::backend::Device;
@@ -33,8 +35,10 @@ pub(crate) enum Outcome {
     BackendError,
 }
 
-/// Handles of one version, resolved once when it is deployed.
-pub(crate) struct DeploymentMetrics {
+/// Handles of one version, resolved when its first request comes.
+pub(crate) type DeploymentMetrics = OnUse<(String, u64), DeploymentHandles>;
+
+pub(crate) struct DeploymentHandles {
     outcomes: [Counter; Outcome::ALL.len()],
     pub(crate) degraded: Counter,
     pub(crate) request_seconds: Histogram,
@@ -52,8 +56,10 @@ pub(crate) struct DeploymentMetrics {
     pub(crate) slot_wait_seconds: Histogram,
 }
 
-/// Handles of one model, whichever versions of it serve.
-pub(crate) struct ServiceLevelMetrics {
+/// Handles of one model, whichever versions of it serve, resolved when its first request ends.
+pub(crate) type ServiceLevelMetrics = OnUse<String, ServiceLevelHandles>;
+
+pub(crate) struct ServiceLevelHandles {
     pub(crate) good: Counter,
     pub(crate) bad: Counter,
     pub(crate) slack_seconds: Histogram,
@@ -212,16 +218,16 @@ impl Outcome {
     }
 }
 
-// === impl DeploymentMetrics ===
+// === impl DeploymentHandles ===
 
-impl DeploymentMetrics {
-    pub(crate) fn new(model: &str, version: u64) -> DeploymentMetrics {
-        let labels = version_labels(model, version);
+impl DeploymentHandles {
+    pub(crate) fn resolve((model, version): &(String, u64)) -> DeploymentHandles {
+        let labels = version_labels(model, *version);
         let labels_and = |key: &'static str, value: &'static str| {
             let [model, version] = labels.clone();
             [model, version, (key, SharedString::const_str(value))]
         };
-        DeploymentMetrics {
+        DeploymentHandles {
             outcomes: Outcome::ALL
                 .map(|outcome| metrics::counter!(REQUESTS.name, &labels_and("outcome", outcome.label()))),
             degraded: metrics::counter!(DEGRADED.name, &labels),
@@ -269,11 +275,11 @@ impl DeploymentMetrics {
     }
 }
 
-// === impl ServiceLevelMetrics ===
+// === impl ServiceLevelHandles ===
 
-impl ServiceLevelMetrics {
-    pub(crate) fn new(model: &str) -> ServiceLevelMetrics {
-        let model: [(&'static str, SharedString); 1] = [("model", model.to_owned().into())];
+impl ServiceLevelHandles {
+    pub(crate) fn resolve(model: &String) -> ServiceLevelHandles {
+        let model: [(&'static str, SharedString); 1] = [("model", model.clone().into())];
         let labels_and = |key: &'static str, value: &'static str| {
             let [model] = model.clone();
             [model, (key, SharedString::const_str(value))]
@@ -281,7 +287,7 @@ impl ServiceLevelMetrics {
         let by_window = |metric: &Metric| {
             WINDOWS.map(|window| metrics::gauge!(metric.name, &labels_and("window", window.name)))
         };
-        ServiceLevelMetrics {
+        ServiceLevelHandles {
             good: metrics::counter!(SLO_REQUESTS.name, &labels_and("result", "good")),
             bad: metrics::counter!(SLO_REQUESTS.name, &labels_and("result", "bad")),
             slack_seconds: metrics::histogram!(DEADLINE_SLACK_SECONDS.name, &model),

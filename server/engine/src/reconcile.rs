@@ -60,6 +60,8 @@ pub struct Options {
     /// been tried, one for each core.
     pub loads_max: usize,
     pub load_timeout: Duration,
+    /// Of a load, the time that is spent on measuring; two runs are measured though they take longer.
+    pub load_measure_time_max: Duration,
     /// Models are loaded only when they are asked for.
     pub explicit: bool,
     /// The server is ready only while every model serves, also one that has just come.
@@ -100,6 +102,9 @@ const REASONS_SHOWN_MAX: usize = 10;
 /// often, so that a set of thousands does not cost the square of its size.
 const FIRST_STEPS_EVERY: Duration = Duration::from_millis(100);
 
+/// Measuring at load takes so long at most where nothing else is set: the cost model learns from requests, too.
+pub const LOAD_MEASURE_TIME_MAX_BY_DEFAULT: Duration = Duration::from_secs(1);
+
 /// Longest that the end waits for loads that are under way.
 const LOADS_END_MAX: Duration = Duration::from_secs(5);
 
@@ -110,6 +115,7 @@ impl Default for Options {
         Options {
             loads_max: 1,
             load_timeout: LOAD_TIMEOUT_BY_DEFAULT,
+            load_measure_time_max: LOAD_MEASURE_TIME_MAX_BY_DEFAULT,
             explicit: false,
             strict_readiness: false,
             run_slots: Some(cores::granted()),
@@ -133,7 +139,11 @@ impl Reconciler {
             remembered: BTreeSet::new(),
             passed_over: Arc::default(),
             fault: None,
-            machine: Arc::new(Machine { cores: Cores::new(options.run_slots), watcher: Watcher::start() }),
+            machine: Arc::new(Machine {
+                cores: Cores::new(options.run_slots),
+                watcher: Watcher::start(),
+                measure_time_max: options.load_measure_time_max,
+            }),
             retirer: Retirer::start(options.release_memory),
             snapshots: Vec::new(),
             to_retire: Vec::new(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::attainment::{Attainment, OBJECTIVE_BY_DEFAULT, Record, Tally};
-use crate::metrics::{Outcome, ServiceLevelMetrics};
+use crate::metrics::{Outcome, ServiceLevelHandles, ServiceLevelMetrics};
 
 /// Shared by a model's versions; outlives them.
 pub(crate) struct ServiceLevel {
@@ -23,7 +23,7 @@ impl ServiceLevel {
         Arc::new(ServiceLevel {
             objective: AtomicU64::new(OBJECTIVE_BY_DEFAULT.to_bits()),
             record: Mutex::new(Record::new(now)),
-            metrics: ServiceLevelMetrics::new(model),
+            metrics: ServiceLevelMetrics::new(model.to_owned(), ServiceLevelHandles::resolve),
         })
     }
 
@@ -62,7 +62,9 @@ impl ServiceLevel {
     }
 
     pub(crate) fn refresh_gauges(&self, now: Instant) {
-        self.metrics.set(&self.read(now));
+        if let Some(metrics) = self.metrics.if_used() {
+            metrics.set(&self.read(now));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Record> {

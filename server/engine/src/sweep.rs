@@ -24,6 +24,13 @@ const SIZE_TIME_MAX: Duration = Duration::from_millis(50);
 /// No further size is tried when that is expected to take the sweep beyond this.
 const SWEEP_TIME_MAX: Duration = Duration::from_millis(600);
 
+/// The time that one load may spend on measuring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MeasuringTime {
+    begun: Instant,
+    most: Duration,
+}
+
 /// What the sweep found.
 #[derive(Default)]
 pub(crate) struct Sweep {
@@ -32,21 +39,23 @@ pub(crate) struct Sweep {
 }
 
 /// Times runs of made-up rows, which a proof has shown to run when made by `recipe`, in batches of at most
-/// `rows_max` rows.
+/// `rows_max` rows, and sizes beyond the first as long as there is `time`.
 pub(crate) fn sweep(
     signature: &Signature,
     recipe: Recipe,
     rows_max: usize,
+    time: MeasuringTime,
     instance: &mut dyn Instance,
 ) -> Sweep {
     let start = Instant::now();
+    let time_max = SWEEP_TIME_MAX.min(time.left());
     let mut sweep = Sweep::default();
     for rows in ROWS.into_iter().take_while(|rows| *rows <= rows_max) {
         let row_time = sweep.least().last().map_or(Duration::ZERO, |(rows, time)| time / rows as u32);
-        if start.elapsed() + 2 * row_time * rows as u32 > SWEEP_TIME_MAX {
+        if rows > 1 && start.elapsed() + 2 * row_time * rows as u32 > time_max {
             break;
         }
-        match times(&Sample::new(signature, 0..rows, recipe), instance) {
+        match times(&Sample::new(signature, 0..rows, recipe), time, instance) {
             Ok(times) => sweep.samples.push((rows, times)),
             Err(error) => {
                 tracing::debug!(rows, %error, "a size of the sweep does not run");
@@ -57,15 +66,33 @@ pub(crate) fn sweep(
     sweep
 }
 
-fn times(sample: &Sample, instance: &mut dyn Instance) -> Result<Vec<Duration>, RunError> {
+fn times(
+    sample: &Sample,
+    time: MeasuringTime,
+    instance: &mut dyn Instance,
+) -> Result<Vec<Duration>, RunError> {
     let start = Instant::now();
+    let may_go_on = || start.elapsed() <= SIZE_TIME_MAX && !time.left().is_zero();
     let mut times = Vec::with_capacity(RUNS_MAX);
-    while times.len() < RUNS_MAX && (times.len() < 2 || start.elapsed() <= SIZE_TIME_MAX) {
+    while times.len() < RUNS_MAX && (times.len() < 2 || may_go_on()) {
         let began = Instant::now();
         sample.run(instance)?;
         times.push(began.elapsed());
     }
     Ok(times)
+}
+
+// === impl MeasuringTime ===
+
+impl MeasuringTime {
+    /// It begins now.
+    pub(crate) fn begin(most: Duration) -> MeasuringTime {
+        MeasuringTime { begun: Instant::now(), most }
+    }
+
+    pub(crate) fn left(&self) -> Duration {
+        self.most.saturating_sub(self.begun.elapsed())
+    }
 }
 
 // === impl Sweep ===
@@ -89,10 +116,17 @@ impl Sweep {
         self.least().find(|(rows, _)| *rows == 1).map(|(_, time)| time)
     }
 
-    /// The largest size of at most `rows_max` rows of which a run took no longer than `time_max`; 1 if none did.
-    pub(crate) fn largest_within(&self, rows_max: usize, time_max: Duration) -> usize {
+    /// The largest size of at most `rows_max` rows of which a run took no longer than `time_max`, and that run; one
+    /// row if none did.
+    pub(crate) fn largest_within(&self, rows_max: usize, time_max: Duration) -> (usize, Duration) {
         let fits = |(rows, time): &(usize, Duration)| *rows <= rows_max && *time <= time_max;
-        self.least().filter(fits).map(|(rows, _)| rows).next_back().unwrap_or(1)
+        let largest = self.least().filter(fits).next_back();
+        largest.unwrap_or_else(|| (1, self.one_row().unwrap_or_default()))
+    }
+
+    /// Whether so many rows were run.
+    pub(crate) fn has_run(&self, rows: usize) -> bool {
+        self.samples.iter().any(|(size, _)| *size == rows)
     }
 
     /// For people.

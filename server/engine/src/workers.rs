@@ -20,7 +20,7 @@ use crate::registry::ModelSettings;
 use crate::request::ModelInfo;
 use crate::runs::RunRules;
 use crate::service_level::ServiceLevel;
-use crate::sweep::{self, ROWS_MAX_UNMEASURED, Sweep};
+use crate::sweep::{self, MeasuringTime, ROWS_MAX_UNMEASURED, Sweep};
 use crate::tensor::{BatchAxis, Signature};
 use crate::terms::Terms;
 use crate::tuning::{QUEUE_BYTES_MAX_BY_DEFAULT, QUEUE_ROWS_MAX_BY_DEFAULT, Tuning};
@@ -50,6 +50,9 @@ struct Candidate<'a> {
     in_background: bool,
     model: &'a dyn Model,
     recipe: Recipe,
+    /// The shortest run of one row.
+    run: Duration,
+    time: MeasuringTime,
 }
 
 // === impl Workers ===
@@ -113,12 +116,13 @@ impl Workers {
             let note = golden::check(golden, &signature, &mut *first).map_err(LoadError)?;
             notes.push(note);
         }
+        let time = MeasuringTime::begin(machine.measure_time_max);
         let sweep_of = |instance: &mut dyn Instance| {
             let rows_max = match signature.is_batched() {
                 true => tuning.batch_rows_max.unwrap_or(ROWS_MAX_UNMEASURED),
                 false => 1,
             };
-            let sweep = proof.recipe.map(|recipe| sweep::sweep(&signature, recipe, rows_max, instance));
+            let sweep = proof.recipe.map(|recipe| sweep::sweep(&signature, recipe, rows_max, time, instance));
             sweep.unwrap_or_default()
         };
         let mut sweep = sweep_of(&mut *first);
@@ -126,14 +130,14 @@ impl Workers {
         if let Some(recipe) = proof.recipe
             && tuning.instances.is_none()
             && tuning.threads.is_none()
-            && sweep.one_row().is_some_and(|run| layout::is_worth_measuring(&layout, run))
+            && let Some(run) = sweep.one_row().filter(|run| layout::is_worth_measuring(&layout, *run))
         {
             drop(background);
-            let candidate = Candidate { order, machine, in_background, model: &*model, recipe };
+            let candidate = Candidate { order, machine, in_background, model: &*model, recipe, run, time };
             let (rows_max, _) = batch_rows_max(&signature, tuning, &sweep);
-            let rows = sweep.largest_within(rows_max, layout::RUN_MEASURED_MAX);
+            let size = sweep.largest_within(rows_max, layout::RUN_MEASURED_MAX);
             let threads = layout.threads;
-            (others, layout) = candidate.choose(&signature, rows, first, layout)?;
+            (others, layout) = candidate.choose(&signature, size, first, layout)?;
             first = others.swap_remove(0);
             background = machine.cores.background(layout.threads);
             if layout.threads != threads {
@@ -168,7 +172,16 @@ impl Workers {
         }
         let rules = RunRules::new(tuning.run_timeout);
         if let Some(recipe) = proof.recipe {
-            for (instance, _) in &mut instances {
+            for (rows, times) in &sweep.samples {
+                times.iter().for_each(|took| rules.ran(*took, *rows));
+            }
+            let run = sweep.one_row().unwrap_or_default();
+            for (index, (instance, _)) in instances.iter_mut().enumerate() {
+                // What the sweep has run is warm; what would take the load beyond its time is left to requests.
+                let is_warm = |rows| index == 0 && sweep.has_run(rows);
+                if is_warm(1) && is_warm(info.batch_rows_max) || run > time.left() {
+                    continue;
+                }
                 warm_up(&info, recipe, &mut **instance, &rules);
             }
             tuning.budget.check(&info, recipe, &mut *instances[0].0)?;
@@ -210,7 +223,7 @@ impl Candidate<'_> {
     fn choose(
         &self,
         signature: &Signature,
-        rows: usize,
+        (rows, size_run): (usize, Duration),
         first: Box<dyn Instance>,
         layout: Layout,
     ) -> Result<(Vec<Box<dyn Instance>>, Layout), LoadError> {
@@ -229,6 +242,13 @@ impl Candidate<'_> {
             let layout = Layout { instances: 1, threads: all_threads, why };
             return Ok((vec![with(all_threads)?], layout));
         }
+        if layout::measuring_takes(self.run, size_run) > self.time.left() {
+            let why = format!(
+                "{}; not measured, because that would take a load beyond the {:?} that it may spend on measuring",
+                layout.why, self.machine.measure_time_max
+            );
+            return Ok((vec![first], Layout { why, ..layout }));
+        }
         let Some(_all) = self.machine.cores.background(all_threads) else {
             let why = format!("{}; not measured, because the cores were busy", layout.why);
             return Ok((vec![first], Layout { why, ..layout }));
@@ -238,10 +258,11 @@ impl Candidate<'_> {
             many.push(with(layout.threads)?);
         }
         let mut one = [with(all_threads)?];
-        let measure = |instances: &mut [Box<dyn Instance>]| {
-            layout::measure(signature, self.recipe, instances, rows, self.in_background)
+        let measure = |instances: &mut [Box<dyn Instance>], run| {
+            layout::measure(signature, self.recipe, instances, (rows, run), self.in_background)
         };
-        let measured = measure(&mut many).and_then(|many| Ok((many, measure(&mut one)?)));
+        let measured =
+            measure(&mut many, Some(self.run)).and_then(|many| Ok((many, measure(&mut one, None)?)));
         match measured {
             Ok((of_many, of_one)) => {
                 let slo = self.order.settings.tuning.slo;
