@@ -1,5 +1,7 @@
 //! Makes what is served agree with what ought to be: plans, loads, publishes and retires versions.
 
+mod options;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -23,6 +25,8 @@ use crate::route_table::RouteTable;
 use crate::routing::Route;
 use crate::runs::Watcher;
 use crate::workers::{Freeing, Order, Workers};
+
+pub use self::options::{LOAD_MEASURE_TIME_MAX_BY_DEFAULT, Options};
 
 /// The only writer of the catalog, and the owner of every worker.
 pub struct Reconciler {
@@ -53,25 +57,6 @@ pub struct Reconciler {
     pub(crate) results: Receiver<Done>,
 }
 
-/// How a reconciler goes about it.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Versions that are loaded side by side while something serves. Before that, and until each of the first set has
-    /// been tried, one for each core.
-    pub loads_max: usize,
-    pub load_timeout: Duration,
-    /// Of a load, the time that is spent on measuring; two runs are measured though they take longer.
-    pub load_measure_time_max: Duration,
-    /// Models are loaded only when they are asked for.
-    pub explicit: bool,
-    /// The server is ready only while every model serves, also one that has just come.
-    pub strict_readiness: bool,
-    /// Threads that compute at the same time in runs on the CPU; as many as all models want if `None`.
-    pub run_slots: Option<usize>,
-    /// Gives memory that was freed back to the system; called in the background after loads and retirements.
-    pub release_memory: fn(),
-}
-
 /// How one version's load went.
 #[derive(Clone, Debug)]
 pub struct LoadReport {
@@ -92,9 +77,6 @@ pub(crate) struct Done {
     result: Result<Workers, LoadError>,
 }
 
-/// Loading is given up after this where nothing else is set: a large model on a slow disk fits.
-pub const LOAD_TIMEOUT_BY_DEFAULT: Duration = Duration::from_secs(10 * 60);
-
 /// Reasons for not being ready that one line of the log has at most.
 const REASONS_SHOWN_MAX: usize = 10;
 
@@ -102,27 +84,8 @@ const REASONS_SHOWN_MAX: usize = 10;
 /// often, so that a set of thousands does not cost the square of its size.
 const FIRST_STEPS_EVERY: Duration = Duration::from_millis(100);
 
-/// Measuring at load takes so long at most where nothing else is set: the cost model learns from requests, too.
-pub const LOAD_MEASURE_TIME_MAX_BY_DEFAULT: Duration = Duration::from_secs(1);
-
 /// Longest that the end waits for loads that are under way.
 const LOADS_END_MAX: Duration = Duration::from_secs(5);
-
-// === impl Options ===
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            loads_max: 1,
-            load_timeout: LOAD_TIMEOUT_BY_DEFAULT,
-            load_measure_time_max: LOAD_MEASURE_TIME_MAX_BY_DEFAULT,
-            explicit: false,
-            strict_readiness: false,
-            run_slots: Some(cores::granted()),
-            release_memory: || {},
-        }
-    }
-}
 
 // === impl Reconciler ===
 

@@ -30,7 +30,7 @@ fn a_name_with_path_characters_leads_nowhere() {
         .hidden: 404 "model '.hidden' is not in the repository"
         m%2F1: 404 "model 'm/1' is not in the repository"
         m%5C..: 404 "model 'm\\..' is not in the repository"
-        m%00: 404 "model 'm\u0000' is not in the repository"
+        m%00: 404 "model 'm\\0' is not in the repository"
         %2Fetc: 404 "model '/etc' is not in the repository"
     "#]]
     .assert_eq(&text);

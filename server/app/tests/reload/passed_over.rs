@@ -80,5 +80,6 @@ fn versions_that_are_passed_over_are_named_with_the_reason() {
         passed over: a/7: it is a file: expected a directory with model.onnx in it
         passed over: a/latest: it is not a whole number: expected a name such as 1 or 20261130
         passed over: a/v4: it is not a whole number: expected a name such as 1 or 20261130
-        passed over: b/01: expected the plain number: rename it 1"#]].assert_eq(&named.join("\n"));
+        passed over: b/01: expected the plain number: rename it 1"#]]
+    .assert_eq(&named.join("\n"));
 }

@@ -1,0 +1,46 @@
+//! How models are loaded and when the server is ready, as the command line sets it.
+
+use std::time::Duration;
+
+use crate::cores;
+
+/// How a reconciler goes about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Versions that are loaded side by side while something serves. Before that, and until each of the first set has
+    /// been tried, one for each core.
+    pub loads_max: usize,
+    pub load_timeout: Duration,
+    /// Of a load, the time that is spent on measuring; two runs are measured though they take longer.
+    pub load_measure_time_max: Duration,
+    /// Models are loaded only when they are asked for.
+    pub explicit: bool,
+    /// The server is ready only while every model serves, also one that has just come.
+    pub strict_readiness: bool,
+    /// Threads that compute at the same time in runs on the CPU; as many as all models want if `None`.
+    pub run_slots: Option<usize>,
+    /// Gives memory that was freed back to the system; called in the background after loads and retirements.
+    pub release_memory: fn(),
+}
+
+/// Loading is given up after this where nothing else is set: a large model on a slow disk fits.
+const LOAD_TIMEOUT_BY_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
+/// Measuring at load takes so long at most where nothing else is set: the cost model learns from requests, too.
+pub const LOAD_MEASURE_TIME_MAX_BY_DEFAULT: Duration = Duration::from_secs(1);
+
+// === impl Options ===
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            loads_max: 1,
+            load_timeout: LOAD_TIMEOUT_BY_DEFAULT,
+            load_measure_time_max: LOAD_MEASURE_TIME_MAX_BY_DEFAULT,
+            explicit: false,
+            strict_readiness: false,
+            run_slots: Some(cores::granted()),
+            release_memory: || {},
+        }
+    }
+}
