@@ -32,7 +32,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     // What is checked lies still.
     let mut registry = DirRegistry::new(args.models.repository.clone(), read_settings, Duration::ZERO);
     let desired = registry.desired()?;
-    let (engine, mut reconciler) = Engine::new(true, Options::default());
+    let (engine, mut reconciler) = Engine::new(true, Options { proves_at_load: true, ..Options::default() });
     let reports = reconciler.load(desired);
     let mut output = std::io::stdout().lock();
     let faults =

@@ -105,6 +105,7 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
         load_measure_time_max: args.load_measure_time_max,
         explicit: mode == ModelControl::Explicit,
         strict_readiness: args.strict_readiness,
+        proves_at_load: false,
         run_slots: (!args.no_core_budget).then(gristmill_engine::cores::granted),
         release_memory: match args.keep_free_memory {
             true => || {},

@@ -23,6 +23,7 @@ mod warm_up;
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
+use gristmill_engine::merging::Word;
 use gristmill_engine::tuning::{QUEUE_ROWS_MAX_BY_DEFAULT, QueuePolicy, Tuning};
 use gristmill_onnx::Provider;
 
@@ -127,6 +128,7 @@ impl TritonConfig {
             threads: self.threads,
             weight: self.weight,
             batch_rows_max,
+            word: if batch_rows_max.is_some() { Word::Declared } else { Word::None },
             // 0 is how a file without a delay reads: then the cost model decides.
             batch_delay: batching.map(|batching| batching.delay).filter(|delay| !delay.is_zero()),
             preferred_rows: batching.map_or(Vec::new(), |batching| batching.preferred_rows.clone()),
@@ -147,6 +149,7 @@ impl TritonConfig {
             threads: said.threads.or(base.threads),
             weight: said.weight.or(base.weight),
             batch_rows_max: said.batch_rows_max.or(base.batch_rows_max),
+            word: said.word.max(base.word),
             batch_delay: said.batch_delay.or(base.batch_delay),
             preferred_rows: if said.preferred_rows.is_empty() {
                 base.preferred_rows

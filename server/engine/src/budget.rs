@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::backend::Instance;
 use crate::error::LoadError;
-use crate::proof::{Recipe, Sample};
 use crate::request::ModelInfo;
+use crate::samples::{Recipe, Sample};
 
 /// Bounds that a version must keep to serve; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -205,9 +205,18 @@ impl Catalog {
                 model: model.clone(),
                 version: *version,
                 state: *state,
-                reason: reason.clone(),
+                reason: self.reason(model, *version, reason),
             })
             .collect()
+    }
+
+    /// What is to be said of a version: of one that serves without a flaw, why its requests run alone, if they do.
+    fn reason(&self, model: &str, version: u64, reason: &str) -> String {
+        if !reason.is_empty() {
+            return reason.to_owned();
+        }
+        let deployment = self.deployment(model, &VersionSelector::Number(version));
+        deployment.and_then(|deployment| deployment.merging.obstacle()).unwrap_or_default()
     }
 
     pub(crate) fn unready(&self) -> &[String] {

@@ -9,6 +9,7 @@ use crate::backend::{Instance, Model, Placement};
 use crate::background::Background;
 use crate::cores::{self, Cores, Share};
 use crate::deployment::Deployment;
+use crate::examiner::Examiner;
 use crate::runs::{GivenUp, RunRules, Watcher};
 use crate::worker::Worker;
 
@@ -18,6 +19,9 @@ pub(crate) struct Machine {
     pub(crate) watcher: Watcher,
     /// Of one load.
     pub(crate) measure_time_max: Duration,
+    pub(crate) examiner: Examiner,
+    /// Samples run before a version serves: for whoever only looks.
+    pub(crate) proves_at_load: bool,
 }
 
 /// When workers free their sessions, which for a large model takes some hundredths of a second of a core.
@@ -180,6 +184,7 @@ impl Crew {
         self.deployment.frees_when_idle.store(freeing == Freeing::WhenIdle, Ordering::Relaxed);
         self.rules.begin_retiring();
         self.deployment.queue.close();
+        self.machine.examiner.leave(&self.deployment);
         let mut state = self.lock();
         while !state.at_work.iter().all(|member| member.has_ended) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);

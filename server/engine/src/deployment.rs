@@ -16,6 +16,7 @@ use crate::cost::CostModel;
 use crate::error::{InferError, Stage};
 use crate::former::{Policy, Refusal};
 use crate::job::Job;
+use crate::merging::Merging;
 use crate::metrics::{DeploymentHandles, DeploymentMetrics, Outcome};
 use crate::queue::{Depth, Queue};
 use crate::request::{ModelInfo, Query, Request};
@@ -32,6 +33,7 @@ pub(crate) struct Deployment {
     /// Why the largest batch has so many rows.
     batch_rows_why: String,
     terms: Terms,
+    pub(crate) merging: Merging,
     pub(crate) queue: Queue<Job>,
     pub(crate) metrics: DeploymentMetrics,
     pub(crate) service_level: Arc<ServiceLevel>,
@@ -103,15 +105,20 @@ impl Deployment {
         info: ModelInfo,
         policy: Policy,
         cost: CostModel,
-        batch_rows_why: String,
+        (batch_rows_why, merging): (String, Merging),
         terms: Terms,
         service_level: Arc<ServiceLevel>,
         origin: Origin,
     ) -> Deployment {
         let metrics = DeploymentMetrics::new((info.name.clone(), info.version), DeploymentHandles::resolve);
+        let queue = Queue::new(policy.clone(), cost);
+        if !merging.is_on() {
+            queue.set_merging(false);
+        }
         Deployment {
             info: Arc::new(info),
-            queue: Queue::new(policy.clone(), cost),
+            queue,
+            merging,
             policy,
             batch_rows_why,
             terms,
@@ -190,7 +197,7 @@ impl Deployment {
         if due.deadline.is_some_and(|deadline| deadline <= arrived) {
             return Err(Refused::Error(InferError::DeadlineExceeded { stage: Stage::Queue }));
         }
-        let pushed = if request.rows() <= self.policy.batch_rows_max {
+        let pushed = if self.runs_whole(request.rows()) {
             let (reply, ticket) = answer::whole();
             let job = Job { request, arrived, due, reply: Some(reply) };
             let pushed = self.queue.push(arrived, job);
@@ -214,6 +221,17 @@ impl Deployment {
             Err(Refusal::Closed) => Err(Refused::Closed),
             Err(refusal) => Err(Refused::Overload(self.refused(refusal))),
         }
+    }
+
+    /// Whether a request of so many rows is not cut into parts: it fits a batch, or its requests run alone, and then
+    /// its answer is to be the model's own.
+    pub(crate) fn runs_whole(&self, rows: usize) -> bool {
+        rows <= self.policy.batch_rows_max || !self.merging.is_on()
+    }
+
+    /// From now on requests share runs, or do not; `why` is for people.
+    pub(crate) fn set_merging(&self, merges: bool, why: String) {
+        self.merging.find(merges, why, || self.queue.set_merging(merges));
     }
 
     fn check_size(&self, request: &Request) -> Result<(), InferError> {
@@ -267,6 +285,7 @@ impl Deployment {
     /// What is known of its run times, and what follows from them.
     pub(crate) fn latency_model(&self) -> LatencyModel {
         let Policy { batch_rows_max, workers, .. } = self.policy;
+        let batch_rows_max = if self.merging.is_on() { batch_rows_max } else { 1 };
         let slo = self.terms.slo;
         self.queue.with_cost(|cost, wait_margin| LatencyModel {
             tables: cost.tables(),
@@ -366,6 +385,14 @@ impl Origin {
     /// Of a session beside those that serve.
     pub(crate) fn device(&self) -> Device {
         self.model.devices().first().copied().unwrap_or(Device::Socket(0))
+    }
+
+    /// Run slots for it, as loads have them: `None` where none is free for long.
+    pub(crate) fn background(&self) -> Option<Slot> {
+        match self.device() {
+            Device::Socket(_) => self.cores.background(1),
+            Device::Gpu(_) => self.spare(),
+        }
     }
 
     /// Run slots for it, if nobody else wants them now.

@@ -113,6 +113,8 @@ pub(crate) struct Former<T> {
     busy: usize,
     /// Batches since the last one that began with the oldest.
     since_oldest: u32,
+    /// Items share batches; otherwise each is one by itself, however many rows it has.
+    merges: bool,
     closing: bool,
 }
 
@@ -188,6 +190,7 @@ impl<T: Item> Former<T> {
             running,
             busy: 0,
             since_oldest: 0,
+            merges: true,
             closing: false,
         }
     }
@@ -221,6 +224,16 @@ impl<T: Item> Former<T> {
         (earliest_ns < u64::MAX).then(|| self.waiting.instant(earliest_ns))
     }
 
+    /// From now on items share batches, or do not.
+    pub(crate) fn set_merging(&mut self, merges: bool) {
+        self.merges = merges;
+    }
+
+    /// Most rows of a batch of several items.
+    fn rows_max(&self) -> usize {
+        if self.merges { self.policy.batch_rows_max } else { 1 }
+    }
+
     /// From now on nothing is admitted and nothing waits for company.
     pub(crate) fn close(&mut self) {
         self.closing = true;
@@ -229,7 +242,7 @@ impl<T: Item> Former<T> {
     /// Adds an item that [`Former::admits`] has let in.
     pub(crate) fn add(&mut self, item: T) -> Place {
         let rows = item.rows();
-        assert!(rows >= 1 && rows <= self.policy.batch_rows_max, "an item fits one batch; this is a bug");
+        assert!(rows >= 1, "an item has rows; this is a bug");
         let yield_at = item.due().yield_at;
         let shape = self.cost.shape_id(item.shape_key());
         let place = self.waiting.add(item, &self.cost);
@@ -290,7 +303,7 @@ impl<T: Item> Former<T> {
     /// When a free worker need not wait any longer for more rows of this lane; the past is at once.
     fn ready_ns(&self, lane: &Lane, now_ns: u64) -> u64 {
         let is_explicit = self.policy.batch_delay.is_some();
-        if self.closing || self.policy.is_eager || (!is_explicit && self.busy == 0) {
+        if self.closing || !self.merges || self.policy.is_eager || (!is_explicit && self.busy == 0) {
             return 0;
         }
         let oldest_ns = self.waiting.oldest_ns(lane);
@@ -320,7 +333,7 @@ impl<T: Item> Former<T> {
         Sizing {
             cost: &self.cost,
             shape,
-            rows_max: self.policy.batch_rows_max,
+            rows_max: self.rows_max(),
             workers: self.policy.workers,
             arrival_rate: self.arrivals.rate(now_ns),
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::backend::Instance;
 use crate::background::Background;
 use crate::error::RunError;
-use crate::proof::{Recipe, Sample};
+use crate::samples::{Recipe, Sample};
 use crate::tensor::Signature;
 
 /// More copies of a model than this cost memory and gain little before every core is busy.

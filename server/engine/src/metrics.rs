@@ -278,6 +278,7 @@ impl DeploymentHandles {
 // === impl ServiceLevelHandles ===
 
 impl ServiceLevelHandles {
+    #[expect(clippy::ptr_arg, reason = "`OnUse` gives what it holds")]
     pub(crate) fn resolve(model: &String) -> ServiceLevelHandles {
         let model: [(&'static str, SharedString); 1] = [("model", model.clone().into())];
         let labels_and = |key: &'static str, value: &'static str| {

@@ -155,6 +155,20 @@ impl<T: Item> Queue<T> {
         self.work.notify_all();
     }
 
+    /// From now on requests share batches, or run whole and alone.
+    pub(crate) fn set_merging(&self, merges: bool) {
+        let mut state = self.lock();
+        state.former.set_merging(merges);
+        drop(state);
+        // What may run now, and when, has changed.
+        self.work.notify_all();
+    }
+
+    /// Nothing more is admitted.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Looks at the cost model and at the margin of waits, which nothing else can use meanwhile.
     pub(crate) fn with_cost<R>(&self, look: impl FnOnce(&CostModel, f32) -> R) -> R {
         let state = self.lock();

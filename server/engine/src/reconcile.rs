@@ -15,6 +15,7 @@ use crate::catalog::{Catalog, Published};
 use crate::cores::{self, Cores};
 use crate::crew::Machine;
 use crate::error::LoadError;
+use crate::examiner::Examiner;
 use crate::managed::Managed;
 use crate::metrics::{VersionGauges, model_ready};
 use crate::plan::Step;
@@ -106,6 +107,8 @@ impl Reconciler {
                 cores: Cores::new(options.run_slots),
                 watcher: Watcher::start(),
                 measure_time_max: options.load_measure_time_max,
+                examiner: Examiner::default(),
+                proves_at_load: options.proves_at_load,
             }),
             retirer: Retirer::start(options.release_memory),
             snapshots: Vec::new(),

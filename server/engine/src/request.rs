@@ -75,6 +75,8 @@ impl VersionSelector {
 pub struct Request {
     inputs: Inputs,
     rows: usize,
+    /// It is all that its caller sent, not a part.
+    is_whole: bool,
     bytes: usize,
     shape_key: ShapeKey,
     outputs: Selection,
@@ -225,11 +227,24 @@ impl Request {
         if rows == 0 {
             return Err(InferError::InvalidInput("the request has no rows: dimension 0 is 0".into()));
         }
-        Ok(Request { inputs, rows, bytes, shape_key: ShapeKey(shape_key), outputs, deadline, trace })
+        Ok(Request {
+            inputs,
+            rows,
+            is_whole: true,
+            bytes,
+            shape_key: ShapeKey(shape_key),
+            outputs,
+            deadline,
+            trace,
+        })
     }
 
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// Bytes of all input tensors together.
@@ -276,6 +291,7 @@ impl Request {
             parts.push(Request {
                 inputs,
                 rows: end - start,
+                is_whole: false,
                 bytes,
                 shape_key: self.shape_key.clone(),
                 outputs: self.outputs.clone(),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::Instance;
 use crate::error::RunError;
-use crate::proof::{Recipe, Sample};
+use crate::samples::{Recipe, Sample};
 use crate::sizing::BATCH_OVERHEAD;
 use crate::tensor::Signature;
 
@@ -38,11 +38,12 @@ pub(crate) struct Sweep {
     pub(crate) samples: Vec<(usize, Vec<Duration>)>,
 }
 
-/// Times runs of made-up rows, which a proof has shown to run when made by `recipe`, in batches of at most
-/// `rows_max` rows, and sizes beyond the first as long as there is `time`.
+/// Times runs of made-up rows, which have run when made by `recipe`, in batches of at most `rows_max` rows, and sizes
+/// beyond the first as long as there is `time`. A run of one row that was `seen` counts where it was slow: what a first
+/// run costs beside is little then, and another one much.
 pub(crate) fn sweep(
     signature: &Signature,
-    recipe: Recipe,
+    (recipe, seen): (Recipe, Option<Duration>),
     rows_max: usize,
     time: MeasuringTime,
     instance: &mut dyn Instance,
@@ -55,7 +56,8 @@ pub(crate) fn sweep(
         if rows > 1 && start.elapsed() + 2 * row_time * rows as u32 > time_max {
             break;
         }
-        match times(&Sample::new(signature, 0..rows, recipe), time, instance) {
+        let seen = seen.filter(|seen| rows == 1 && *seen > SIZE_TIME_MAX);
+        match times(&Sample::new(signature, 0..rows, recipe), seen, time, instance) {
             Ok(times) => sweep.samples.push((rows, times)),
             Err(error) => {
                 tracing::debug!(rows, %error, "a size of the sweep does not run");
@@ -68,12 +70,13 @@ pub(crate) fn sweep(
 
 fn times(
     sample: &Sample,
+    seen: Option<Duration>,
     time: MeasuringTime,
     instance: &mut dyn Instance,
 ) -> Result<Vec<Duration>, RunError> {
     let start = Instant::now();
     let may_go_on = || start.elapsed() <= SIZE_TIME_MAX && !time.left().is_zero();
-    let mut times = Vec::with_capacity(RUNS_MAX);
+    let mut times: Vec<Duration> = seen.into_iter().collect();
     while times.len() < RUNS_MAX && (times.len() < 2 || may_go_on()) {
         let began = Instant::now();
         sample.run(instance)?;
@@ -120,7 +123,7 @@ impl Sweep {
     /// row if none did.
     pub(crate) fn largest_within(&self, rows_max: usize, time_max: Duration) -> (usize, Duration) {
         let fits = |(rows, time): &(usize, Duration)| *rows <= rows_max && *time <= time_max;
-        let largest = self.least().filter(fits).next_back();
+        let largest = self.least().rfind(fits);
         largest.unwrap_or_else(|| (1, self.one_row().unwrap_or_default()))
     }
 

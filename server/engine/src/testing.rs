@@ -9,7 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::backend::{Artifact, Backend, Device, InputView, Instance, Model, Placement, Stop, Stopper};
+use crate::backend::{
+    Artifact, Backend, Device, InputView, Instance, Model, Placement, RowIndependence, Stop, Stopper,
+};
 use crate::engine::Engine;
 use crate::error::{LoadError, RunError};
 use crate::reconcile::{Options, Reconciler};
@@ -30,6 +32,7 @@ pub struct FakeBackend {
     script: Arc<Script>,
     gate: Option<Arc<Gate>>,
     devices: Vec<Device>,
+    independence: RowIndependence,
 }
 
 /// On any machine: tests hold several runs at gates.
@@ -57,12 +60,23 @@ impl FakeBackend {
         signature: Signature,
         script: impl Fn(&[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError> + Send + Sync + 'static,
     ) -> FakeBackend {
-        FakeBackend { signature, script: Arc::new(script), gate: None, devices: vec![Device::Socket(0)] }
+        FakeBackend {
+            signature,
+            script: Arc::new(script),
+            gate: None,
+            devices: vec![Device::Socket(0)],
+            independence: RowIndependence::Proved,
+        }
     }
 
     /// Runs wait at `gate` before they do anything, and can be stopped there. Others cannot be stopped.
     pub fn held_at(self, gate: &Arc<Gate>) -> FakeBackend {
         FakeBackend { gate: Some(Arc::clone(gate)), ..self }
+    }
+
+    /// Its structure says so of its rows; without this that they stay apart.
+    pub fn with_rows(self, independence: RowIndependence) -> FakeBackend {
+        FakeBackend { independence, ..self }
     }
 
     /// Instances are spread over `devices`.
@@ -185,6 +199,10 @@ impl Model for FakeBackend {
 
     fn platform(&self) -> &str {
         "fake"
+    }
+
+    fn row_independence(&self) -> RowIndependence {
+        self.independence.clone()
     }
 
     fn notes(&self) -> Vec<String> {

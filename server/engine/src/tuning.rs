@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::budget::Budget;
+use crate::merging::Word;
 
 /// Rows that may wait where the settings say nothing: enough for bursts, short enough to answer in time.
 pub const QUEUE_ROWS_MAX_BY_DEFAULT: usize = 4096;
@@ -19,6 +20,8 @@ pub struct Tuning {
     pub instances: Option<usize>,
     pub threads: Option<usize>,
     pub batch_rows_max: Option<usize>,
+    /// What the owner says about stacking rows.
+    pub word: Word,
     /// How long a batch waits for more rows; decided by the cost model if `None`.
     pub batch_delay: Option<Duration>,
     /// Rows at which a batch does not wait for more, ascending.

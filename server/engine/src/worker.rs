@@ -9,7 +9,7 @@ use crate::answer::Answer;
 use crate::backend::{InputView, Instance, Model, Placement};
 use crate::cores::{Asked, Share, Slot};
 use crate::deployment::{Deployment, Ran, RunTiming};
-use crate::error::{InferError, RunError, Stage};
+use crate::error::{InferError, RunError, Stage, panic_text};
 use crate::former::CloseReason;
 use crate::gather::Gather;
 use crate::interruptions::{Interruptions, Manner};
@@ -282,7 +282,8 @@ impl<'a> Worker<'a> {
         let stopped = self.cell.end(&mut self.callers, &mut self.outbox, &mut self.slot)?;
         self.gather.shrink();
         let outputs = result.and_then(|outputs| {
-            check_outputs(signature, &outputs, rows)?;
+            check_outputs(signature, &outputs, rows)
+                .or_else(|error| self.pass_alone(jobs, &outputs, error))?;
             Ok(outputs)
         });
         let timing = RunTiming { gather: gathered - start, run: ran - gathered, scatter: Duration::ZERO };
@@ -294,6 +295,26 @@ impl<'a> Worker<'a> {
             metrics.batch_rows.record(rows as f64);
         }
         Ok((outputs.map(|outputs| (outputs, timing)), stopped))
+    }
+
+    /// A request that runs whole and alone has the model's own answer, whatever rows that has, where nothing but
+    /// samples says that rows are kept apart. There are no others, then, to get its rows.
+    fn pass_alone(&self, jobs: &[Job], outputs: &[Tensor], error: RunError) -> Result<(), RunError> {
+        let deployment = self.deployment;
+        let [Job { request, .. }] = jobs else { return Err(error) };
+        if deployment.merging.is_settled() || !request.is_whole() {
+            return Err(error);
+        }
+        check_declared(&deployment.info.signature, outputs)?;
+        if outputs.iter().any(|output| output.shape().is_empty()) {
+            return Err(error);
+        }
+        if deployment.merging.is_on() {
+            let info = &deployment.info;
+            tracing::error!(model = info.name, version = info.version, %error, "each request runs alone from now on");
+            deployment.set_merging(false, error.to_string());
+        }
+        Ok(())
     }
 
     fn answer_stopped(&mut self, jobs: &[Job], first: usize, reason: StopReason) {
@@ -403,6 +424,21 @@ fn caller(job: &mut Job) -> Caller {
 
 /// A runtime that answers with other tensors than it declared must not hand out anybody's rows.
 pub(crate) fn check_outputs(signature: &Signature, outputs: &[Tensor], rows: usize) -> Result<(), RunError> {
+    check_declared(signature, outputs)?;
+    for (spec, output) in signature.outputs.iter().zip(outputs) {
+        if signature.is_batched() && output.shape().first() != Some(&rows) {
+            return Err(RunError::Failed(format!(
+                "output '{}' has shape {} for a batch of {rows} rows: its first dimension must be the rows",
+                spec.name,
+                ShapeText(output.shape())
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the outputs are as many as declared, and of the declared types.
+fn check_declared(signature: &Signature, outputs: &[Tensor]) -> Result<(), RunError> {
     if outputs.len() != signature.outputs.len() {
         return Err(RunError::Failed(format!(
             "the model gave {} outputs, its signature has {}",
@@ -419,23 +455,6 @@ pub(crate) fn check_outputs(signature: &Signature, outputs: &[Tensor], rows: usi
                 spec.dtype
             )));
         }
-        if signature.is_batched() && output.shape().first() != Some(&rows) {
-            return Err(RunError::Failed(format!(
-                "output '{}' has shape {} for a batch of {rows} rows: its first dimension must be the rows",
-                spec.name,
-                ShapeText(output.shape())
-            )));
-        }
     }
     Ok(())
-}
-
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        (*text).to_owned()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "no message".to_owned()
-    }
 }

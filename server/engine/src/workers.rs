@@ -11,22 +11,28 @@ use crate::cost::CostModel;
 pub(crate) use crate::crew::Freeing;
 use crate::crew::{Crew, Machine};
 use crate::deployment::{Deployment, Origin};
-use crate::error::LoadError;
+use crate::error::{LoadError, RunError};
 use crate::former::Policy;
 use crate::golden;
 use crate::layout::{self, Layout};
-use crate::proof::{self, Recipe, Sample};
+use crate::merging::{self, Basis, Merging, Word};
+use crate::proof::{self, Runs};
 use crate::registry::ModelSettings;
 use crate::request::ModelInfo;
 use crate::runs::RunRules;
+use crate::samples::{Recipe, Sample};
 use crate::service_level::ServiceLevel;
 use crate::sweep::{self, MeasuringTime, ROWS_MAX_UNMEASURED, Sweep};
-use crate::tensor::{BatchAxis, Signature};
+use crate::tensor::{BatchAxis, Signature, Tensor};
 use crate::terms::Terms;
 use crate::tuning::{QUEUE_BYTES_MAX_BY_DEFAULT, QUEUE_ROWS_MAX_BY_DEFAULT, Tuning};
 
 /// The largest batch is warmed only if it is expected to take less than this.
 const WARM_UP_RUN_MAX: Duration = Duration::from_millis(500);
+
+/// Samples that are expected to take no longer are run before a version serves that follows another one: that serves
+/// meanwhile, perhaps with runs that requests share, and the new one would keep up with less until it is examined.
+const PROOF_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What is loaded, and what it is compared with.
 pub(crate) struct Order {
@@ -70,6 +76,7 @@ impl Workers {
         in_background: bool,
     ) -> Result<Workers, LoadError> {
         let Order { artifact, settings, predecessor, service_level } = order;
+        let _loading = machine.examiner.load_begins();
         let tuning = &settings.tuning;
         let directory = artifact.path.parent().unwrap_or(Path::new(""));
         let prepared = (settings.prepare)(directory).map_err(LoadError)?;
@@ -97,8 +104,9 @@ impl Workers {
         let mut first = model.instance(place(0, layout.threads))?;
         // Sample runs wait for a free core, so that they are timed well and loads do not disturb each other.
         let mut background = machine.cores.background(layout.threads);
-        let proof = proof::prove(model.signature(), &mut *first);
-        if let (Some(predecessor), BatchAxis::None { reason }) = (predecessor, &proof.batch)
+        let time = MeasuringTime::begin(machine.measure_time_max);
+        let look = proof::look(model.signature(), machine.measure_time_max, &mut *first);
+        if let (Some(predecessor), BatchAxis::None { reason }) = (predecessor, &look.batch)
             && predecessor.signature.is_batched()
             && !settings.lifecycle.allow_signature_change
         {
@@ -108,26 +116,33 @@ impl Workers {
                 predecessor.version
             )));
         }
-        let signature = Signature { batch: proof.batch.clone(), ..model.signature().clone() };
+        let signature = Signature { batch: look.batch.clone(), ..model.signature().clone() };
         let mut notes = model.notes();
         notes.extend(prepared.notes);
-        notes.push(proof.note);
+        notes.extend(look.failure);
+        let basis = Basis::new(&signature, model.row_independence(), tuning.word);
+        let merging = Merging::new(basis);
+        let proves_now = machine.proves_at_load
+            || predecessor.is_some()
+                && look.one_row.is_some_and(|run| run * proof::ROW_RUNS <= PROOF_TIME_MAX);
+        notes.push(merging_note(&signature, &merging, proves_now, &mut *first));
+        notes.extend(passed_over(&artifact, tuning, &signature, &merging));
         if let Some(golden) = &prepared.golden {
             let note = golden::check(golden, &signature, &mut *first).map_err(LoadError)?;
             notes.push(note);
         }
-        let time = MeasuringTime::begin(machine.measure_time_max);
-        let sweep_of = |instance: &mut dyn Instance| {
+        let sweep_of = |instance: &mut dyn Instance, seen: Option<Duration>| {
             let rows_max = match signature.is_batched() {
                 true => tuning.batch_rows_max.unwrap_or(ROWS_MAX_UNMEASURED),
                 false => 1,
             };
-            let sweep = proof.recipe.map(|recipe| sweep::sweep(&signature, recipe, rows_max, time, instance));
+            let sweep =
+                look.recipe.map(|recipe| sweep::sweep(&signature, (recipe, seen), rows_max, time, instance));
             sweep.unwrap_or_default()
         };
-        let mut sweep = sweep_of(&mut *first);
+        let mut sweep = sweep_of(&mut *first, look.one_row);
         let mut others = Vec::new();
-        if let Some(recipe) = proof.recipe
+        if let Some(recipe) = look.recipe
             && tuning.instances.is_none()
             && tuning.threads.is_none()
             && let Some(run) = sweep.one_row().filter(|run| layout::is_worth_measuring(&layout, *run))
@@ -141,7 +156,7 @@ impl Workers {
             first = others.swap_remove(0);
             background = machine.cores.background(layout.threads);
             if layout.threads != threads {
-                sweep = sweep_of(&mut *first);
+                sweep = sweep_of(&mut *first, None);
             }
         }
         let (batch_rows_max, batch_rows_why) = batch_rows_max(&signature, tuning, &sweep);
@@ -171,7 +186,7 @@ impl Workers {
             instances.push((made, placement));
         }
         let rules = RunRules::new(tuning.run_timeout);
-        if let Some(recipe) = proof.recipe {
+        if let Some(recipe) = look.recipe {
             for (rows, times) in &sweep.samples {
                 times.iter().for_each(|took| rules.ran(*took, *rows));
             }
@@ -189,7 +204,8 @@ impl Workers {
         drop(background);
         let service_level = Arc::clone(service_level);
         let origin = Origin { model: Arc::clone(&model), cores: Arc::clone(&machine.cores) };
-        let deployment = Deployment::new(info, policy, cost, batch_rows_why, terms, service_level, origin);
+        let deployment =
+            Deployment::new(info, policy, cost, (batch_rows_why, merging), terms, service_level, origin);
         let deployment = Arc::new(deployment);
         let weight = tuning.weight.unwrap_or(1);
         let crew = Crew::new(Arc::clone(&deployment), model, rules, weight, Arc::clone(machine));
@@ -200,6 +216,7 @@ impl Workers {
                 return Err(LoadError(format!("cannot start a worker thread: {error}")));
             }
         }
+        machine.examiner.examine(&workers.deployment);
         Ok(workers)
     }
 
@@ -277,6 +294,65 @@ impl Candidate<'_> {
             }
         }
     }
+}
+
+/// An instance that is not used otherwise meanwhile.
+struct AtLoad<'a>(&'a mut dyn Instance);
+
+impl Runs for AtLoad<'_> {
+    fn run(&mut self, sample: &Sample) -> Result<Vec<Tensor>, RunError> {
+        sample.run(self.0)
+    }
+}
+
+/// What decides whether requests share runs, for people; samples run at once where that is wanted.
+fn merging_note(
+    signature: &Signature,
+    merging: &Merging,
+    proves_now: bool,
+    instance: &mut dyn Instance,
+) -> String {
+    if let BatchAxis::None { reason } = &signature.batch {
+        return format!("not batched: {reason}");
+    }
+    let Basis::Samples { open, rigour } = merging.basis() else { return merging.basis().to_string() };
+    match proves_now.then(|| proof::prove(signature, *rigour, &mut AtLoad(instance))).flatten() {
+        Some(verdict) => {
+            let (is_on, text) = merging::conclude(open, &verdict);
+            let note = if is_on { text.clone() } else { format!("each request runs alone: {text}") };
+            merging.find(is_on, text, || ());
+            note
+        }
+        None => merging.basis().to_string(),
+    }
+}
+
+/// Settings about batches that have no effect.
+fn passed_over(
+    artifact: &Artifact,
+    tuning: &Tuning,
+    signature: &Signature,
+    merging: &Merging,
+) -> Option<String> {
+    let rows_max = if tuning.word == Word::Declared { "max_batch_size" } else { "batching.rows_max" };
+    let asked = [
+        (rows_max, tuning.batch_rows_max.is_some_and(|rows| rows > 1)),
+        ("batching.delay", tuning.batch_delay.is_some_and(|delay| !delay.is_zero())),
+        ("batching.preferred_rows", !tuning.preferred_rows.is_empty()),
+        ("batching.trusted", tuning.word == Word::Trusted && !signature.is_batched()),
+    ];
+    let asked: Vec<&str> =
+        asked.into_iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| name).collect();
+    let why = match &signature.batch {
+        BatchAxis::None { reason } => format!("the model is not batched: {reason}"),
+        BatchAxis::Rows => merging.obstacle()?,
+    };
+    if asked.is_empty() {
+        return None;
+    }
+    let note = format!("{} has no effect, because {why}", asked.join(", "));
+    tracing::warn!(model = artifact.model, version = artifact.version, note, "a setting is passed over");
+    Some(note)
 }
 
 /// The largest batch, and why.

@@ -11,7 +11,7 @@ use expect_test::{Expect, expect};
 use gristmill_engine::engine::VersionState;
 use gristmill_engine::error::{InferError, RunError};
 use gristmill_engine::request::{NamedTensor, Query, VersionSelector};
-use gristmill_engine::tensor::{BatchAxis, DType, Dim, Tensor, TensorSpec};
+use gristmill_engine::tensor::{DType, Dim, Tensor, TensorSpec};
 use gristmill_engine::testing::{FakeBackend, Gate, batched_signature, copy, engine};
 use gristmill_engine::tuning::Tuning;
 
@@ -167,27 +167,6 @@ async fn shapes_share_no_batch_and_block_none() {
         assert_eq!(response.outputs[0].1.shape(), [1, 1 + n as usize % 5]);
         assert_eq!(values(&response), vec![n; 1 + n as usize % 5]);
     }
-}
-
-#[tokio::test]
-async fn a_model_that_mixes_rows_is_served_without_batching() {
-    let mean = FakeBackend::new(batched_signature(DType::Fp32, &[1]), |inputs| {
-        let input = inputs[0].as_ref().unwrap();
-        let values: Vec<f32> =
-            input.data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-        let mean = values.iter().sum::<f32>() / values.len() as f32;
-        let data: Vec<u8> = values.iter().flat_map(|value| (value - mean).to_le_bytes()).collect();
-        Ok(vec![Tensor::new(DType::Fp32, input.shape, data.into()).unwrap()])
-    });
-    let (engine, _reconciler) = engine([("m", 1, mean, Tuning::default())]);
-    let info = engine.model("m", &VersionSelector::Default).unwrap();
-    assert_eq!(info.batch_rows_max, 1);
-    let BatchAxis::None { reason } = &info.signature.batch else { panic!("batched") };
-    assert!(reason.starts_with("output 'y' of row 0 depends on the other rows of its batch: "), "{reason}");
-    let text = Tensor::new(DType::Fp32, [3, 1].as_slice(), vec![0; 12].into()).unwrap();
-    let inputs = vec![NamedTensor { name: "x".into(), tensor: text }];
-    let response = engine.infer(Query { model: "m".into(), inputs, ..Query::default() }).await.unwrap();
-    assert_eq!(response.outputs[0].1.shape(), [3, 1], "the caller's own batch is the caller's business");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use gristmill_engine::merging::Word;
 use gristmill_engine::registry::VersionPolicy;
 use gristmill_engine::tuning::{
     Fallback, PRIORITY_LEVELS_MAX, Priorities, QueuePolicy, TimeoutAction, Tuning,
@@ -23,6 +24,8 @@ pub(super) struct RawBatching {
     delay: Option<String>,
     #[serde(default)]
     preferred_rows: Vec<usize>,
+    #[serde(default)]
+    trusted: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -110,6 +113,7 @@ pub(super) fn tuning(
     }
     Ok(Tuning {
         batch_rows_max,
+        word: if batching.trusted { Word::Trusted } else { Word::None },
         batch_delay: batching.delay.as_deref().map(delay).transpose()?,
         preferred_rows: preferred(batching.preferred_rows, batch_rows_max)?,
         queue_rows_max,

@@ -133,8 +133,8 @@ impl<T: Item> Former<T> {
 
     /// How many rows the lane's next batch should have.
     fn target(&self, lane: &Lane, now_ns: u64) -> Target {
-        let full = Target { rows: self.policy.batch_rows_max, reason: CloseReason::Full };
-        if self.policy.is_eager || self.closing {
+        let full = Target { rows: self.rows_max(), reason: CloseReason::Full };
+        if self.policy.is_eager || self.closing || !self.merges {
             return full;
         }
         let delay_ns = self.policy.batch_delay.map_or(0, |delay| delay.as_nanos() as u64);
@@ -170,13 +170,14 @@ impl<T: Item> Former<T> {
         if looks_ahead && self.is_late(entry, shape, now_ns) {
             return Verdict::Drop;
         }
-        let together = rows + item.rows();
-        if together > self.policy.batch_rows_max {
-            return Verdict::Close(CloseReason::Full);
-        }
+        // The first is in whatever it has: it was cut to fit, or is to run whole.
         if rows == 0 {
             let spoils = looks_ahead && self.spoils(entry, lane, now_ns);
             return if spoils { Verdict::Drop } else { Verdict::Join };
+        }
+        let together = rows + item.rows();
+        if together > self.rows_max() {
+            return Verdict::Close(CloseReason::Full);
         }
         if together > target.rows {
             return Verdict::Close(target.reason);

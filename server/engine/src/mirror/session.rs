@@ -8,10 +8,11 @@ use super::TensorMismatch;
 use crate::backend::{InputView, Instance, Placement, Stopper};
 use crate::comparison::{Tolerance, compare};
 use crate::deployment::Deployment;
+use crate::error::panic_text;
 use crate::gather::Gather;
 use crate::request::{NamedTensor, Outputs, Query, Request};
 use crate::tensor::{Signature, Tensor};
-use crate::worker::{check_outputs, panic_text};
+use crate::worker::check_outputs;
 
 pub(super) struct Session {
     deployment: Arc<Deployment>,
@@ -70,7 +71,7 @@ impl Session {
         let info = &deployment.info;
         let query = Query { inputs: inputs.to_vec(), ..Query::default() };
         let request = Request::new(&info.signature, query).map_err(|error| error.to_string())?;
-        let parts = match request.rows() <= info.batch_rows_max {
+        let parts = match deployment.runs_whole(request.rows()) {
             true => vec![request],
             false => request.split(info.batch_rows_max),
         };

@@ -19,6 +19,8 @@ pub struct Options {
     pub strict_readiness: bool,
     /// Threads that compute at the same time in runs on the CPU; as many as all models want if `None`.
     pub run_slots: Option<usize>,
+    /// What samples have to decide is decided before a version serves: for whoever only looks.
+    pub proves_at_load: bool,
     /// Gives memory that was freed back to the system; called in the background after loads and retirements.
     pub release_memory: fn(),
 }
@@ -40,6 +42,7 @@ impl Default for Options {
             explicit: false,
             strict_readiness: false,
             run_slots: Some(cores::granted()),
+            proves_at_load: false,
             release_memory: || {},
         }
     }
