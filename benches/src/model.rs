@@ -134,6 +134,7 @@ pub fn response(y: &Tensor) -> Response {
         model: Arc::new(model),
         degraded_from: None,
         routed: None,
+        rows: y.shape()[0],
         outputs: [(0, y.clone())].into_iter().collect(),
         timing: Timing::default(),
         batches: Vec::new(),

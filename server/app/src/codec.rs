@@ -6,3 +6,4 @@ pub mod classification;
 pub mod json;
 pub mod multipart;
 pub mod proto;
+pub(crate) mod rows;

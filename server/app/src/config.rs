@@ -41,6 +41,8 @@ pub struct ModelToml {
     pub backend: Option<BackendChoice>,
     pub providers: Option<Vec<Provider>>,
     pub spinning: Option<bool>,
+    /// Requests run one at a time, whatever the model file says of its first axes.
+    pub is_unbatched: bool,
     pub tuning: Tuning,
     pub lifecycle: Lifecycle,
     pub slo_objective: Option<f64>,
@@ -54,6 +56,7 @@ struct Raw {
     backend: Option<RawBackend>,
     providers: Option<Vec<RawProvider>>,
     spinning: Option<bool>,
+    batch_axis: Option<RawBatchAxis>,
     instances: Option<usize>,
     threads: Option<usize>,
     run_timeout: Option<String>,
@@ -84,6 +87,13 @@ enum RawBackend {
     Auto,
     Onnxruntime,
     Tract,
+}
+
+/// A model's batch axis is derived from its file; only that there is none can be said.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawBatchAxis {
+    None,
 }
 
 #[derive(Debug, Deserialize)]
@@ -150,6 +160,7 @@ impl SettingsReader {
             backend: file.backend.unwrap_or(self.backend),
             providers: file.providers.unwrap_or_else(|| self.providers.clone()),
             spinning: file.spinning.unwrap_or(false),
+            is_unbatched: file.is_unbatched,
         };
         ModelSettings {
             tuning: file.tuning,
@@ -291,7 +302,16 @@ pub fn parse_model_toml(text: &str) -> Result<ModelToml, String> {
     let slo_objective = raw.slo_objective;
     let providers = providers.transpose()?;
     let sections = Sections { input: raw.input, output: raw.output };
-    Ok(ModelToml { backend, providers, spinning: raw.spinning, tuning, lifecycle, slo_objective, sections })
+    Ok(ModelToml {
+        backend,
+        providers,
+        spinning: raw.spinning,
+        is_unbatched: matches!(raw.batch_axis, Some(RawBatchAxis::None)),
+        tuning,
+        lifecycle,
+        slo_objective,
+        sections,
+    })
 }
 
 fn between(field: &str, value: Option<usize>, max: usize) -> Result<Option<usize>, String> {

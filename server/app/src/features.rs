@@ -18,6 +18,7 @@ use self::rows::{Placed, fits, place};
 pub(crate) use self::rows::{feature_count, unflatten};
 use crate::codec::json::scan::{JsonError, Scanner};
 use crate::codec::json::values::{Values, is_base64};
+use crate::codec::rows::ASK_FOR_WHOLE_OUTPUTS;
 
 /// What a body asks to predict.
 #[derive(Debug)]
@@ -188,7 +189,10 @@ impl<'m> Reader<'m> {
         };
         let placed = match column.row {
             // Without a batch axis a list of rows is just the outermost dimension.
-            Some(row) if listed && !batched && fits(&shape, row) => {
+            row if listed && !batched && row.is_none_or(|row| fits(&shape, row)) => {
+                if let Some(&entries @ 2..) = shape.first() {
+                    return Err(self.inseparable(entries));
+                }
                 Placed { row: shape, rows: 1, single: false }
             }
             Some(row) => place(&shape, row, listed, key).map_err(|problem| self.complaint(problem))?,
@@ -320,16 +324,26 @@ impl<'m> Reader<'m> {
 
     fn finish(&mut self, rows: usize, listed: bool) -> Result<Features, JsonError> {
         let batched = self.model.signature.is_batched();
-        if let BatchAxis::None { reason } = &self.model.signature.batch
-            && rows != 1
-        {
-            return Err(self.complaint(format!("takes one row at a time ({reason}), got {rows}")));
+        if !batched && rows != 1 {
+            return Err(self.inseparable(rows));
         }
         let mut inputs = Vec::with_capacity(self.columns.len());
         for column in &mut self.columns {
             inputs.extend(column.finish(batched)?);
         }
         Ok(Features { inputs, listed })
+    }
+
+    /// Why a list of rows cannot be asked of a model without a batch axis.
+    fn inseparable(&self, rows: usize) -> JsonError {
+        let reason = match &self.model.signature.batch {
+            BatchAxis::None { reason } => reason.as_str(),
+            BatchAxis::Rows => "",
+        };
+        self.complaint(format!(
+            "has no batch axis ({reason}), so its outputs cannot be told apart by row, and {rows} rows came: \
+             {ASK_FOR_WHOLE_OUTPUTS}"
+        ))
     }
 
     fn complaint(&self, problem: String) -> JsonError {

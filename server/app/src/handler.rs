@@ -205,7 +205,7 @@ impl Writer<'_> {
     /// Appends the answer to a row.
     ///
     /// # Errors
-    /// `Backend` where the outputs are not what the model's signature says.
+    /// `InvalidInput` where the outputs have no such row.
     pub(crate) fn row(&self, row: usize, json: &mut Vec<u8>) -> Result<(), InferError> {
         self.classes.write(self.response, row, json)
     }
@@ -213,10 +213,11 @@ impl Writer<'_> {
     /// Appends a list with the answer to each row.
     ///
     /// # Errors
-    /// As [`Writer::row`].
+    /// As [`Writer::row`], and `InvalidInput` for another number of rows than was asked for.
     pub(crate) fn rows(&self, json: &mut Vec<u8>) -> Result<(), InferError> {
+        self.classes.check_rows(self.response)?;
         json.push(b'[');
-        for row in 0..self.classes.rows(self.response) {
+        for row in 0..self.response.rows {
             if row > 0 {
                 json.push(b',');
             }

@@ -22,6 +22,7 @@ use crate::codec::json::Encoded;
 use crate::codec::json::scan::{JsonError, Scanner};
 use crate::codec::json::values::Values;
 use crate::codec::json::write::{NonFinite, write_float, write_integer, write_string};
+use crate::codec::rows;
 use crate::features::{Features, Reader};
 use crate::gateway::Call;
 use crate::oip_http::reply::{self, Refusal};
@@ -71,9 +72,25 @@ pub fn decode_features(model: &ModelInfo, body: &[u8]) -> Result<(Vec<NamedTenso
 /// `{"prediction": …, "probability": …, …}`, with a list of each where they are `listed`.
 ///
 /// # Errors
-/// `InvalidInput` for an output of texts that are not UTF-8.
+/// `InvalidInput` for an output of texts that are not UTF-8, and where rows are `listed`, for one that has another
+/// number of them.
 pub fn encode_features(response: &Answer, listed: bool, latency: Duration) -> Result<Vec<u8>, InferError> {
-    let (predictions, probabilities) = Rule::of(&response.model.signature).apply(response)?;
+    let signature = &response.model.signature;
+    let (rule, by_row) = match signature.is_batched() {
+        true if listed => {
+            for (index, tensor) in &response.outputs {
+                rows::check(response.rows, &signature.outputs[*index].name, tensor.shape())?;
+            }
+            (Rule::of(signature), true)
+        }
+        // A model may give any number of rows for one: all that it gave is the prediction.
+        true if response.outputs.iter().any(|(_, tensor)| tensor.shape().first() != Some(&1)) => {
+            let rule = if signature.outputs.len() == 1 { Rule::Values { output: 0 } } else { Rule::Named };
+            (rule, false)
+        }
+        is_batched => (Rule::of(signature), is_batched),
+    };
+    let (predictions, probabilities) = rule.apply(response, by_row)?;
     let mut json = Vec::with_capacity(128 + 24 * predictions.len());
     json.extend_from_slice(b"{\"prediction\":");
     write_rows(&predictions, listed, &mut json);

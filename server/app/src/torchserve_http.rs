@@ -90,7 +90,7 @@ pub(crate) fn write_prediction(
             let is_wanted = |place| only.is_none_or(|only| only == place);
             let outputs = Outputs::which(response, is_wanted, |_| Texts::Strings);
             match form {
-                Form::One if response.model.signature.is_batched() => outputs.first_row(&mut json)?,
+                Form::One if response.model.signature.is_batched() => outputs.of_one_row(&mut json)?,
                 Form::One => outputs.whole(&mut json)?,
                 Form::Rows | Form::Instances => outputs.rows(&mut json)?,
             }

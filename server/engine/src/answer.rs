@@ -137,8 +137,9 @@ fn stack(parts: Vec<Answer>) -> Outcome {
     for position in 0..count {
         let pieces: Vec<Tensor> = parts.iter().map(|part| part.outputs[position].1.clone()).collect();
         let stacked = Tensor::stack_rows(&pieces).map_err(|why| {
-            InferError::Backend(format!(
-                "the model answered the parts of one request with outputs that do not fit together: {why}"
+            InferError::InvalidInput(format!(
+                "the model answered the parts of this request, which has more rows than its largest batch, with \
+                 outputs that do not fit together: {why}; send fewer rows at once, or raise batch.rows_max"
             ))
         })?;
         outputs.push((parts[0].outputs[position].0, stacked));

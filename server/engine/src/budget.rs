@@ -43,15 +43,15 @@ impl Budget {
             let mut times = Vec::with_capacity(RUNS);
             while times.len() < RUNS && (times.len() < RUNS_MIN || start.elapsed() < TIME_MAX) {
                 let begin = Instant::now();
-                sample
-                    .run(instance)
-                    .map_err(|error| LoadError(format!("time budget: {rows} rows do not run: {error}")))?;
+                sample.run(instance).map_err(|error| {
+                    LoadError::transient(format!("time budget: {rows} rows do not run: {error}"))
+                })?;
                 times.push(begin.elapsed());
             }
             times.sort();
             let p99 = times[(times.len() * 99).div_ceil(100) - 1];
             if p99 > bound {
-                return Err(LoadError(format!(
+                return Err(LoadError::transient(format!(
                     "time budget: the 99th percentile of {} runs of {rows} rows is {p99:.3?}, the budget is \
                      {bound:?}",
                     times.len()
@@ -65,7 +65,7 @@ impl Budget {
     /// The process has grown by more than the bound; the text has both numbers.
     pub(crate) fn check_memory(&self, grown_bytes: u64) -> Result<(), LoadError> {
         match self.resident_bytes_max {
-            Some(bound) if grown_bytes > bound => Err(LoadError(format!(
+            Some(bound) if grown_bytes > bound => Err(LoadError::transient(format!(
                 "memory budget: loading it took {grown_bytes} bytes of resident memory, the budget is {bound}"
             ))),
             _ => Ok(()),

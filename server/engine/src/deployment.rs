@@ -60,6 +60,7 @@ pub(crate) struct Admitted {
     /// Who would have refused it.
     degraded_from: Option<Arc<ModelInfo>>,
     pub(crate) ticket: Ticket,
+    pub(crate) rows: usize,
     places: Places,
     arrived: Instant,
     due: Due,
@@ -192,7 +193,12 @@ impl Deployment {
         }
         let due = self.terms.due(&query, arrived);
         query.deadline = due.deadline;
-        let request = Request::new(&self.info.signature, query).map_err(Refused::Error)?;
+        let mut request = Request::new(&self.info.signature, query).map_err(Refused::Error)?;
+        let rows = request.rows();
+        if rows > self.policy.queue_rows_max && !self.merging.is_on() {
+            // Whether its first axis counts rows, as those of a signal do not, nobody knows.
+            request.keep_alone();
+        }
         self.check_size(&request).map_err(Refused::Error)?;
         if due.deadline.is_some_and(|deadline| deadline <= arrived) {
             return Err(Refused::Error(InferError::DeadlineExceeded { stage: Stage::Queue }));
@@ -216,7 +222,16 @@ impl Deployment {
         match pushed {
             Ok((places, ticket)) => {
                 let deployment = Arc::clone(self);
-                Ok(Admitted { deployment, degraded_from: None, ticket, places, arrived, due, is_over: false })
+                Ok(Admitted {
+                    deployment,
+                    degraded_from: None,
+                    ticket,
+                    rows,
+                    places,
+                    arrived,
+                    due,
+                    is_over: false,
+                })
             }
             Err(Refusal::Closed) => Err(Refused::Closed),
             Err(refusal) => Err(Refused::Overload(self.refused(refusal))),

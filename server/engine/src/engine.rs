@@ -287,7 +287,8 @@ async fn answered(admitted: &mut Admitted) -> Result<Response, InferError> {
     let Answer { outputs, timing, batches } = answer?;
     let degraded_from = admitted.degraded_from().map(Arc::clone);
     let model = Arc::clone(admitted.info());
-    Ok(Response { model, degraded_from, routed: None, outputs, timing, batches })
+    let rows = admitted.rows;
+    Ok(Response { model, degraded_from, routed: None, rows, outputs, timing, batches })
 }
 
 /// Waits for the answer, until the request's time is over.

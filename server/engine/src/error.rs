@@ -54,8 +54,11 @@ impl fmt::Display for Stage {
 
 /// Why a model could not be made ready. The text names the file or the tensor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct LoadError(pub String);
+#[error("{text}")]
+pub struct LoadError {
+    text: String,
+    is_permanent: bool,
+}
 
 /// Why one run of a batch failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,5 +96,23 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         text.clone()
     } else {
         "no message".to_owned()
+    }
+}
+
+// === impl LoadError ===
+
+impl LoadError {
+    /// The same files fail in the same way however often they are tried: a type, an operator, a signature.
+    pub fn permanent(text: impl Into<String>) -> LoadError {
+        LoadError { text: text.into(), is_permanent: true }
+    }
+
+    /// Another try may succeed: a file that could not be read, memory, a device, time.
+    pub fn transient(text: impl Into<String>) -> LoadError {
+        LoadError { text: text.into(), is_permanent: false }
+    }
+
+    pub fn is_permanent(&self) -> bool {
+        self.is_permanent
     }
 }

@@ -114,10 +114,9 @@ fn find_outputs<'a>(case: &'a GoldenCase, signature: &Signature) -> Result<Vec<(
 }
 
 fn run(request: &Request, signature: &Signature, instance: &mut dyn Instance) -> Result<Vec<Tensor>, String> {
-    let rows = signature.is_batched().then_some(request.rows());
     // Tensors own unaligned memory; instances are promised 64 bytes.
     let mut gather = Gather::default();
-    gather.fill(std::iter::once(request.inputs()), rows);
+    gather.fill(std::iter::once(request.inputs()), request.stackable_rows(signature));
     let views: Vec<Option<InputView<'_>>> = gather.views(request.inputs()).collect();
     instance.run(&views).map_err(|error| format!("the model does not run: {error}"))
 }

@@ -100,7 +100,8 @@ struct Loading {
 struct Failure {
     stamp: Stamp,
     attempts: u32,
-    retry_at: Instant,
+    /// `None` until somebody asks, for contents that fail whenever they are tried.
+    retry_at: Option<Instant>,
     error: LoadError,
 }
 
@@ -243,7 +244,8 @@ impl Managed {
 
     /// When a plan may say something else without any event.
     pub(crate) fn next_time(&self, now: Instant) -> Option<Instant> {
-        let times = |slot: &Slot| [slot.keep_until, slot.failure.as_ref().map(|failure| failure.retry_at)];
+        let times =
+            |slot: &Slot| [slot.keep_until, slot.failure.as_ref().and_then(|failure| failure.retry_at)];
         self.slots.values().flat_map(times).flatten().filter(|time| *time > now).min()
     }
 
@@ -319,7 +321,9 @@ impl Managed {
         for (&version, slot) in &mut self.slots {
             if slot.loading.as_ref().is_some_and(|loading| now - loading.since >= timeout) {
                 let loading = slot.loading.take().expect("seen above; this is a bug");
-                let error = LoadError(format!("loading has taken longer than {timeout:?} and was given up"));
+                let error = LoadError::transient(format!(
+                    "loading has taken longer than {timeout:?} and was given up"
+                ));
                 slot.fail(loading.stamp, error.clone(), now);
                 late.push((version, error));
             }
@@ -433,8 +437,13 @@ impl Managed {
     pub(crate) fn ask_again(&mut self, now: Instant) {
         self.is_asked_for = true;
         self.held_back.clear();
+        self.retry_all(now);
+    }
+
+    /// Has what failed tried again, permanent faults included.
+    fn retry_all(&mut self, now: Instant) {
         for failure in self.slots.values_mut().filter_map(|slot| slot.failure.as_mut()) {
-            failure.retry_at = now;
+            failure.retry_at = Some(now);
         }
     }
 
@@ -463,6 +472,7 @@ impl Slot {
             _ => 1,
         };
         let pause = RETRY_FIRST.saturating_mul(1 << (attempts - 1).min(16)).min(RETRY_MAX);
-        self.failure = Some(Failure { stamp, attempts, retry_at: now + pause, error });
+        let retry_at = (!error.is_permanent()).then(|| now + pause);
+        self.failure = Some(Failure { stamp, attempts, retry_at, error });
     }
 }

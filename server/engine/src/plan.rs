@@ -33,7 +33,8 @@ pub(crate) struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failed {
     pub(crate) stamp: Stamp,
-    pub(crate) retry_at: Instant,
+    /// `None` where these contents fail whenever they are tried.
+    pub(crate) retry_at: Option<Instant>,
 }
 
 /// What to do next. All steps of one plan may be begun at once, in this order.
@@ -45,6 +46,15 @@ pub(crate) enum Step {
     Retire { version: u64 },
     /// Nothing is loaded of the version and nobody wants it: forget that it was tried.
     Forget { version: u64 },
+}
+
+// === impl Failed ===
+
+impl Failed {
+    /// Whether `stamp` is to be tried: other contents at once, the same when it is time.
+    fn is_due(&self, stamp: Stamp, now: Instant) -> bool {
+        self.stamp != stamp || self.retry_at.is_some_and(|retry_at| retry_at <= now)
+    }
 }
 
 // === impl Wanted ===
@@ -73,7 +83,7 @@ pub(crate) fn plan(wanted: &Wanted, held: &BTreeMap<u64, Held>, now: Instant) ->
         let missing = match held.get(&version) {
             None => true,
             Some(held) if held.loading.is_some() || held.ready == Some(stamp) => false,
-            Some(held) => held.failed.is_none_or(|failed| failed.stamp != stamp || failed.retry_at <= now),
+            Some(held) => held.failed.is_none_or(|failed| failed.is_due(stamp, now)),
         };
         if missing {
             steps.push(Step::Load { version, stamp });
@@ -154,7 +164,7 @@ mod tests {
             let version = *version;
             let stamp = held.loading.take().expect("filtered");
             if self.broken.contains(&(version, stamp.0)) {
-                held.failed = Some(Failed { stamp, retry_at: now + RETRY });
+                held.failed = Some(Failed { stamp, retry_at: Some(now + RETRY) });
             } else {
                 held.failed = None;
                 held.ready = Some(stamp);
@@ -209,7 +219,8 @@ mod tests {
             move |(ready, loading, failed, retry_s, keep_s)| Held {
                 ready,
                 loading,
-                failed: failed.map(|stamp| Failed { stamp, retry_at: start + Duration::from_secs(retry_s) }),
+                failed: failed
+                    .map(|stamp| Failed { stamp, retry_at: Some(start + Duration::from_secs(retry_s)) }),
                 keep_until: keep_s.map(|seconds| start + Duration::from_secs(seconds)),
                 is_default: false,
             },
@@ -299,7 +310,7 @@ mod tests {
         held.insert(3, Held { loading: Some(Stamp(0)), ..Held::default() });
         assert_eq!(plan(&wanted(3), &held, now), [Step::Retire { version: 1 }]);
         // Before its turn there is nothing to load, and without a default it may be what is asked.
-        let failed = Some(Failed { stamp: Stamp(0), retry_at: now + RETRY });
+        let failed = Some(Failed { stamp: Stamp(0), retry_at: Some(now + RETRY) });
         held.insert(3, Held { failed, ..Held::default() });
         assert_eq!(plan(&wanted(3), &held, now), []);
         let held = BTreeMap::from([(1, kept)]);
@@ -309,12 +320,23 @@ mod tests {
     #[test]
     fn a_failed_load_is_retried_when_it_is_time_or_when_the_contents_change() {
         let now = Instant::now();
-        let failed = Some(Failed { stamp: Stamp(0), retry_at: now + RETRY });
+        let failed = Some(Failed { stamp: Stamp(0), retry_at: Some(now + RETRY) });
         let held = BTreeMap::from([(1, Held { failed, ..Held::default() })]);
         let same = Wanted::Versions(BTreeMap::from([(1, Stamp(0))]));
         let other = Wanted::Versions(BTreeMap::from([(1, Stamp(1))]));
         assert_eq!(plan(&same, &held, now), []);
         assert_eq!(plan(&same, &held, now + RETRY), [Step::Load { version: 1, stamp: Stamp(0) }]);
+        assert_eq!(plan(&other, &held, now), [Step::Load { version: 1, stamp: Stamp(1) }]);
+    }
+
+    #[test]
+    fn a_permanent_fault_is_tried_again_only_when_the_contents_change() {
+        let now = Instant::now();
+        let failed = Some(Failed { stamp: Stamp(0), retry_at: None });
+        let held = BTreeMap::from([(1, Held { failed, ..Held::default() })]);
+        let same = Wanted::Versions(BTreeMap::from([(1, Stamp(0))]));
+        let other = Wanted::Versions(BTreeMap::from([(1, Stamp(1))]));
+        assert_eq!(plan(&same, &held, now + 1_000_000 * RETRY), []);
         assert_eq!(plan(&other, &held, now), [Step::Load { version: 1, stamp: Stamp(1) }]);
     }
 }

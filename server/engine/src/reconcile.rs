@@ -248,7 +248,7 @@ impl Reconciler {
     fn faults(&self) -> Vec<LoadReport> {
         let faults = self.models.iter().flat_map(|(name, managed)| {
             managed.faults_of_files().into_iter().map(|(version, reason)| {
-                let result = Err(LoadError(reason));
+                let result = Err(LoadError::transient(reason));
                 LoadReport { model: name.clone(), version, took: Duration::ZERO, result }
             })
         });
@@ -351,7 +351,7 @@ impl Reconciler {
             let before = resident_bytes();
             let result = catch_unwind(AssertUnwindSafe(|| Workers::start(&order, &machine, in_background)))
                 .unwrap_or_else(|_| {
-                    Err(LoadError("the runtime panicked while the version was loaded".into()))
+                    Err(LoadError::transient("the runtime panicked while the version was loaded"))
                 });
             let grown_bytes = resident_bytes().saturating_sub(before);
             let result =
@@ -369,7 +369,7 @@ impl Reconciler {
             let _ended = done.send(done_load);
         };
         if let Err(error) = std::thread::Builder::new().name(format!("load {model}")).spawn(body) {
-            let result = Err(LoadError(format!("cannot start a loader thread: {error}")));
+            let result = Err(LoadError::transient(format!("cannot start a loader thread: {error}")));
             let failed = Done { model, version, load, took: Duration::ZERO, grown_bytes: 0, result };
             self.done.send(failed).expect("the reconciler holds the receiver; this is a bug");
         }

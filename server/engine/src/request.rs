@@ -92,6 +92,9 @@ pub(crate) type Inputs = SmallVec<[Option<Tensor>; 2]>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct ShapeKey(SmallVec<[usize; 4]>);
 
+/// No dimension, and no marker of [`Request::new`], can equal it.
+const ALONE: usize = usize::MAX - 1;
+
 /// Which outputs a caller wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Selection {
@@ -132,6 +135,8 @@ pub struct Response {
     pub degraded_from: Option<Arc<ModelInfo>>,
     /// Where a route was asked, the arm that it chose.
     pub routed: Option<Routed>,
+    /// How many rows were asked for: 1 where the model is not batched, and where the request had to run alone.
+    pub rows: usize,
     pub outputs: Outputs,
     pub timing: Timing,
     /// Of a traced request, the batches that it was in.
@@ -162,6 +167,16 @@ impl ShapeKey {
     pub(crate) fn dims(&self) -> &[usize] {
         &self.0
     }
+
+    /// Of requests of a batched model that share no batch: they have no rows, or inputs with different numbers of
+    /// them, which a runtime may broadcast.
+    fn alone() -> ShapeKey {
+        ShapeKey(smallvec::smallvec![ALONE])
+    }
+
+    pub(crate) fn is_alone(&self) -> bool {
+        self.0.as_slice() == [ALONE]
+    }
 }
 
 // === impl Request ===
@@ -178,10 +193,10 @@ impl Request {
         let inputs = order_inputs(signature, query.inputs)?;
 
         let batched = signature.is_batched();
-        let mut rows: Option<(usize, &str)> = None;
+        let mut rows: Option<usize> = None;
+        let mut is_alone = false;
         let mut bytes = 0;
         let mut shape_key = SmallVec::new();
-        let mut symbols: SmallVec<[(&str, usize); 4]> = SmallVec::new();
         for (spec, input) in signature.inputs.iter().zip(&inputs) {
             let Some(tensor) = input else {
                 if !spec.optional {
@@ -195,16 +210,8 @@ impl Request {
             bytes += tensor.data().len();
             let shape = tensor.shape();
             if batched {
-                match rows {
-                    None => rows = Some((shape[0], &spec.name)),
-                    Some((expected, first)) if expected != shape[0] => {
-                        return Err(InferError::InvalidInput(format!(
-                            "inputs disagree on the number of rows: '{first}' has {expected}, '{}' has {}",
-                            spec.name, shape[0]
-                        )));
-                    }
-                    Some(_) => {}
-                }
+                let expected = *rows.get_or_insert(shape[0]);
+                is_alone |= shape[0] == 0 || shape[0] != expected;
             }
             let skip = usize::from(batched);
             match &spec.shape {
@@ -214,33 +221,34 @@ impl Request {
                 }
                 Some(dims) => {
                     for (dim, &size) in dims.iter().zip(shape).skip(skip) {
-                        let Dim::Dynamic(symbol) = dim else { continue };
-                        shape_key.push(size);
-                        if let Some(symbol) = symbol {
-                            check_symbol(&mut symbols, symbol, size, spec, shape)?;
+                        if matches!(dim, Dim::Dynamic(_)) {
+                            shape_key.push(size);
                         }
                     }
                 }
             }
         }
-        let rows = rows.map_or(1, |(rows, _)| rows);
-        if rows == 0 {
-            return Err(InferError::InvalidInput("the request has no rows: dimension 0 is 0".into()));
-        }
-        Ok(Request {
-            inputs,
-            rows,
-            is_whole: true,
-            bytes,
-            shape_key: ShapeKey(shape_key),
-            outputs,
-            deadline,
-            trace,
-        })
+        let (rows, shape_key) = match is_alone {
+            true => (1, ShapeKey::alone()),
+            false => (rows.unwrap_or(1), ShapeKey(shape_key)),
+        };
+        Ok(Request { inputs, rows, is_whole: true, bytes, shape_key, outputs, deadline, trace })
     }
 
+    /// How many rows it counts as: 1 where the model is not batched, and where it has to run alone.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Has it run alone and count as one row from now on.
+    pub(crate) fn keep_alone(&mut self) {
+        self.rows = 1;
+        self.shape_key = ShapeKey::alone();
+    }
+
+    /// How many rows it brings to a batch; `None` where its tensors cannot be stacked with others'.
+    pub(crate) fn stackable_rows(&self, signature: &Signature) -> Option<usize> {
+        (signature.is_batched() && !self.shape_key.is_alone()).then_some(self.rows)
     }
 
     pub(crate) fn is_whole(&self) -> bool {
@@ -375,27 +383,6 @@ fn check_tensor(spec: &TensorSpec, tensor: &Tensor) -> Result<(), InferError> {
         spec.protocol_shape(),
         ShapeText(tensor.shape())
     )))
-}
-
-fn check_symbol<'a>(
-    symbols: &mut SmallVec<[(&'a str, usize); 4]>,
-    symbol: &'a str,
-    size: usize,
-    spec: &TensorSpec,
-    shape: &[usize],
-) -> Result<(), InferError> {
-    match symbols.iter().find(|(known, _)| *known == symbol) {
-        Some(&(_, expected)) if expected != size => Err(InferError::InvalidInput(format!(
-            "input '{}': dimension '{symbol}' is {expected} in another place of the request, got {size} in {}",
-            spec.name,
-            ShapeText(shape)
-        ))),
-        Some(_) => Ok(()),
-        None => {
-            symbols.push((symbol, size));
-            Ok(())
-        }
-    }
 }
 
 fn missing_input(signature: &Signature, spec: &TensorSpec) -> InferError {

@@ -424,6 +424,19 @@ impl Signature {
     pub fn is_batched(&self) -> bool {
         self.batch == BatchAxis::Rows
     }
+
+    /// Where requests are stacked, the first dimension of every output is the number of rows, whatever the model
+    /// file states.
+    pub(crate) fn count_output_rows(&mut self) {
+        if !self.is_batched() {
+            return;
+        }
+        for shape in self.outputs.iter_mut().filter_map(|output| output.shape.as_mut()) {
+            if let Some(first @ Dim::Fixed(_)) = shape.first_mut() {
+                *first = Dim::Dynamic(None);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

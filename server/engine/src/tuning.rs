@@ -8,6 +8,8 @@ use crate::merging::Word;
 
 /// Rows that may wait where the settings say nothing: enough for bursts, short enough to answer in time.
 pub const QUEUE_ROWS_MAX_BY_DEFAULT: usize = 4096;
+/// The same where a row is a single number, such as a sample of a signal.
+pub const QUEUE_NUMBERS_MAX_BY_DEFAULT: usize = 1 << 20;
 /// Bytes of input tensors that may wait where the settings say nothing.
 pub const QUEUE_BYTES_MAX_BY_DEFAULT: usize = 256 << 20;
 

@@ -272,7 +272,8 @@ impl<'a> Worker<'a> {
         self.yields.set(self.share.is_refusing(start));
         self.cell.begin(&mut self.callers, &mut self.outbox, &mut self.slot, rows, start);
         let requests = jobs.iter().map(|job| job.request.inputs());
-        self.gather.fill(requests, signature.is_batched().then_some(rows));
+        let stacked = jobs[0].request.stackable_rows(signature).map(|_| rows);
+        self.gather.fill(requests, stacked);
         let views: SmallVec<[Option<InputView<'_>>; 4]> =
             self.gather.views(jobs[0].request.inputs()).collect();
         let gathered = Instant::now();
@@ -282,7 +283,7 @@ impl<'a> Worker<'a> {
         let stopped = self.cell.end(&mut self.callers, &mut self.outbox, &mut self.slot)?;
         self.gather.shrink();
         let outputs = result.and_then(|outputs| {
-            check_outputs(signature, &outputs, rows)
+            check_outputs(signature, &outputs, stacked)
                 .or_else(|error| self.pass_alone(jobs, &outputs, error))?;
             Ok(outputs)
         });
@@ -297,24 +298,19 @@ impl<'a> Worker<'a> {
         Ok((outputs.map(|outputs| (outputs, timing)), stopped))
     }
 
-    /// A request that runs whole and alone has the model's own answer, whatever rows that has, where nothing but
-    /// samples says that rows are kept apart. There are no others, then, to get its rows.
+    /// A request that ran whole and alone has the model's own answer, whatever rows that has: there are no others to
+    /// get its rows. Where nothing but samples or the owner's word says that rows are kept apart, this shows that they
+    /// are not.
     fn pass_alone(&self, jobs: &[Job], outputs: &[Tensor], error: RunError) -> Result<(), RunError> {
         let deployment = self.deployment;
         let [Job { request, .. }] = jobs else { return Err(error) };
-        if deployment.merging.is_settled() || !request.is_whole() {
-            return Err(error);
-        }
         check_declared(&deployment.info.signature, outputs)?;
-        if outputs.iter().any(|output| output.shape().is_empty()) {
-            return Err(error);
-        }
-        if deployment.merging.is_on() {
+        if deployment.merging.is_on() && !deployment.merging.is_settled() {
             let info = &deployment.info;
             tracing::error!(model = info.name, version = info.version, %error, "each request runs alone from now on");
             deployment.set_merging(false, error.to_string());
         }
-        Ok(())
+        if request.is_whole() { Ok(()) } else { Err(error) }
     }
 
     fn answer_stopped(&mut self, jobs: &[Job], first: usize, reason: StopReason) {
@@ -422,13 +418,21 @@ fn caller(job: &mut Job) -> Caller {
     Caller { reply, arrived: job.arrived, deadline: job.due.deadline }
 }
 
-/// A runtime that answers with other tensors than it declared must not hand out anybody's rows.
-pub(crate) fn check_outputs(signature: &Signature, outputs: &[Tensor], rows: usize) -> Result<(), RunError> {
+/// A runtime that answers with other tensors than it declared must not hand out anybody's rows. `rows` are those that
+/// were stacked, if any were.
+pub(crate) fn check_outputs(
+    signature: &Signature,
+    outputs: &[Tensor],
+    rows: Option<usize>,
+) -> Result<(), RunError> {
     check_declared(signature, outputs)?;
+    let Some(rows) = rows else { return Ok(()) };
     for (spec, output) in signature.outputs.iter().zip(outputs) {
-        if signature.is_batched() && output.shape().first() != Some(&rows) {
-            return Err(RunError::Failed(format!(
-                "output '{}' has shape {} for a batch of {rows} rows: its first dimension must be the rows",
+        if output.shape().first() != Some(&rows) {
+            return Err(RunError::Input(format!(
+                "output '{}' has shape {} for a batch of {rows} rows: its first dimension must be the rows; of a model \
+                 that gives more or fewer, ask for at most batching.rows_max rows at once, or set batch_axis = \"none\" \
+                 in its model.toml",
                 spec.name,
                 ShapeText(output.shape())
             )));

@@ -23,9 +23,11 @@ use crate::runs::RunRules;
 use crate::samples::{Recipe, Sample};
 use crate::service_level::ServiceLevel;
 use crate::sweep::{self, MeasuringTime, ROWS_MAX_UNMEASURED, Sweep};
-use crate::tensor::{BatchAxis, Signature, Tensor};
+use crate::tensor::{BatchAxis, DType, Signature, Tensor, TensorSpec};
 use crate::terms::Terms;
-use crate::tuning::{QUEUE_BYTES_MAX_BY_DEFAULT, QUEUE_ROWS_MAX_BY_DEFAULT, Tuning};
+use crate::tuning::{
+    QUEUE_BYTES_MAX_BY_DEFAULT, QUEUE_NUMBERS_MAX_BY_DEFAULT, QUEUE_ROWS_MAX_BY_DEFAULT, Tuning,
+};
 
 /// The largest batch is warmed only if it is expected to take less than this.
 const WARM_UP_RUN_MAX: Duration = Duration::from_millis(500);
@@ -79,7 +81,7 @@ impl Workers {
         let _loading = machine.examiner.load_begins();
         let tuning = &settings.tuning;
         let directory = artifact.path.parent().unwrap_or(Path::new(""));
-        let prepared = (settings.prepare)(directory).map_err(LoadError)?;
+        let prepared = (settings.prepare)(directory).map_err(LoadError::transient)?;
         let split = |devices, is_parallel| {
             layout::split(cores::granted(), devices, tuning.instances, tuning.threads, is_parallel)
         };
@@ -93,7 +95,7 @@ impl Workers {
             && !settings.lifecycle.allow_signature_change
         {
             compatibility::check(&predecessor.signature, model.signature()).map_err(|why| {
-                LoadError(format!(
+                LoadError::permanent(format!(
                     "signature: {why}; version {} serves and its clients would fail: set \
                      allow_signature_change = true in model.toml if they have been changed",
                     predecessor.version
@@ -110,13 +112,14 @@ impl Workers {
             && predecessor.signature.is_batched()
             && !settings.lifecycle.allow_signature_change
         {
-            return Err(LoadError(format!(
+            return Err(LoadError::permanent(format!(
                 "batch proof: {reason}; version {} is batched and this one could not be: set \
                  allow_signature_change = true in model.toml to serve it one request at a time",
                 predecessor.version
             )));
         }
-        let signature = Signature { batch: look.batch.clone(), ..model.signature().clone() };
+        let mut signature = Signature { batch: look.batch.clone(), ..model.signature().clone() };
+        signature.count_output_rows();
         let mut notes = model.notes();
         notes.extend(prepared.notes);
         notes.extend(look.failure);
@@ -128,7 +131,7 @@ impl Workers {
         notes.push(merging_note(&signature, &merging, proves_now, &mut *first));
         notes.extend(passed_over(&artifact, tuning, &signature, &merging));
         if let Some(golden) = &prepared.golden {
-            let note = golden::check(golden, &signature, &mut *first).map_err(LoadError)?;
+            let note = golden::check(golden, &signature, &mut *first).map_err(LoadError::permanent)?;
             notes.push(note);
         }
         let sweep_of = |instance: &mut dyn Instance, seen: Option<Duration>| {
@@ -165,7 +168,10 @@ impl Workers {
         }
         notes.push(layout.why);
         let terms = Terms::new(tuning);
-        let policy = policy(batch_rows_max, tuning, &terms, layout.instances);
+        let mut policy = policy(batch_rows_max, tuning, &terms, layout.instances);
+        if tuning.queue_rows_max.is_none() && has_rows_of_one_number(&signature) {
+            policy.queue_rows_max = QUEUE_NUMBERS_MAX_BY_DEFAULT;
+        }
         let cost = CostModel::seeded(batch_rows_max, &sweep.samples);
         let info = ModelInfo {
             name: artifact.model.clone(),
@@ -213,7 +219,7 @@ impl Workers {
         for (index, (instance, placement)) in instances.into_iter().enumerate() {
             if let Err(error) = workers.crew.hire(index, placement, instance) {
                 workers.retire(Freeing::AtOnce);
-                return Err(LoadError(format!("cannot start a worker thread: {error}")));
+                return Err(LoadError::transient(format!("cannot start a worker thread: {error}")));
             }
         }
         machine.examiner.examine(&workers.deployment);
@@ -363,6 +369,14 @@ fn batch_rows_max(signature: &Signature, tuning: &Tuning, sweep: &Sweep) -> (usi
         (BatchAxis::Rows, None) if sweep.samples.is_empty() => (ROWS_MAX_UNMEASURED, "not measured".into()),
         (BatchAxis::Rows, None) => (sweep.rows_max(), format!("measured: {}", sweep.text())),
     }
+}
+
+/// Whether each input has a single number for a row, as signals have it.
+fn has_rows_of_one_number(signature: &Signature) -> bool {
+    let is_one = |spec: &TensorSpec| {
+        spec.dtype != DType::Bytes && spec.shape.as_ref().is_some_and(|shape| shape.len() == 1)
+    };
+    !signature.inputs.is_empty() && signature.inputs.iter().all(is_one)
 }
 
 /// How a version's requests are queued and batched.

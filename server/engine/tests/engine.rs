@@ -4,10 +4,10 @@
 mod callers;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
+use gristmill_engine::backend::RowIndependence;
 use gristmill_engine::engine::VersionState;
 use gristmill_engine::error::{InferError, RunError};
 use gristmill_engine::request::{NamedTensor, Query, VersionSelector};
@@ -170,19 +170,54 @@ async fn shapes_share_no_batch_and_block_none() {
 }
 
 #[tokio::test]
-async fn a_runtime_that_loses_rows_hands_out_none() {
-    let rows_seen = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&rows_seen);
+async fn rows_that_a_model_loses_are_missing_in_nobody_elses_answer() {
     let backend = FakeBackend::new(batched_signature(DType::Int32, &[1]), move |inputs| {
         let whole = copy(&inputs[0]);
-        let poisoned = whole.data()[..4] == 99i32.to_le_bytes();
-        counter.fetch_add(whole.shape()[0], Ordering::Relaxed);
-        Ok(vec![if poisoned { whole.rows(0..1) } else { whole }])
+        let loses = whole.data().as_chunks().0.contains(&99i32.to_le_bytes());
+        Ok(vec![if loses { whole.rows(0..1) } else { whole }])
+    });
+    let tuning = Tuning { batch_rows_max: Some(4), ..one_worker() };
+    let (engine, _reconciler) = engine([("m", 1, backend, tuning)]);
+    let engine = Arc::new(engine);
+    let rows = |n: i32| if n % 3 == 0 { vec![n, 99] } else { vec![n, n] };
+    let tasks: Vec<_> = (0..90).map(|n| spawn(&engine, query(&rows(n)))).collect();
+    for (n, task) in (0..90).zip(tasks) {
+        let expected = if n % 3 == 0 { vec![n] } else { vec![n, n] };
+        assert_eq!(values(&task.await.unwrap().unwrap()), expected);
+    }
+    // Its parts would each be an answer, but not to the whole.
+    let InferError::InvalidInput(text) = engine.infer(query(&[1, 2, 3, 4, 99, 5])).await.unwrap_err() else {
+        panic!("not the caller's to mend")
+    };
+    let expected =
+        "output 'y' has shape [1, 1] for a batch of 2 rows: its first dimension must be the rows; of a model";
+    assert!(text.starts_with(expected), "{text}");
+}
+
+#[tokio::test]
+async fn requests_that_no_batch_can_hold_run_alone() {
+    let mut signature = batched_signature(DType::Int32, &[1]);
+    signature.inputs.push(TensorSpec { name: "z".into(), ..signature.inputs[0].clone() });
+    let backend = FakeBackend::new(signature, |inputs| {
+        let [x, z] = [copy(&inputs[0]), copy(&inputs[1])];
+        Ok(vec![if x.shape()[0] >= z.shape()[0] { x } else { z }])
     });
     let (engine, _reconciler) = engine([("m", 1, backend, one_worker())]);
-    let error = engine.infer(query(&[99, 1])).await.unwrap_err();
-    let text = "output 'y' has shape [1, 1] for a batch of 2 rows: its first dimension must be the rows";
-    assert_eq!(error, InferError::Backend(text.into()));
+    let engine = Arc::new(engine);
+    let pair = |x: &[i32], z: &[i32]| {
+        let [x, mut z] = [query(x), query(z)];
+        z.inputs[0].name = "z".into();
+        Query { inputs: [x.inputs, z.inputs].concat(), ..x }
+    };
+    let shapes = |n: i32| match n % 3 {
+        0 => (vec![], vec![]),
+        1 => (vec![n; 5], vec![n]),
+        _ => (vec![n], vec![n]),
+    };
+    let tasks: Vec<_> = (0..90).map(|n| spawn(&engine, pair(&shapes(n).0, &shapes(n).1))).collect();
+    for (n, task) in (0..90).zip(tasks) {
+        assert_eq!(values(&task.await.unwrap().unwrap()), shapes(n).0);
+    }
 }
 
 #[tokio::test]
@@ -266,16 +301,25 @@ async fn a_wrong_request_is_told_what_was_expected() {
     .await;
     check(vec![tensor("x", DType::Int32, &[2])], &[], expect!["input 'x': expected shape [-1, 1], got [2]"])
         .await;
-    check(
-        vec![tensor("x", DType::Int32, &[2, 1]), tensor("z", DType::Int32, &[3, 1])],
-        &[],
-        expect!["inputs disagree on the number of rows: 'x' has 2, 'z' has 3"],
-    )
-    .await;
-    check(
-        vec![tensor("x", DType::Int32, &[0, 1]), tensor("z", DType::Int32, &[0, 1])],
-        &[],
-        expect!["the request has no rows: dimension 0 is 0"],
-    )
-    .await;
+    check(vec![tensor("x", DType::Int32, &[2, 1]), tensor("z", DType::Int32, &[3, 1])], &[], expect!["ok"])
+        .await;
+    check(vec![tensor("x", DType::Int32, &[0, 1]), tensor("z", DType::Int32, &[0, 1])], &[], expect!["ok"])
+        .await;
+}
+
+#[tokio::test]
+async fn a_signal_longer_than_a_queue_of_rows_is_answered() {
+    let signature = batched_signature(DType::Int32, &[]);
+    let samples: Vec<i32> = (0..10_000).collect();
+    for is_told in [true, false] {
+        let backend = FakeBackend::new(signature.clone(), |inputs| Ok(vec![copy(&inputs[0])]));
+        let undecided = RowIndependence::Undecided { reason: "operator 'STFT' is not known".into() };
+        let backend = if is_told { backend } else { backend.with_rows(undecided) };
+        let (engine, _reconciler) = engine([("m", 1, backend, one_worker())]);
+        let data: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        let tensor = Tensor::new(DType::Int32, [samples.len()].as_slice(), data.into()).unwrap();
+        let inputs = vec![NamedTensor { name: "x".into(), tensor }];
+        let response = engine.infer(Query { model: "m".into(), inputs, ..Query::default() }).await.unwrap();
+        assert_eq!(values(&response), samples);
+    }
 }

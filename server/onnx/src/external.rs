@@ -31,7 +31,7 @@ pub(crate) fn locate(path: &Path, graph: &Graph, functions: &[Function]) -> Resu
         let Some(location) = entry.map(|entry| entry.value.as_str()) else { continue };
         let tensor = &tensor.name;
         let Some(file) = plain_path(location) else {
-            return Err(LoadError(format!(
+            return Err(LoadError::permanent(format!(
                 "{} keeps the weights '{tensor}' in '{location}', which is outside the model's directory; \
                  put the data file beside the model",
                 path.display()
@@ -42,7 +42,7 @@ pub(crate) fn locate(path: &Path, graph: &Graph, functions: &[Function]) -> Resu
         }
         let file = directory.join(file);
         if let Err(error) = std::fs::metadata(&file) {
-            return Err(LoadError(format!(
+            return Err(LoadError::transient(format!(
                 "{} keeps the weights '{tensor}' in the file {}, which cannot be read: {error}; \
                  put the data file beside the model",
                 path.display(),

@@ -226,8 +226,9 @@ impl ModelFile {
 /// # Errors
 /// The file cannot be read; the text names it.
 pub(crate) fn read_bytes(path: &Path) -> Result<FileBytes, LoadError> {
-    FileBytes::read(path)
-        .map_err(|error| LoadError(format!("cannot read the model file {}: {error}", path.display())))
+    FileBytes::read(path).map_err(|error| {
+        LoadError::transient(format!("cannot read the model file {}: {error}", path.display()))
+    })
 }
 
 /// # Errors
@@ -251,7 +252,7 @@ pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Model, LoadError> {
 }
 
 fn not_a_model(path: &Path, reason: &str) -> LoadError {
-    LoadError(format!("{} is not a usable ONNX model: {reason}", path.display()))
+    LoadError::permanent(format!("{} is not a usable ONNX model: {reason}", path.display()))
 }
 
 /// The directory that external data is relative to.

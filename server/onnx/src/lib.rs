@@ -1,5 +1,6 @@
 //! The engine's model runtimes: decides for each model whether ONNX Runtime or tract runs it.
 
+mod element_type;
 mod elements;
 mod end;
 mod external;
@@ -49,6 +50,8 @@ pub struct OnnxOptions {
     /// Whether a session's threads wait for work by spinning. Right only where one session has the
     /// cores to itself.
     pub spinning: bool,
+    /// Requests run one at a time: the first axes of the model do not count rows, whatever its file says of them.
+    pub is_unbatched: bool,
 }
 
 /// Reads ONNX files, and makes models of them on the runtime that the options choose.
@@ -97,7 +100,7 @@ impl OnnxBackend {
             .map(|provider| format!("{} refused: tract runs on the CPU", provider.kind))
             .collect();
         if !cpu_allowed {
-            return Err(LoadError(format!(
+            return Err(LoadError::permanent(format!(
                 "{}: none of the execution providers asked for can be used: {}; add cpu to the list to allow it",
                 artifact.path.display(),
                 refused.join("; ")
@@ -106,7 +109,7 @@ impl OnnxBackend {
         for refusal in &refused {
             tracing::warn!(model = artifact.model, version = artifact.version, "{refusal}");
         }
-        let mut model = TractModel::load(artifact)?;
+        let mut model = TractModel::load(artifact, self.options.is_unbatched)?;
         model.add_notes(refused);
         Ok(model)
     }
@@ -119,14 +122,14 @@ impl Backend for OnnxBackend {
                 return Ok(Box::new(self.load_with_tract(artifact)?));
             }
             (BackendChoice::OnnxRuntime, Err(why)) => {
-                return Err(LoadError(format!(
+                return Err(LoadError::transient(format!(
                     "model '{}' asks for ONNX Runtime, which is not there: {why}",
                     artifact.model
                 )));
             }
             (_, Ok(library)) => library,
         };
-        let model = OrtModel::load(library, &self.options.providers, self.options.spinning, artifact)?;
+        let model = OrtModel::load(library, &self.options, artifact)?;
         Ok(Box::new(model))
     }
 }

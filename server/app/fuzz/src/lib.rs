@@ -57,6 +57,7 @@ fn answer(inputs: &[NamedTensor], batch: BatchAxis) -> Response {
         model,
         degraded_from: None,
         routed: None,
+        rows: inputs.first().and_then(|input| input.tensor.shape().first().copied()).unwrap_or(1),
         outputs,
         timing: Timing::default(),
         batches: Vec::new(),

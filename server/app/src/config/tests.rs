@@ -4,6 +4,7 @@ use super::*;
 use expect_test::{Expect, expect};
 use gristmill_engine::budget::Budget;
 use gristmill_engine::conduct::Watch;
+use gristmill_engine::merging::Word;
 use gristmill_engine::tuning::{Fallback, Priorities, QueuePolicy, TimeoutAction};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ fn everything_can_be_said() {
         backend = "onnxruntime"
         providers = ["tensorrt", { name = "cuda", options = { device_id = "1" } }, "cpu"]
         spinning = true
+        batch_axis = "none"
         instances = 2
         threads = 3
         run_timeout = "2m"
@@ -57,11 +59,13 @@ fn everything_can_be_said() {
     assert_eq!(parsed.backend, Some(BackendChoice::OnnxRuntime));
     assert_eq!(parsed.providers.unwrap()[1].options["device_id"], "1");
     assert_eq!(parsed.spinning, Some(true));
+    assert!(parsed.is_unbatched);
     assert_eq!(parsed.slo_objective, Some(0.99));
     let tuning = Tuning {
         instances: Some(2),
         threads: Some(3),
         batch_rows_max: Some(16),
+        word: Word::None,
         batch_delay: Some(Duration::from_millis(2)),
         degrade_to: Some(Fallback::Name("small".into())),
         is_eager: true,
@@ -216,7 +220,7 @@ fn faults_say_what_was_expected() {
               |
             1 | instance = 2
               | ^^^^^^^^
-            unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `instances`, `threads`, `run_timeout`, `weight`, `slo`, `priorities`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`, `slo_objective`, `degrade_to`, `input`, `output`"#]],
+            unknown field `instance`, expected one of `backend`, `providers`, `spinning`, `batch_axis`, `instances`, `threads`, `run_timeout`, `weight`, `slo`, `priorities`, `batching`, `queue`, `versions`, `labels`, `keep_previous`, `allow_signature_change`, `budget`, `watch`, `slo_objective`, `degrade_to`, `input`, `output`"#]],
     );
     check(
         "backend = \"torch\"",

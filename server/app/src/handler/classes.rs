@@ -7,6 +7,7 @@ use gristmill_engine::request::Response;
 use gristmill_engine::tensor::DType;
 
 use crate::codec::json::write::{NonFinite, write_float, write_string};
+use crate::codec::rows;
 
 /// How the scores of a row become an answer.
 #[derive(Debug)]
@@ -31,23 +32,22 @@ pub(super) enum Answer {
 // === impl Classes ===
 
 impl Classes {
-    /// Rows of the output.
-    pub(super) fn rows(&self, response: &Response) -> usize {
-        match self.shape(response) {
-            [rows, _classes] => *rows,
-            _ => 1,
+    /// # Errors
+    /// `InvalidInput` where the output does not have the rows that were asked for.
+    pub(super) fn check_rows(&self, response: &Response) -> Result<(), InferError> {
+        let name = &response.model.signature.outputs[self.output].name;
+        match response.outputs.iter().find(|(index, _)| *index == self.output) {
+            // Of one dimension: the classes of the only row.
+            Some((_, tensor)) if tensor.shape().len() < 2 => rows::check(response.rows, name, &[1]),
+            Some((_, tensor)) => rows::check(response.rows, name, tensor.shape()),
+            None => Ok(()),
         }
-    }
-
-    fn shape<'a>(&self, response: &'a Response) -> &'a [usize] {
-        let found = response.outputs.iter().find(|(index, _)| *index == self.output);
-        found.map_or(&[], |(_, tensor)| tensor.shape())
     }
 
     /// Appends the answer to a row.
     ///
     /// # Errors
-    /// `Backend` where the output has no such row, or no class.
+    /// `InvalidInput` where the output has no such row, or no class.
     pub(super) fn write(
         &self,
         response: &Response,
@@ -115,7 +115,7 @@ impl Classes {
         });
         scores.ok_or_else(|| {
             let name = &response.model.signature.outputs[self.output].name;
-            InferError::Backend(format!("output '{name}' has no scores of classes for row {row}"))
+            InferError::InvalidInput(format!("output '{name}' has no scores of classes for row {row}"))
         })
     }
 }

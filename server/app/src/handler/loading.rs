@@ -31,7 +31,7 @@ impl Backend for HandledBackend {
         // The model file stands in the directory of its version.
         let version_directory = artifact.path.parent().unwrap_or(&self.directory);
         let handler = self.sections.bind(inner.signature(), version_directory, &self.directory);
-        let handler = handler.map_err(|why| LoadError(format!("model.toml: {why}")))?;
+        let handler = handler.map_err(|why| LoadError::permanent(format!("model.toml: {why}")))?;
         let notes = handler.notes();
         Ok(Box::new(Accompanied::new(inner, Arc::new(handler)).noting(notes)))
     }

@@ -332,6 +332,7 @@ fn more_classes_than_there_are_can_be_asked_for() {
         model: Arc::new(model),
         degraded_from: None,
         routed: None,
+        rows: 1,
         outputs: [(1, scores)].into_iter().collect(),
         timing: Timing::default(),
         batches: Vec::new(),

@@ -75,19 +75,18 @@ impl Rule {
         }
     }
 
-    /// Predictions, and probabilities unless no row has one.
+    /// Predictions, and probabilities unless no row has one; one prediction of all that there is unless `by_row`.
     ///
     /// # Errors
     /// A BYTES output is not UTF-8.
-    pub(super) fn apply(self, response: &Response) -> Result<(Rows, Option<Rows>), InferError> {
-        let batched = response.model.signature.is_batched();
+    pub(super) fn apply(self, response: &Response, by_row: bool) -> Result<(Rows, Option<Rows>), InferError> {
         let output = |index: usize| {
             let (_, tensor) = response
                 .outputs
                 .iter()
                 .find(|(output, _)| *output == index)
                 .expect("all outputs were asked for; this is a bug");
-            Output::new(&response.model.signature.outputs[index], tensor, batched)
+            Output::new(&response.model.signature.outputs[index], tensor, by_row)
         };
         match self {
             Rule::Values { output: index } => Ok((output(index).values()?, None)),
@@ -135,9 +134,9 @@ struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    fn new(spec: &'a TensorSpec, tensor: &'a Tensor, batched: bool) -> Output<'a> {
+    fn new(spec: &'a TensorSpec, tensor: &'a Tensor, by_row: bool) -> Output<'a> {
         match tensor.shape() {
-            [rows, row_shape @ ..] if batched => Output { spec, tensor, rows: *rows, row_shape },
+            [rows, row_shape @ ..] if by_row => Output { spec, tensor, rows: *rows, row_shape },
             row_shape => Output { spec, tensor, rows: 1, row_shape },
         }
     }
@@ -394,13 +393,15 @@ mod tests {
             model: Arc::new(model),
             degraded_from: None,
             routed: None,
+            rows: 1,
             outputs,
             timing: Timing::default(),
             batches: Vec::new(),
         };
         let text =
             |rows: Rows| rows.into_iter().map(|row| String::from_utf8(row).unwrap()).collect::<Vec<_>>();
-        let (predictions, probabilities) = rule.apply(&response).unwrap();
+        let (predictions, probabilities) =
+            rule.apply(&response, response.model.signature.is_batched()).unwrap();
         let shown = format!("{rule:?}: {}", text(predictions).join(" "));
         expected.assert_eq(&match probabilities {
             Some(probabilities) => format!("{shown}, probability {}", text(probabilities).join(" ")),

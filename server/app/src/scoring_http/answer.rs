@@ -25,8 +25,8 @@ pub fn encode_scoring(response: &Response) -> Result<Vec<u8>, InferError> {
     let data_bytes: usize = response.outputs.iter().map(|(_, tensor)| tensor.data().len()).sum();
     let mut json = Vec::with_capacity(64 + 3 * data_bytes);
     json.extend_from_slice(b"{\"predictions\":");
-    if is_of_columns(signature) {
-        let rows = response.outputs.first().map_or(0, |(_, tensor)| tensor.shape()[0]);
+    let rows = response.rows;
+    if is_of_columns(signature) && outputs.iter().all(|(_, _, shape)| shape.first() == Some(&rows)) {
         for (_, _, shape) in &mut outputs {
             *shape = &shape[1..];
             // One value a row stands without the list around it, as in a column of a frame.

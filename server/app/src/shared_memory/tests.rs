@@ -63,6 +63,7 @@ fn response(data: &'static [u8]) -> Response {
         model: Arc::new(model),
         degraded_from: None,
         routed: None,
+        rows: 1,
         outputs: [(0, tensor)].into_iter().collect(),
         timing: Timing::default(),
         batches: Vec::new(),

@@ -10,6 +10,7 @@ use super::request::Format;
 use crate::codec::json::nested::{NestedWriter, Texts};
 use crate::codec::json::outputs::Outputs;
 use crate::codec::json::write::write_string;
+use crate::codec::rows;
 use crate::predict_http::rule::Rule;
 
 /// Outputs of strings whose names end so are bytes and go in base64, as TensorFlow Serving has it.
@@ -84,7 +85,7 @@ pub(super) fn encode_values(response: &Response) -> Result<Vec<u8>, InferError> 
 /// The output of class scores.
 ///
 /// # Errors
-/// `InvalidInput` for a model without one.
+/// `InvalidInput` for a model without one, and where it has another number of rows than was asked for.
 pub(crate) fn scores(response: &Response) -> Result<Scores<'_>, InferError> {
     let model = &response.model;
     let (Rule::HighestScore { scores } | Rule::Label { scores: Some(scores), .. }) =
@@ -95,10 +96,12 @@ pub(crate) fn scores(response: &Response) -> Result<Scores<'_>, InferError> {
             model.name
         )));
     };
-    let tensor = output(response, scores);
-    let rows = if model.signature.is_batched() { tensor.shape()[0] } else { 1 };
-    let classes = tensor.element_count() / rows.max(1);
-    Ok(Scores { spec: &model.signature.outputs[scores], tensor, rows, classes })
+    let (spec, tensor) = (&model.signature.outputs[scores], output(response, scores));
+    if model.signature.is_batched() {
+        rows::check(response.rows, &spec.name, tensor.shape())?;
+    }
+    let classes = tensor.element_count() / response.rows;
+    Ok(Scores { spec, tensor, rows: response.rows, classes })
 }
 
 /// The output of one number for each row.
@@ -119,7 +122,11 @@ pub(crate) fn values(response: &Response) -> Result<(&TensorSpec, &Tensor), Infe
     if tensor.element_count() != rows || tensor.dtype() == DType::Bytes {
         return Err(refused());
     }
-    Ok((&model.signature.outputs[index], tensor))
+    let spec = &model.signature.outputs[index];
+    if model.signature.is_batched() {
+        rows::check(response.rows, &spec.name, tensor.shape())?;
+    }
+    Ok((spec, tensor))
 }
 
 /// A class by its name, or by its index where the model carries no names.

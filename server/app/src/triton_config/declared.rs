@@ -50,7 +50,7 @@ impl Backend for DeclaredBackend {
     fn load(&self, artifact: &Artifact) -> Result<Box<dyn Model>, LoadError> {
         let config = Arc::clone(&self.config);
         let inner = self.inner.load(artifact)?;
-        let at_fault = |why: String| LoadError(format!("config.pbtxt: {why}"));
+        let at_fault = |why: String| LoadError::permanent(format!("config.pbtxt: {why}"));
         let checked = check_signature(&config, inner.signature()).map_err(at_fault)?;
         let mut signature = inner.signature().clone();
         if config.batching == Batching::Never {
@@ -147,7 +147,10 @@ impl Model for DeclaredModel {
         };
         for (sample, rows) in &self.warm_up {
             self.warm(&mut instance, sample, rows).map_err(|error| {
-                LoadError(format!("config.pbtxt: model_warmup '{}' does not run: {error}", sample.name))
+                LoadError::transient(format!(
+                    "config.pbtxt: model_warmup '{}' does not run: {error}",
+                    sample.name
+                ))
             })?;
         }
         Ok(Box::new(instance))

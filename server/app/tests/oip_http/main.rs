@@ -9,6 +9,7 @@ mod infer;
 mod numbers;
 mod openapi;
 mod predict;
+mod rows;
 mod scoring;
 mod server;
 mod tensorflow;

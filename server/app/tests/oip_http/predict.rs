@@ -401,7 +401,9 @@ async fn features_that_the_model_does_not_take() {
         server,
         "echo",
         r#"{"instances":[["a"],["b"]]}"#,
-        expect![[r#"400 {"error":"model 'echo' takes one row at a time (axis 0 is fixed), got 2"}"#]]
+        expect![[
+            r#"400 {"error":"model 'echo' has no batch axis (axis 0 is fixed), so its outputs cannot be told apart by row, and 2 rows came: ask for whole outputs, at /v1/models with 'inputs' in place of 'instances', or at /v2/models"}"#
+        ]]
     );
     check!(
         server,

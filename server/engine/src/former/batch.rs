@@ -175,6 +175,9 @@ impl<T: Item> Former<T> {
             let spoils = looks_ahead && self.spoils(entry, lane, now_ns);
             return if spoils { Verdict::Drop } else { Verdict::Join };
         }
+        if self.waiting.lane_at(lane).key.is_alone() {
+            return Verdict::Close(CloseReason::Shape);
+        }
         let together = rows + item.rows();
         if together > self.rows_max() {
             return Verdict::Close(CloseReason::Full);

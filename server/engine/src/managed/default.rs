@@ -42,6 +42,10 @@ impl Managed {
         }
         self.watch(chosen, now);
         self.default = chosen;
+        if self.previous.is_some() {
+            // What was refused may have been refused beside that version.
+            self.retry_all(now);
+        }
         if let Some(version) = chosen {
             let before = match self.previous {
                 Some(previous) => format!("before it was {previous}"),

@@ -113,10 +113,12 @@ fn run_part(
     gather: &mut Gather,
     instance: &mut dyn Instance,
 ) -> Result<Vec<Tensor>, String> {
-    gather.fill(std::iter::once(part.inputs()), signature.is_batched().then_some(part.rows()));
+    let rows = part.stackable_rows(signature);
+    gather.fill(std::iter::once(part.inputs()), rows);
     let views: Vec<Option<InputView<'_>>> = gather.views(part.inputs()).collect();
     let outputs = instance.run(&views).map_err(|error| error.to_string())?;
-    check_outputs(signature, &outputs, part.rows()).map_err(|error| error.to_string())?;
+    check_outputs(signature, &outputs, rows.filter(|_| !part.is_whole()))
+        .map_err(|error| error.to_string())?;
     gather.shrink();
     Ok(outputs)
 }

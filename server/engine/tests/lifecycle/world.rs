@@ -295,13 +295,13 @@ impl Backend for Repository {
             }
             Some(Contents::WaitsAndFails(gate)) => {
                 gate.pass();
-                Err(LoadError("the file is damaged".into()))
+                Err(LoadError::transient("the file is damaged"))
             }
             Some(Contents::PanicsInInstance) => {
                 Ok(Box::new(Fragile { signature: batched_signature(DType::Int32, &[1]) }))
             }
             Some(Contents::PanicsInLoad) => panic!("the runtime has met a bug"),
-            Some(Contents::Damaged) | None => Err(LoadError("the file is damaged".into())),
+            Some(Contents::Damaged) | None => Err(LoadError::transient("the file is damaged")),
         }
     }
 }

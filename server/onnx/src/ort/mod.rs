@@ -26,6 +26,7 @@ use self::binding::Binding;
 use self::session::Recipe;
 use self::stop::RunStop;
 use self::values::{Input, Value, check};
+use crate::OnnxOptions;
 use crate::graph::{Dimension, DimensionValue, ModelFile, TensorShape, TypeKind};
 use crate::library::{Library, one_line};
 use crate::providers::{self, Provider, ProviderKind};
@@ -74,29 +75,28 @@ impl OrtModel {
     /// See [`gristmill_engine::backend::Backend::load`].
     pub(crate) fn load(
         library: &Library,
-        providers: &[Provider],
-        spinning: bool,
+        options: &OnnxOptions,
         artifact: &Artifact,
     ) -> Result<OrtModel, LoadError> {
         let mut file = ModelFile::read(&artifact.path)?;
         // Refuses what cannot be served before the runtime's own, less clear, words about it.
-        let derived = signature::derive(&artifact.path, &file, true)?;
+        let derived = signature::derive(&artifact.path, &file, true, options.is_unbatched)?;
         let dims = derived.signature.inputs.iter().flat_map(|input| input.shape.iter().flatten());
         let unranked = derived.signature.inputs.iter().any(|input| input.shape.is_none());
         let recipe = Recipe {
             environment: library.environment.clone(),
             artifact: artifact.clone(),
-            spinning,
+            spinning: options.spinning,
             dynamic: unranked || dims.into_iter().any(|dim| matches!(dim, Dim::Dynamic(_))),
         };
-        let choice = recipe.choose(providers, &file.bytes)?;
+        let choice = recipe.choose(&options.providers, &file.bytes)?;
 
         add_inferred_shapes(&mut file, &choice.session);
-        let derived = signature::derive(&artifact.path, &file, true)?;
+        let derived = signature::derive(&artifact.path, &file, true, options.is_unbatched)?;
         let mut notes = vec![format!("ONNX Runtime {}", library.version)];
         notes.extend(choice.notes);
         notes.extend(derived.notes);
-        let devices = providers::devices(&choice.accepted).map_err(LoadError)?;
+        let devices = providers::devices(&choice.accepted).map_err(LoadError::transient)?;
         Ok(OrtModel {
             recipe,
             providers: choice.accepted,
@@ -185,8 +185,10 @@ impl Model for OrtModel {
 
     fn instance(&self, placement: Placement) -> Result<Box<dyn Instance>, LoadError> {
         let session = self.session(placement)?;
-        let instance = OrtInstance::new(session, Arc::clone(&self.signature), &self.providers)
-            .map_err(|error| LoadError(format!("ONNX Runtime cannot prepare a run: {}", one_line(&error))))?;
+        let instance =
+            OrtInstance::new(session, Arc::clone(&self.signature), &self.providers).map_err(|error| {
+                LoadError::transient(format!("ONNX Runtime cannot prepare a run: {}", one_line(&error)))
+            })?;
         Ok(Box::new(instance))
     }
 }
@@ -347,7 +349,7 @@ mod tests {
     #[test]
     fn runs_through_a_binding_give_the_same_and_leave_earlier_outputs_alone() {
         let Some(library) = library() else { return };
-        let model = OrtModel::load(&library, &[], false, &artifact("two_outputs")).unwrap();
+        let model = OrtModel::load(&library, &OnnxOptions::default(), &artifact("two_outputs")).unwrap();
         let session = model.session(Placement::default()).unwrap();
         let mut instance = OrtInstance::new(session, Arc::clone(&model.signature), &[]).unwrap();
         instance.binding = Some(Binding::new(&instance.session).unwrap());
@@ -376,7 +378,7 @@ mod tests {
     #[test]
     fn instances_of_one_thread_share_a_session_while_one_of_them_lives() {
         let Some(library) = library() else { return };
-        let model = OrtModel::load(&library, &[], false, &artifact("mlp")).unwrap();
+        let model = OrtModel::load(&library, &OnnxOptions::default(), &artifact("mlp")).unwrap();
         let with = |threads| model.session(Placement { threads, ..Placement::default() }).unwrap();
         let (one, other, wide, wider) = (with(1), with(1), with(2), with(2));
         assert!(Arc::ptr_eq(&one, &other));

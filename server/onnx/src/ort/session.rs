@@ -9,6 +9,7 @@ use std::slice;
 use gristmill_engine::backend::{Artifact, Device, Placement};
 use gristmill_engine::error::LoadError;
 use ort::AsPointer;
+use ort::ErrorCode;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::Session;
@@ -35,6 +36,38 @@ pub(crate) struct Choice {
     pub(crate) session: Session,
     pub(crate) accepted: Vec<Provider>,
     pub(crate) notes: Vec<String>,
+}
+
+/// Why a session could not be built.
+#[derive(Debug)]
+struct Refusal {
+    reason: String,
+    /// The model is at fault, not what it was built with or at what time.
+    is_permanent: bool,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    fn of_runtime(error: &ort::Error) -> Refusal {
+        let reason = one_line(error);
+        let is_permanent = match error.code() {
+            ErrorCode::InvalidGraph
+            | ErrorCode::InvalidProtobuf
+            | ErrorCode::NoModel
+            | ErrorCode::NotImplemented => true,
+            // The code of everything else too.
+            ErrorCode::GenericFailure => {
+                reason.contains("Type Error") || reason.contains("is not a registered function/op")
+            }
+            _ => false,
+        };
+        Refusal { reason, is_permanent }
+    }
+
+    fn of_provider(reason: String) -> Refusal {
+        Refusal { reason, is_permanent: false }
+    }
 }
 
 // === impl Recipe ===
@@ -68,17 +101,21 @@ impl Recipe {
                 best = None;
                 continue;
             }
-            match self.first(&trial, bytes).and_then(|session| self.assigned(session, provider)) {
+            match self
+                .first(&trial, bytes)
+                .and_then(|session| self.assigned(session, provider).map_err(Refusal::of_provider))
+            {
                 Ok((session, operators)) => {
                     accepted = trial;
                     best = Some(session);
                     notes.push(operators);
                 }
-                Err(reason) => refusals.push(format!("{} refused: {reason}", provider.kind)),
+                Err(Refusal { reason, .. }) => refusals.push(format!("{} refused: {reason}", provider.kind)),
             }
         }
         if !cpu_allowed && accepted.is_empty() {
-            return Err(LoadError(format!(
+            // A device may have been busy.
+            return Err(LoadError::transient(format!(
                 "{}: none of the execution providers asked for can be used: {}; add cpu to the list to allow it",
                 self.artifact.path.display(),
                 refusals.join("; ")
@@ -86,7 +123,7 @@ impl Recipe {
         }
         let session = match best {
             Some(session) => session,
-            None => self.first(&accepted, bytes).map_err(|reason| self.unloadable(&reason))?,
+            None => self.first(&accepted, bytes).map_err(|refusal| self.unloadable(&refusal))?,
         };
         if accepted.iter().all(|provider| provider.kind == ProviderKind::Cpu) {
             notes.push("CPU execution provider".into());
@@ -108,28 +145,32 @@ impl Recipe {
         placement: Placement,
         bytes: &[u8],
     ) -> Result<Session, LoadError> {
-        self.build(accepted, placement, bytes).map_err(|reason| self.unloadable(&reason))
+        self.build(accepted, placement, bytes).map_err(|refusal| self.unloadable(&refusal))
     }
 
     /// A session as the first instance is expected to need it.
-    fn first(&self, providers: &[Provider], bytes: &[u8]) -> Result<Session, String> {
-        let device = providers::devices(providers)?[0];
+    fn first(&self, providers: &[Provider], bytes: &[u8]) -> Result<Session, Refusal> {
+        let device = providers::devices(providers).map_err(Refusal::of_provider)?[0];
         self.build(providers, Placement { device, threads: self.artifact.threads }, bytes)
     }
 
-    fn unloadable(&self, reason: &str) -> LoadError {
-        LoadError(format!("ONNX Runtime cannot load {}: {reason}", self.artifact.path.display()))
+    fn unloadable(&self, refusal: &Refusal) -> LoadError {
+        let text = format!("ONNX Runtime cannot load {}: {}", self.artifact.path.display(), refusal.reason);
+        match refusal.is_permanent {
+            true => LoadError::permanent(text),
+            false => LoadError::transient(text),
+        }
     }
 
-    fn build(&self, providers: &[Provider], placement: Placement, bytes: &[u8]) -> Result<Session, String> {
+    fn build(&self, providers: &[Provider], placement: Placement, bytes: &[u8]) -> Result<Session, Refusal> {
         let dispatches = providers.iter().map(|provider| provider.on(placement.device).dispatch());
-        let dispatches = dispatches.collect::<Result<Vec<_>, _>>()?;
+        let dispatches = dispatches.collect::<Result<Vec<_>, _>>().map_err(Refusal::of_provider)?;
         let accelerated = providers.iter().any(|provider| provider.kind != ProviderKind::Cpu);
         let mut builder = self
             .options(accelerated, placement.threads)
             .and_then(|builder| Ok(builder.with_execution_providers(dispatches)?))
-            .map_err(|error| one_line(&error))?;
-        builder.commit_from_memory(bytes).map_err(|error| one_line(&error))
+            .map_err(|error| Refusal::of_runtime(&error))?;
+        builder.commit_from_memory(bytes).map_err(|error| Refusal::of_runtime(&error))
     }
 
     fn options(&self, accelerated: bool, threads: usize) -> Result<SessionBuilder, ort::Error> {

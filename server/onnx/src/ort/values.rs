@@ -16,6 +16,8 @@ use ort::memory::{Allocator, MemoryInfo};
 use ort::sys::{ONNXTensorElementDataType as Element, OrtStatusPtr, OrtValue};
 use smallvec::SmallVec;
 
+use crate::element_type;
+
 /// An `OrtValue` that this process owns.
 #[derive(Debug)]
 pub(crate) struct Value {
@@ -167,9 +169,11 @@ impl Value {
         let failed =
             |reason: &dyn std::fmt::Display| RunError::Failed(format!("output '{}': {reason}", spec.name));
         let (element, shape) = self.element_and_shape().map_err(|error| failed(&error))?;
-        if crate::signature::dtype(element) != Some(spec.dtype) {
+        let element = element_type::of_runtime(element);
+        if element_type::dtype(element) != Some(spec.dtype) {
             return Err(failed(&format!(
-                "its elements came as ONNX type {element}, and the model file promises {}",
+                "its elements came as ONNX type {}, and the model file promises {}",
+                element_type::name(element),
                 spec.dtype
             )));
         }

@@ -4,6 +4,7 @@ mod forest;
 mod labels;
 mod operators;
 mod panics;
+mod sizes;
 mod values;
 
 use std::collections::{BTreeSet, HashMap};
@@ -97,17 +98,17 @@ impl TractModel {
     ///
     /// # Errors
     /// See [`gristmill_engine::backend::Backend::load`]; operators that tract lacks are named.
-    pub(crate) fn load(artifact: &Artifact) -> Result<TractModel, LoadError> {
+    pub(crate) fn load(artifact: &Artifact, is_unbatched: bool) -> Result<TractModel, LoadError> {
         let path = &artifact.path;
         let file = ModelFile::read(path)?;
-        let derived = signature::derive(path, &file, false)?;
+        let derived = signature::derive(path, &file, false, is_unbatched)?;
         check_support(path, &file.graph, &derived.signature)?;
 
         let signature = &derived.signature;
         let built = panics::as_errors(|| build(path, file.bytes, signature))
             .unwrap_or_else(|panic| Err(format_err!("{panic}")));
         let built = built.map_err(|error| {
-            LoadError(format!("tract cannot run {}: {}; {WAY_OUT}", path.display(), chain(&error)))
+            LoadError::permanent(format!("tract cannot run {}: {}; {WAY_OUT}", path.display(), chain(&error)))
         })?;
 
         let mut notes = vec![format!("tract {VERSION} (embedded, pure Rust), one thread for each run")];
@@ -141,7 +142,7 @@ fn check_support(path: &Path, graph: &Graph, signature: &Signature) -> Result<()
     if let Some(node) = first {
         let operators: Vec<&str> = missing.into_iter().map(String::as_str).collect();
         let noun = if operators.len() == 1 { "operator" } else { "operators" };
-        return Err(LoadError(format!(
+        return Err(LoadError::permanent(format!(
             "tract cannot run {noun} {} of {} (first at node '{node}'); {WAY_OUT}",
             operators.join(", "),
             path.display()
@@ -149,7 +150,7 @@ fn check_support(path: &Path, graph: &Graph, signature: &Signature) -> Result<()
     }
     let tensors = signature.inputs.iter().chain(&signature.outputs);
     if let Some(spec) = tensors.into_iter().find(|spec| values::datum_type(spec.dtype).is_none()) {
-        return Err(LoadError(format!(
+        return Err(LoadError::permanent(format!(
             "tract cannot run {}: tensor '{}' is {}, which tract lacks; {WAY_OUT}",
             path.display(),
             spec.name,
@@ -188,7 +189,7 @@ fn build(path: &Path, bytes: FileBytes, signature: &Signature) -> TractResult<Bu
 /// Fixes the inputs' shapes, each dimension of any size by a symbol: the one in the file, one for the
 /// rows of a batch, or one of its own.
 fn with_symbols(mut model: InferenceModel, signature: &Signature) -> TractResult<InferenceModel> {
-    let rows = signature::rows_symbol(&signature.inputs).unwrap_or_else(|| "rows".into());
+    let rows = signature::rows_symbol(&signature.inputs).unwrap_or("rows");
     for (index, spec) in signature.inputs.iter().enumerate() {
         let Some(shape) = &spec.shape else {
             bail!("input '{}' has no stated number of dimensions", spec.name);
@@ -202,7 +203,7 @@ fn with_symbols(mut model: InferenceModel, signature: &Signature) -> TractResult
                 Dim::Fixed(size) => size.to_dim(),
                 // The text may be an expression, such as `seq + 1`.
                 Dim::Dynamic(Some(symbol)) => parse_onnx_dim(symbols, symbol).unwrap_or_else(|_| apart()),
-                Dim::Dynamic(None) if axis == 0 && signature.is_batched() => symbols.sym(&rows).to_dim(),
+                Dim::Dynamic(None) if axis == 0 && signature.is_batched() => symbols.sym(rows).to_dim(),
                 Dim::Dynamic(None) => apart(),
             })
             .collect();
@@ -334,6 +335,7 @@ impl TractInstance {
 impl Instance for TractInstance {
     fn run(&mut self, inputs: &[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError> {
         let signature = Arc::clone(&self.signature);
+        sizes::check(&signature, inputs)?;
         let mut values = TVec::new();
         for (spec, view) in signature.inputs.iter().zip(inputs) {
             let view = view.as_ref().ok_or_else(|| {

@@ -41,7 +41,7 @@ fn signatures_come_from_the_file() {
             "image FP32 [batch, 3, h, w], tokens INT64 [batch, seq] -> pooled FP32 [batch, 3], lengths INT64 [batch] \
              | rows",
         ),
-        ("shape_of", "x FP32 [batch, seq] -> dims INT64 [2] | output 'dims' has a fixed first dimension 2"),
+        ("shape_of", "x FP32 [batch, seq] -> dims INT64 [2] | output 'dims' depends on the number of rows"),
         ("string_pair", "text BYTES [batch, 2] -> same BYTES [batch, 2] | rows"),
         ("zipmap_strings", "x FP32 [?, 2] -> label BYTES [?], probabilities FP32 [?, 3] | rows"),
         ("zipmap_integers", "x FP32 [?, 2] -> label INT64 [?], probabilities FP32 [?, 3] | rows"),

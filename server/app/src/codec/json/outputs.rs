@@ -5,10 +5,15 @@ use gristmill_engine::request::Response;
 
 use super::nested::{NestedWriter, Texts};
 use super::write::write_string;
+use crate::codec::rows;
 
 /// A response's outputs while they are written. A single one is written as it is, several as an object with one of
 /// each.
-pub(crate) struct Outputs<'a>(Vec<Output<'a>>);
+pub(crate) struct Outputs<'a> {
+    /// How many rows were asked for.
+    rows: usize,
+    outputs: Vec<Output<'a>>,
+}
 
 struct Output<'a> {
     name: &'a str,
@@ -36,7 +41,7 @@ impl<'a> Outputs<'a> {
             let name = signature.outputs[*index].name.as_str();
             Output { name, shape: tensor.shape(), writer: NestedWriter::new(name, tensor, texts(name)) }
         });
-        Outputs(outputs.collect())
+        Outputs { rows: response.rows, outputs: outputs.collect() }
     }
 
     /// About how much text they make, in bytes.
@@ -52,14 +57,16 @@ impl<'a> Outputs<'a> {
         self.entry(0, json)
     }
 
-    /// Appends a list with an entry for each row.
+    /// Appends a list with an entry for each of the rows that were asked for.
     ///
     /// # Errors
-    /// As [`Outputs::whole`], and for outputs without rows or with not the same number of them.
+    /// As [`Outputs::whole`], and for outputs without rows or with another number of them.
     pub(crate) fn rows(mut self, json: &mut Vec<u8>) -> Result<(), InferError> {
-        let rows = self.row_count()?;
+        for Output { name, shape, .. } in &self.outputs {
+            rows::check(self.rows, name, shape)?;
+        }
         json.push(b'[');
-        for row in 0..rows {
+        for row in 0..self.rows {
             if row > 0 {
                 json.push(b',');
             }
@@ -69,24 +76,22 @@ impl<'a> Outputs<'a> {
         Ok(())
     }
 
-    /// Appends the first row.
+    /// Appends the outputs for one row: without the axis that counts rows, unless a model gives more or fewer for one.
     ///
     /// # Errors
-    /// As [`Outputs::rows`].
-    pub(crate) fn first_row(mut self, json: &mut Vec<u8>) -> Result<(), InferError> {
-        match self.row_count()? {
-            0 => Err(InferError::Backend("the model gave no row for one".into())),
-            _ => self.entry(1, json),
-        }
+    /// As [`Outputs::whole`].
+    pub(crate) fn of_one_row(mut self, json: &mut Vec<u8>) -> Result<(), InferError> {
+        let has_one_each = self.outputs.iter().all(|output| output.shape.first() == Some(&1));
+        self.entry(usize::from(has_one_each), json)
     }
 
     /// Appends the next piece of each output, nested like what follows the first `axes` dimensions.
     fn entry(&mut self, axes: usize, json: &mut Vec<u8>) -> Result<(), InferError> {
-        if let [only] = self.0.as_mut_slice() {
+        if let [only] = self.outputs.as_mut_slice() {
             return only.writer.write(&only.shape[axes..], json);
         }
         json.push(b'{');
-        for (index, output) in self.0.iter_mut().enumerate() {
+        for (index, output) in self.outputs.iter_mut().enumerate() {
             if index > 0 {
                 json.push(b',');
             }
@@ -96,25 +101,5 @@ impl<'a> Outputs<'a> {
         }
         json.push(b'}');
         Ok(())
-    }
-
-    fn row_count(&self) -> Result<usize, InferError> {
-        let mut rows = None;
-        for Output { name, shape, .. } in &self.0 {
-            let problem = match (shape.first(), rows) {
-                (Some(&found), None) => {
-                    rows = Some(found);
-                    continue;
-                }
-                (Some(&found), Some(expected)) if found == expected => continue,
-                (Some(found), Some(expected)) => format!("has {found} rows, others have {expected}"),
-                (None, _) => "is one value and has no rows".to_owned(),
-            };
-            return Err(InferError::InvalidInput(format!(
-                "output '{name}' {problem}: ask for whole outputs, at /v1/models with 'inputs' in place of \
-                 'instances'"
-            )));
-        }
-        Ok(rows.unwrap_or(0))
     }
 }

@@ -377,6 +377,7 @@ fn answer(tensors: &[Tensor]) -> Response {
         model: Arc::new(info),
         degraded_from: None,
         routed: None,
+        rows: 1,
         outputs: tensors.iter().cloned().enumerate().collect(),
         timing: Timing::default(),
         batches: Vec::new(),
