@@ -150,6 +150,7 @@ impl TritonConfig {
             weight: said.weight.or(base.weight),
             batch_rows_max: said.batch_rows_max.or(base.batch_rows_max),
             word: said.word.max(base.word),
+            audits_per_million: said.audits_per_million.or(base.audits_per_million),
             batch_delay: said.batch_delay.or(base.batch_delay),
             preferred_rows: if said.preferred_rows.is_empty() {
                 base.preferred_rows

@@ -219,6 +219,14 @@ impl Catalog {
         deployment.and_then(|deployment| deployment.merging.obstacle()).unwrap_or_default()
     }
 
+    /// Versions that serve, and of which requests have shown that their rows must not share runs.
+    pub(crate) fn refuted(&self) -> impl Iterator<Item = String> {
+        self.models.values().flat_map(|served| &served.versions).filter_map(|deployment| {
+            let why = deployment.merging.refutation()?;
+            Some(format!("model '{}': version {}: {why}", deployment.info.name, deployment.info.version))
+        })
+    }
+
     pub(crate) fn unready(&self) -> &[String] {
         &self.unready
     }

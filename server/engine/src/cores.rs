@@ -119,7 +119,7 @@ pub(crate) fn compute_in_batches() {
 }
 
 /// CPU time that the calling thread has used so far.
-fn thread_cpu_time() -> Duration {
+pub(crate) fn thread_cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }

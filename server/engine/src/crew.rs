@@ -134,7 +134,8 @@ impl Crew {
         });
         let cell = self.machine.watcher.watch(&self.deployment, &self.rules, replace);
         let place = (index, placement, &self.share);
-        let mut worker = Worker::new(&self.deployment, place, &*self.model, &self.rules, &cell, instance);
+        let (model, examiner) = (&*self.model, &self.machine.examiner);
+        let mut worker = Worker::new(&self.deployment, place, examiner, model, &self.rules, &cell, instance);
         if let Err(GivenUp) = worker.serve() {
             let info = &self.deployment.info;
             tracing::warn!(

@@ -17,7 +17,7 @@ use crate::error::{InferError, Stage};
 use crate::former::{Policy, Refusal};
 use crate::job::Job;
 use crate::merging::Merging;
-use crate::metrics::{DeploymentHandles, DeploymentMetrics, Outcome};
+use crate::metrics::{AuditHandles, AuditMetrics, DeploymentHandles, DeploymentMetrics, Outcome};
 use crate::queue::{Depth, Queue};
 use crate::request::{ModelInfo, Query, Request};
 use crate::service_level::ServiceLevel;
@@ -36,6 +36,7 @@ pub(crate) struct Deployment {
     pub(crate) merging: Merging,
     pub(crate) queue: Queue<Job>,
     pub(crate) metrics: DeploymentMetrics,
+    pub(crate) audits: AuditMetrics,
     pub(crate) service_level: Arc<ServiceLevel>,
     pub(crate) origin: Origin,
     statistics: Mutex<Statistics>,
@@ -112,6 +113,7 @@ impl Deployment {
         origin: Origin,
     ) -> Deployment {
         let metrics = DeploymentMetrics::new((info.name.clone(), info.version), DeploymentHandles::resolve);
+        let audits = AuditMetrics::new((info.name.clone(), info.version), AuditHandles::resolve);
         let queue = Queue::new(policy.clone(), cost);
         if !merging.is_on() {
             queue.set_merging(false);
@@ -119,6 +121,7 @@ impl Deployment {
         Deployment {
             info: Arc::new(info),
             queue,
+            audits,
             merging,
             policy,
             batch_rows_why,
@@ -247,6 +250,11 @@ impl Deployment {
     /// From now on requests share runs, or do not; `why` is for people.
     pub(crate) fn set_merging(&self, merges: bool, why: String) {
         self.merging.find(merges, why, || self.queue.set_merging(merges));
+    }
+
+    /// From now on requests run alone, because rows of callers were not kept apart. True for whoever says so first.
+    pub(crate) fn refute_merging(&self, why: String) -> bool {
+        self.merging.refute(why, || self.queue.set_merging(false))
     }
 
     fn check_size(&self, request: &Request) -> Result<(), InferError> {

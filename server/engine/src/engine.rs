@@ -220,7 +220,8 @@ impl Engine {
         if self.published.is_shutting_down() {
             reasons.push("the server is shutting down".into());
         }
-        Readiness { ready: reasons.is_empty(), reasons, failing: catalog.failing().to_vec() }
+        let failing = catalog.failing().iter().cloned().chain(catalog.refuted()).collect();
+        Readiness { ready: reasons.is_empty(), reasons, failing }
     }
 
     /// Models that have served and that nobody has unloaded or removed since; `None` before the server was ready for

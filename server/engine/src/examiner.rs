@@ -1,36 +1,42 @@
-//! Runs the samples of versions whose structure leaves open whether rows may be stacked, after those serve, on one
-//! thread in the background.
+//! Runs the samples of versions whose structure leaves open whether rows may be stacked, after those serve, and some of
+//! their live batches again row by row, on one thread in the background.
+
+mod audits;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use self::audits::Audit;
+use crate::audit::{Allowance, AuditedBatch};
 use crate::backend::{Instance, Placement, Stopper};
 use crate::background::Background;
+use crate::cores;
 use crate::deployment::Deployment;
-use crate::error::{RunError, panic_text};
+use crate::error::{LoadError, RunError, panic_text};
 use crate::merging::{self, Basis};
+use crate::metrics::AuditOutcome;
 use crate::proof::{self, Rigour, Runs, Verdict};
 use crate::samples::Sample;
 use crate::tensor::Tensor;
 
 /// Examines the versions of one engine, one after the other. Its thread starts with the first.
-#[derive(Default)]
 pub(crate) struct Examiner(Arc<Shared>);
 
 /// A load that is under way; over when this is dropped.
 pub(crate) struct Loading<'a>(&'a Examiner);
 
-#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     waiting: VecDeque<Waiting>,
+    /// At most one of a version.
+    audits: VecDeque<Audit>,
+    allowance: Allowance,
     /// Loads that are under way.
     loading: usize,
     has_thread: bool,
@@ -51,6 +57,14 @@ struct SampleRuns<'a> {
     instance: Box<dyn Instance>,
 }
 
+/// What the thread does next.
+enum Task {
+    Samples(Weak<Deployment>),
+    Audit(Audit),
+}
+
+/// Batches that wait to be run again, whose tensors are held meanwhile.
+const AUDITS_WAITING_MAX: usize = 4;
 /// Loads go first, but not for ever.
 const LOADS_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Longest that the end of a version waits for a sample run to end.
@@ -59,22 +73,59 @@ const LEAVE_MAX: Duration = Duration::from_secs(5);
 // === impl Examiner ===
 
 impl Examiner {
+    pub(crate) fn new() -> Examiner {
+        let state = State {
+            waiting: VecDeque::new(),
+            audits: VecDeque::new(),
+            allowance: Allowance::new(cores::granted()),
+            loading: 0,
+            has_thread: false,
+            is_over: false,
+            current: None,
+        };
+        Examiner(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
+    }
+
     /// Has a version examined if samples are to decide about it.
     pub(crate) fn examine(&self, deployment: &Arc<Deployment>) {
         if !deployment.merging.awaits_samples() {
             return;
         }
         let mut state = self.0.lock();
+        state.waiting.push_back(Waiting { deployment: Arc::downgrade(deployment), since: Instant::now() });
+        self.wake(state);
+    }
+
+    /// Has a batch, which `batch` makes, run again row by row, unless there is no time for that or another one of the
+    /// version waits. Never waits itself.
+    pub(crate) fn audit(&self, deployment: &Arc<Deployment>, batch: impl FnOnce() -> Option<AuditedBatch>) {
+        let mut state = self.0.lock();
+        let is_its_own = |audit: &Audit| audit.is_of(deployment);
+        let has_room = state.allowance.allows(Instant::now())
+            && state.audits.len() < AUDITS_WAITING_MAX
+            && !state.audits.iter().any(is_its_own);
+        match has_room.then(batch).flatten() {
+            Some(batch) => {
+                state.audits.push_back(Audit::new(deployment, batch));
+                self.wake(state);
+            }
+            None => {
+                drop(state);
+                deployment.audits.count(AuditOutcome::Skipped);
+            }
+        }
+    }
+
+    /// Has the thread look at what there is; starts it with the first.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
         if !state.has_thread {
             let shared = Arc::clone(&self.0);
             let thread = std::thread::Builder::new().name("examine".into()).spawn(move || shared.serve());
-            if let Err(error) = thread {
-                tracing::error!(%error, "cannot start the thread that examines models");
-                return;
+            match thread {
+                Ok(_) => state.has_thread = true,
+                Err(error) => tracing::error!(%error, "cannot start the thread that examines models"),
             }
-            state.has_thread = true;
         }
-        state.waiting.push_back(Waiting { deployment: Arc::downgrade(deployment), since: Instant::now() });
         drop(state);
         self.0.changed.notify_all();
     }
@@ -130,22 +181,30 @@ impl Shared {
     fn serve(&self) {
         // For good: there is no way back for this thread.
         drop(Background::enter());
-        while let Some(deployment) = self.next() {
-            if let Some(deployment) = deployment.upgrade() {
-                let _background = Background::enter();
-                self.examine(&deployment);
+        while let Some(task) = self.next() {
+            let background = Background::enter();
+            match task {
+                Task::Samples(deployment) => {
+                    deployment.upgrade().iter().for_each(|deployment| self.examine(deployment));
+                }
+                Task::Audit(audit) => self.audit(audit),
             }
+            drop(background);
             self.lock().current = None;
             self.changed.notify_all();
         }
     }
 
-    /// Waits for a version and for the end of loads; `None` at the end.
-    fn next(&self) -> Option<Weak<Deployment>> {
+    /// Waits for a batch, or for a version and the end of loads; `None` at the end.
+    fn next(&self) -> Option<Task> {
         let mut state = self.lock();
         loop {
             if state.is_over {
                 return None;
+            }
+            if let Some(audit) = state.audits.pop_front() {
+                state.current = Some((audit.deployment(), None));
+                return Some(Task::Audit(audit));
             }
             let patience = match state.waiting.front() {
                 None => Duration::MAX,
@@ -156,7 +215,7 @@ impl Shared {
                 && let Some(Waiting { deployment, .. }) = state.waiting.pop_front()
             {
                 state.current = Some((Weak::clone(&deployment), None));
-                return Some(deployment);
+                return Some(Task::Samples(deployment));
             }
             state = match patience {
                 Duration::MAX => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -189,15 +248,26 @@ impl Shared {
         if deployment.queue.is_closed() {
             return None;
         }
-        // Threads that a runtime starts would not be in the background.
-        let placement = Placement { device: deployment.origin.device(), threads: 1 };
-        let instance = match deployment.origin.model.instance(placement) {
+        let instance = match self.instance(deployment) {
             Ok(instance) => instance,
             Err(error) => return Some(Verdict::Nothing(format!("no session can be made: {error}"))),
         };
-        self.lock().current = Some((Arc::downgrade(deployment), Some(instance.stopper())));
         let mut runs = SampleRuns { deployment, shared: self, instance };
         proof::prove(&deployment.info.signature, rigour, &mut runs)
+    }
+
+    /// A session beside those that serve, whose runs end with the version.
+    fn instance(&self, deployment: &Arc<Deployment>) -> Result<Box<dyn Instance>, LoadError> {
+        // Threads that a runtime starts would not be in the background.
+        let placement = Placement { device: deployment.origin.device(), threads: 1 };
+        let instance = deployment.origin.model.instance(placement)?;
+        self.lock().current = Some((Arc::downgrade(deployment), Some(instance.stopper())));
+        Ok(instance)
+    }
+
+    /// Whether runs of a version are to end.
+    fn is_over(&self, deployment: &Deployment) -> bool {
+        deployment.queue.is_closed() || self.lock().is_over
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -212,7 +282,7 @@ impl Runs for SampleRuns<'_> {
         // As loads do: where no core is free for long it goes on, in what time the others leave it. Else a version
         // whose requests share no runs, and therefore want all cores, would never come to share them.
         let _slot = self.deployment.origin.background();
-        if self.deployment.queue.is_closed() || self.shared.lock().is_over {
+        if self.shared.is_over(self.deployment) {
             return Err(RunError::Stopped);
         }
         sample.run(&mut *self.instance)

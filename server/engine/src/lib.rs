@@ -40,6 +40,7 @@ mod samples;
 mod rows_apart;
 mod proof;
 pub mod merging;
+mod audit;
 pub mod golden;
 mod sweep;
 mod layout;

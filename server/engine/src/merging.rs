@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::backend::RowIndependence;
 use crate::proof::{Rigour, Verdict};
+use crate::rows_apart::RowTolerance;
 use crate::tensor::Signature;
 
 /// What an owner says about stacking the rows of a model, the weakest first.
@@ -37,6 +38,8 @@ pub(crate) enum Basis {
 pub(crate) struct Merging {
     is_on: AtomicBool,
     basis: Basis,
+    /// Of live batches, which are run again row by row; 0 where that would show nothing.
+    audit_share: f64,
     /// What was found out, for people.
     finding: Mutex<Finding>,
 }
@@ -46,6 +49,8 @@ struct Finding {
     text: String,
     /// It stands against merging.
     is_obstacle: bool,
+    /// Requests of callers showed it, which shared runs until then.
+    is_live: bool,
 }
 
 // === impl Basis ===
@@ -101,13 +106,20 @@ impl fmt::Display for Basis {
 // === impl Merging ===
 
 impl Merging {
-    pub(crate) fn new(basis: Basis) -> Merging {
+    /// `audit_share` is what the owner wants.
+    pub(crate) fn new(basis: Basis, audit_share: f64) -> Merging {
+        let is_audited = matches!(basis, Basis::Samples { .. } | Basis::Word { is_random: false, .. });
         let is_on = matches!(basis, Basis::Structure | Basis::Word { .. });
         let finding = match &basis {
-            Basis::Nothing { why } => Finding { text: why.clone(), is_obstacle: true },
+            Basis::Nothing { why } => Finding { text: why.clone(), is_obstacle: true, is_live: false },
             _ => Finding::default(),
         };
-        Merging { is_on: AtomicBool::new(is_on), basis, finding: Mutex::new(finding) }
+        Merging {
+            is_on: AtomicBool::new(is_on),
+            basis,
+            audit_share: if is_audited { audit_share } else { 0.0 },
+            finding: Mutex::new(finding),
+        }
     }
 
     pub(crate) fn basis(&self) -> &Basis {
@@ -131,10 +143,51 @@ impl Merging {
     /// Notes what was found out, and has it count from now on; `apply` tells the queue. What two threads find out at
     /// the same time is applied in one order everywhere.
     pub(crate) fn find(&self, is_on: bool, text: String, apply: impl FnOnce()) {
+        self.set(is_on, Finding { text, is_obstacle: !is_on, is_live: false }, apply);
+    }
+
+    /// The same of what requests of callers have shown: rows are not kept apart. True for whoever says so first.
+    pub(crate) fn refute(&self, text: String, apply: impl FnOnce()) -> bool {
+        self.set(false, Finding { text, is_obstacle: true, is_live: true }, apply)
+    }
+
+    /// True where that changes something. What requests have shown stands.
+    fn set(&self, is_on: bool, found: Finding, apply: impl FnOnce()) -> bool {
         let mut finding = self.lock();
-        *finding = Finding { text, is_obstacle: !is_on };
+        if finding.is_live {
+            return false;
+        }
+        *finding = found;
         self.is_on.store(is_on, Ordering::Release);
         apply();
+        true
+    }
+
+    /// What the structure leaves open; empty where it decides.
+    pub(crate) fn open(&self) -> &str {
+        match &self.basis {
+            Basis::Word { open, .. } | Basis::Samples { open, .. } => open,
+            Basis::Structure | Basis::Nothing { .. } => "",
+        }
+    }
+
+    /// Which share of live batches is run again; 0 for none.
+    pub(crate) fn audit_share(&self) -> f64 {
+        self.audit_share
+    }
+
+    /// How far a row of a live batch may be from what it gives alone.
+    pub(crate) fn audit_tolerance(&self, signature: &Signature) -> RowTolerance {
+        match self.basis {
+            Basis::Samples { rigour: Rigour::Any, .. } => RowTolerance::of(signature),
+            _ => RowTolerance::of_rounding_live(),
+        }
+    }
+
+    /// Why requests run alone, if requests of callers have shown it.
+    pub(crate) fn refutation(&self) -> Option<String> {
+        let finding = self.lock();
+        finding.is_live.then(|| format!("each request runs alone: {}", finding.text))
     }
 
     /// Why requests run alone though the signature has a batch axis, once it is known.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_macros, reason = "this is the one place where handles are resolved by name")]
 
+mod audits;
 mod experiment;
 mod names;
 mod on_use;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, SharedString};
 
+pub(crate) use self::audits::{AuditHandles, AuditMetrics, AuditOutcome};
 pub use self::experiment::{ExperimentArmMetrics, ExperimentMetrics};
 pub use self::names::*;
 pub(crate) use self::on_use::OnUse;

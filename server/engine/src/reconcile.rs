@@ -107,7 +107,7 @@ impl Reconciler {
                 cores: Cores::new(options.run_slots),
                 watcher: Watcher::start(),
                 measure_time_max: options.load_measure_time_max,
-                examiner: Examiner::default(),
+                examiner: Examiner::new(),
                 proves_at_load: options.proves_at_load,
             }),
             retirer: Retirer::start(options.release_memory),

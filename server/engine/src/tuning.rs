@@ -16,6 +16,9 @@ pub const QUEUE_BYTES_MAX_BY_DEFAULT: usize = 256 << 20;
 /// Levels of priority from this one on count as one: nobody tells so many apart.
 pub const PRIORITY_LEVELS_MAX: u64 = 256;
 
+/// Of a million live batches, those that are run again row by row where the settings say nothing.
+pub const AUDITS_PER_MILLION_BY_DEFAULT: u32 = 1000;
+
 /// What an operator may set for a model; `None` is derived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
@@ -24,6 +27,8 @@ pub struct Tuning {
     pub batch_rows_max: Option<usize>,
     /// What the owner says about stacking rows.
     pub word: Word,
+    /// Of a million live batches, those that are run again row by row.
+    pub audits_per_million: Option<u32>,
     /// How long a batch waits for more rows; decided by the cost model if `None`.
     pub batch_delay: Option<Duration>,
     /// Rows at which a batch does not wait for more, ascending.

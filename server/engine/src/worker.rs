@@ -1,15 +1,19 @@
 //! A thread that owns an `Instance`: gather, run, scatter, answer; bisects a batch that fails and survives a panic.
 
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
 use crate::answer::Answer;
+use crate::audit::{AuditedBatch, Sampling};
 use crate::backend::{InputView, Instance, Model, Placement};
 use crate::cores::{Asked, Share, Slot};
 use crate::deployment::{Deployment, Ran, RunTiming};
 use crate::error::{InferError, RunError, Stage, panic_text};
+use crate::examiner::Examiner;
 use crate::former::CloseReason;
 use crate::gather::Gather;
 use crate::interruptions::{Interruptions, Manner};
@@ -24,7 +28,7 @@ use crate::waiting::Item;
 
 /// One worker's state between batches.
 pub(crate) struct Worker<'a> {
-    deployment: &'a Deployment,
+    deployment: &'a Arc<Deployment>,
     /// Among the workers of the deployment.
     index: usize,
     model: &'a dyn Model,
@@ -42,6 +46,8 @@ pub(crate) struct Worker<'a> {
     callers: Vec<Option<Caller>>,
     outbox: Outbox<'a>,
     yields: Yields,
+    /// Has live batches run again. `None` where that would show nothing.
+    audits: Option<(Sampling, &'a Examiner)>,
 }
 
 /// Whether a thread yields its core in between while it computes.
@@ -71,8 +77,9 @@ type RunResult = (Result<(Vec<Tensor>, RunTiming), RunError>, Option<StopReason>
 
 impl<'a> Worker<'a> {
     pub(crate) fn new(
-        deployment: &'a Deployment,
+        deployment: &'a Arc<Deployment>,
         (index, placement, share): (usize, Placement, &'a Share),
+        examiner: &'a Examiner,
         model: &'a dyn Model,
         rules: &'a RunRules,
         cell: &'a RunCell,
@@ -81,6 +88,9 @@ impl<'a> Worker<'a> {
         if let Some(instance) = &instance {
             cell.set_stopper(instance.stopper());
         }
+        let audit_share = deployment.merging.audit_share();
+        // Workers and servers are to choose other batches.
+        let sampling = || Sampling::new(audit_share, RandomState::new().hash_one(index));
         Worker {
             deployment,
             index,
@@ -95,6 +105,7 @@ impl<'a> Worker<'a> {
             callers: Vec::new(),
             outbox: Outbox::new(deployment),
             yields: Yields::Unprepared,
+            audits: (audit_share > 0.0).then(|| (sampling(), examiner)),
         }
     }
 
@@ -207,6 +218,7 @@ impl<'a> Worker<'a> {
         }
         match (result, stopped) {
             (Ok((outputs, timing)), _) => {
+                self.audit(jobs, &outputs);
                 self.scatter(jobs, first, outputs, timing, taken);
                 return Ok(true);
             }
@@ -305,12 +317,25 @@ impl<'a> Worker<'a> {
         let deployment = self.deployment;
         let [Job { request, .. }] = jobs else { return Err(error) };
         check_declared(&deployment.info.signature, outputs)?;
-        if deployment.merging.is_on() && !deployment.merging.is_settled() {
+        let merging = &deployment.merging;
+        if merging.is_on() && !merging.is_settled() && deployment.refute_merging(error.to_string()) {
             let info = &deployment.info;
             tracing::error!(model = info.name, version = info.version, %error, "each request runs alone from now on");
-            deployment.set_merging(false, error.to_string());
         }
         if request.is_whole() { Ok(()) } else { Err(error) }
+    }
+
+    /// Has the batch run again row by row if its turn has come.
+    fn audit(&mut self, jobs: &[Job], outputs: &[Tensor]) {
+        let Some((sampling, examiner)) = &mut self.audits else { return };
+        // One row has no others.
+        if matches!(jobs, [job] if job.rows() == 1) || !sampling.takes() {
+            return;
+        }
+        if self.deployment.merging.is_on() {
+            let requests = jobs.iter().map(|job| (job.request.inputs(), job.rows()));
+            examiner.audit(self.deployment, || AuditedBatch::new(requests, outputs, sampling.place()));
+        }
     }
 
     fn answer_stopped(&mut self, jobs: &[Job], first: usize, reason: StopReason) {

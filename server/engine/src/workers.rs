@@ -26,15 +26,12 @@ use crate::sweep::{self, MeasuringTime, ROWS_MAX_UNMEASURED, Sweep};
 use crate::tensor::{BatchAxis, DType, Signature, Tensor, TensorSpec};
 use crate::terms::Terms;
 use crate::tuning::{
-    QUEUE_BYTES_MAX_BY_DEFAULT, QUEUE_NUMBERS_MAX_BY_DEFAULT, QUEUE_ROWS_MAX_BY_DEFAULT, Tuning,
+    AUDITS_PER_MILLION_BY_DEFAULT, QUEUE_BYTES_MAX_BY_DEFAULT, QUEUE_NUMBERS_MAX_BY_DEFAULT,
+    QUEUE_ROWS_MAX_BY_DEFAULT, Tuning,
 };
 
 /// The largest batch is warmed only if it is expected to take less than this.
 const WARM_UP_RUN_MAX: Duration = Duration::from_millis(500);
-
-/// Samples that are expected to take no longer are run before a version serves that follows another one: that serves
-/// meanwhile, perhaps with runs that requests share, and the new one would keep up with less until it is examined.
-const PROOF_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What is loaded, and what it is compared with.
 pub(crate) struct Order {
@@ -124,10 +121,13 @@ impl Workers {
         notes.extend(prepared.notes);
         notes.extend(look.failure);
         let basis = Basis::new(&signature, model.row_independence(), tuning.word);
-        let merging = Merging::new(basis);
+        let audits = tuning.audits_per_million.unwrap_or(AUDITS_PER_MILLION_BY_DEFAULT);
+        let merging = Merging::new(basis, f64::from(audits) / 1e6);
+        // The version before serves meanwhile, perhaps with runs that requests share, and this one would keep up with
+        // less until it is examined.
         let proves_now = machine.proves_at_load
             || predecessor.is_some()
-                && look.one_row.is_some_and(|run| run * proof::ROW_RUNS <= PROOF_TIME_MAX);
+                && look.one_row.is_some_and(|run| run * proof::ROW_RUNS <= machine.measure_time_max);
         notes.push(merging_note(&signature, &merging, proves_now, &mut *first));
         notes.extend(passed_over(&artifact, tuning, &signature, &merging));
         if let Some(golden) = &prepared.golden {

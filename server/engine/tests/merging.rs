@@ -182,7 +182,9 @@ async fn a_model_that_takes_no_samples_runs_each_request_alone_and_says_so() {
 #[tokio::test]
 async fn a_version_that_follows_another_one_is_examined_before_it_serves() {
     let gate = Arc::new(Gate::default());
-    let (engine, mut reconciler) = Engine::new(false, Options::default());
+    // However long a run takes on a busy machine.
+    let options = Options { load_measure_time_max: Duration::from_secs(3600), ..Options::default() };
+    let (engine, mut reconciler) = Engine::new(false, options);
     let settings = |gate: &Arc<Gate>| {
         let backend = model(undecided(), gate, |rows| rows.iter().map(|row| row * 2).collect());
         ModelSettings { tuning: one_worker(), ..ModelSettings::new(Arc::new(backend)) }

@@ -26,6 +26,7 @@ pub(super) struct RawBatching {
     preferred_rows: Vec<usize>,
     #[serde(default)]
     trusted: bool,
+    audit: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -114,6 +115,7 @@ pub(super) fn tuning(
     Ok(Tuning {
         batch_rows_max,
         word: if batching.trusted { Word::Trusted } else { Word::None },
+        audits_per_million: batching.audit.map(audits).transpose()?,
         batch_delay: batching.delay.as_deref().map(delay).transpose()?,
         preferred_rows: preferred(batching.preferred_rows, batch_rows_max)?,
         queue_rows_max,
@@ -126,6 +128,16 @@ pub(super) fn tuning(
         is_eager: matches!(queue.order, Some(RawOrder::Arrival)),
         ..Tuning::default()
     })
+}
+
+/// The share of live batches that are run again, in millionths.
+fn audits(share: f64) -> Result<u32, String> {
+    match (0.0..=1.0).contains(&share) {
+        true => Ok((share * 1e6).ceil() as u32),
+        false => Err(format!(
+            "batching.audit is {share}: expected a share of the batches, from 0 for none to 1 for all"
+        )),
+    }
 }
 
 /// Who is asked instead where a model would refuse.

@@ -34,7 +34,7 @@ fn everything_can_be_said() {
         weight = 4
         slo = "50ms"
         priorities = { levels = 3, default = 1 }
-        batching = { rows_max = 16, delay = "2ms", preferred_rows = [8, 4] }
+        batching = { rows_max = 16, delay = "2ms", preferred_rows = [8, 4], trusted = true, audit = 0.01 }
         versions = { latest = 3 }
         labels = { stable = 4 }
         keep_previous = "10s"
@@ -65,7 +65,6 @@ fn everything_can_be_said() {
         instances: Some(2),
         threads: Some(3),
         batch_rows_max: Some(16),
-        word: Word::None,
         batch_delay: Some(Duration::from_millis(2)),
         degrade_to: Some(Fallback::Name("small".into())),
         is_eager: true,
@@ -73,6 +72,8 @@ fn everything_can_be_said() {
         queue_bytes_max: Some(1000),
         queue_time_max: Some(Duration::from_secs(2)),
         preferred_rows: vec![4, 8],
+        word: Word::Trusted,
+        audits_per_million: Some(10_000),
         run_timeout: Some(Duration::from_secs(120)),
         weight: Some(4),
         slo: Some(Duration::from_millis(50)),
@@ -164,6 +165,10 @@ fn faults_say_what_was_expected() {
     check(
         "batching = { rows_max = 9999999 }",
         expect!["batching.rows_max is 9999999: expected 1 to 1048576"],
+    );
+    check(
+        "batching = { audit = 2.0 }",
+        expect!["batching.audit is 2: expected a share of the batches, from 0 for none to 1 for all"],
     );
     check(
         "batching = { delay = \"fast\" }",

@@ -99,6 +99,13 @@ pub const BATCHES: Metric = Metric {
     labels: &["model", "version", "reason"],
     help: "Batches by why they closed: full, preferred, enough, deadline, drained, shape, delay, closing",
 };
+pub const BATCH_AUDITS: Metric = Metric {
+    name: "gristmill_batch_audits_total",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+    labels: &["model", "version", "outcome"],
+    help: "Batches chosen to be run again row by row, by what that showed: equal, different, or skipped for want of time",
+};
 pub const QUEUE_ROWS: Metric = Metric {
     name: "gristmill_queue_rows",
     kind: Kind::Gauge,
@@ -420,6 +427,7 @@ pub const METRICS: &[Metric] = &[
     RUN_SECONDS,
     BATCH_ROWS,
     BATCHES,
+    BATCH_AUDITS,
     QUEUE_ROWS,
     QUEUE_BYTES,
     INSTANCES,
