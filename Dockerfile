@@ -39,6 +39,12 @@ ENV GRISTMILL_PROVIDERS=cuda,cpu
 
 # hadolint ignore=DL3006
 FROM base-${VARIANT}
+# The locale that ONNX Runtime's StringNormalizer asks for where a model names none, as scikit-learn's text pipelines.
+# hadolint ignore=DL3008
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends locales && \
+    localedef --inputfile=en_US --charmap=UTF-8 en_US.UTF-8 && \
+    rm -rf /var/lib/apt/lists/*
 COPY --from=onnxruntime /opt/gristmill/ /opt/gristmill/
 COPY --from=build /opt/gristmill/ /opt/gristmill/
 # In a container every interface is the container's own.

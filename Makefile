@@ -12,6 +12,7 @@ ARGS ?=
 
 conformance := server/app/tests/python
 test_packages := .ci/get-python-packages $(conformance)/requirements.txt
+exporter_packages := .ci/get-python-packages $(conformance)/exporters.txt
 model_packages := .ci/get-python-packages models/requirements.txt
 # -s keeps the user's own packages out, the variable the plug-ins that pytest would load from the system's.
 python := PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYTHONDONTWRITEBYTECODE=1 python3 -s
@@ -43,12 +44,13 @@ test-rust: ## run the tests written in Rust
 test-conformance: ## compare a running server with Python's onnxruntime, through real clients of its dialects
 	@library=$$(.ci/get-onnxruntime)
 	packages=$$($(test_packages))
+	exporters=$$($(exporter_packages))
 	stubs=$$(.ci/get-published-stubs "$$packages")
 	# The program that the tests written in Rust have built: another build would compile most of the tree again.
 	cargo test --workspace --locked --no-run
 	export GRISTMILL_BIN="$${GRISTMILL_BIN:-$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/gristmill}"
 	# The stubs first: a package carries old ones of the same names.
-	export ORT_DYLIB_PATH="$$library" PYTHONPATH="$$stubs:$$packages"
+	export ORT_DYLIB_PATH="$$library" PYTHONPATH="$$stubs:$$packages:$$exporters"
 	$(python) -m pytest $(conformance) $(ARGS)
 
 .PHONY: test-openapi
@@ -76,6 +78,8 @@ requirements: ## resolve the pinned Python packages again, after a change of a r
 	    (cd $$directory && uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	        requirements.in --output-file requirements.txt)
 	done
+	cd $(conformance) && uv pip compile --no-deps --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-annotate exporters.in --output-file exporters.txt
 
 .PHONY: clean-cache
 clean-cache: ## remove what was fetched (ONNX Runtime, Python packages, load tools)

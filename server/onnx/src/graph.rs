@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use gristmill_engine::error::LoadError;
 use prost::Message;
 
+use crate::containers;
 use crate::external;
 use crate::file_bytes::FileBytes;
 use crate::initializer::Initializer;
+use crate::rewriting::Edit;
+use crate::zipmap;
 
 /// `ModelProto`, reduced to the fields read here; numbers from onnx.proto3 of ONNX 1.23.
 #[derive(Clone, PartialEq, Message)]
@@ -145,13 +148,13 @@ pub(crate) enum TypeKind {
     #[prost(message, tag = "1")]
     Tensor(TensorType),
     #[prost(message, tag = "4")]
-    Sequence(Element),
+    Sequence(Inner),
     #[prost(message, tag = "5")]
-    Map(Element),
+    Map(Map),
     #[prost(message, tag = "8")]
     SparseTensor(TensorType),
     #[prost(message, tag = "9")]
-    Optional(Element),
+    Optional(Inner),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -163,9 +166,16 @@ pub(crate) struct TensorType {
     pub(crate) shape: Option<TensorShape>,
 }
 
-/// What is inside a sequence, map or optional: only its presence matters here.
+/// What is inside a sequence or an optional.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Element {}
+pub(crate) struct Inner {
+    #[prost(message, optional, boxed, tag = "1")]
+    pub(crate) element: Option<Box<Type>>,
+}
+
+/// Only its presence matters here.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Map {}
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct TensorShape {
@@ -194,12 +204,13 @@ pub(crate) struct ModelFile {
     pub(crate) ir_version: i64,
     pub(crate) opsets: Vec<Opset>,
     pub(crate) functions: Vec<Function>,
-    /// With ZipMap nodes replaced.
+    /// With outputs that are no tensors replaced.
     pub(crate) bytes: FileBytes,
 }
 
 impl ModelFile {
-    /// Reads and checks the file at `path`, and replaces ZipMap nodes at its outputs by plain tensors.
+    /// Reads and checks the file at `path`, and replaces outputs that are maps, sequences of tensors or optional tensors
+    /// by plain tensors, as far as the file tells how many there are.
     ///
     /// # Errors
     /// The file is missing, empty, cut short, no ONNX model, or refers to data files that are not there.
@@ -214,7 +225,10 @@ impl ModelFile {
         }
         external::locate(path, &graph, &model.functions)?;
         let mut graph = graph;
-        let bytes = match crate::zipmap::replace(&mut graph, &model.opsets, &bytes) {
+        let mut edit = Edit::default();
+        zipmap::replace(&mut graph, &mut edit);
+        containers::replace(&mut graph, &mut edit);
+        let bytes = match edit.apply(&model.opsets, &bytes) {
             Some(rewritten) => rewritten.into(),
             None => bytes,
         };
@@ -283,10 +297,18 @@ impl Graph {
         self.initializers.iter().any(|initializer| initializer.name == name)
     }
 
-    fn producer(&self, tensor: &str) -> Option<(&Node, usize)> {
+    /// The node that gives `tensor`, and as which of its outputs.
+    pub(crate) fn producer(&self, tensor: &str) -> Option<(&Node, usize)> {
         self.nodes
             .iter()
             .find_map(|node| Some((node, node.outputs.iter().position(|output| output == tensor)?)))
+    }
+
+    /// Of everything that has one outside the bodies of nodes.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let values = self.inputs.iter().chain(&self.outputs).map(|value| value.name.as_str());
+        let initializers = self.initializers.iter().map(|initializer| initializer.name.as_str());
+        values.chain(initializers).chain(self.nodes.iter().flat_map(|node| &node.outputs).map(String::as_str))
     }
 
     /// The class labels along the last axis of `tensor`: those of a ZipMap that was replaced, or of
@@ -313,6 +335,18 @@ impl Graph {
             }
         }
         Vec::new()
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// The type of the tensors inside.
+    pub(crate) fn tensor(&self) -> Option<&TensorType> {
+        match self.element.as_ref()?.value.as_ref()? {
+            TypeKind::Tensor(tensor) => Some(tensor),
+            _ => None,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The engine's model runtimes: decides for each model whether ONNX Runtime or tract runs it.
 
+mod containers;
 mod element_type;
 mod elements;
 mod end;
@@ -11,6 +12,7 @@ mod library;
 mod memory;
 mod ort;
 mod providers;
+mod rewriting;
 mod row_independence;
 mod signature;
 mod tract;

@@ -52,7 +52,8 @@ pub(crate) fn derive(
             ));
             continue;
         }
-        inputs.push(TensorSpec { optional, ..spec(path, "input", value)? });
+        let spec = spec(path, "input", value)?;
+        inputs.push(TensorSpec { optional: optional || is_optional(value), ..spec });
     }
     let mut outputs = Vec::with_capacity(graph.outputs.len());
     for value in &graph.outputs {
@@ -61,7 +62,10 @@ pub(crate) fn derive(
     }
 
     let declared = || is_unbatched.then(|| "model.toml has batch_axis = \"none\"".to_owned());
-    if let Some(reason) = declared().or_else(|| batch_obstacle(&inputs, &outputs)) {
+    let values = || graph.inputs.iter().chain(&graph.outputs);
+    let optional =
+        || Some(format!("'{}' is an optional value", values().find(|value| is_optional(value))?.name));
+    if let Some(reason) = declared().or_else(optional).or_else(|| batch_obstacle(&inputs, &outputs)) {
         return Ok(unbatched(inputs, outputs, notes, reason));
     }
     let (rows, kept): (Vec<TensorSpec>, Vec<TensorSpec>) = {
@@ -102,8 +106,14 @@ fn unbatched(
 
 fn spec(path: &Path, role: &str, value: &Value) -> Result<TensorSpec, LoadError> {
     let name = &value.name;
-    let kind = match value.kind.as_ref().and_then(|kind| kind.value.as_ref()) {
-        Some(TypeKind::Tensor(tensor)) => {
+    let stated = value.kind.as_ref().and_then(|kind| kind.value.as_ref());
+    let tensor = match stated {
+        Some(TypeKind::Tensor(tensor)) => Some(tensor),
+        Some(TypeKind::Optional(inner)) => inner.tensor(),
+        _ => None,
+    };
+    let kind = match (stated, tensor) {
+        (_, Some(tensor)) => {
             return match element_type::dtype(tensor.element) {
                 Some(dtype) => Ok(TensorSpec {
                     name: name.clone(),
@@ -120,16 +130,29 @@ fn spec(path: &Path, role: &str, value: &Value) -> Result<TensorSpec, LoadError>
                 ))),
             };
         }
-        Some(TypeKind::Sequence(_)) => "a sequence",
-        Some(TypeKind::Map(_)) => "a map",
-        Some(TypeKind::SparseTensor(_)) => "a sparse tensor",
-        Some(TypeKind::Optional(_)) => "an optional value",
-        None => "of no stated type",
+        (Some(TypeKind::Sequence(_)), _) if role == "output" => {
+            return Err(LoadError::permanent(format!(
+                "{}: output '{name}' is a sequence, and the file does not tell of how many tensors: give the tensors \
+                 themselves, by SequenceAt, or one of them all, by ConcatFromSequence",
+                path.display()
+            )));
+        }
+        (Some(TypeKind::Sequence(_)), _) => "a sequence",
+        (Some(TypeKind::Map(_)), _) => "a map",
+        (Some(TypeKind::SparseTensor(_)), _) => "a sparse tensor",
+        (Some(TypeKind::Optional(_)), _) => "an optional value of another type",
+        (Some(TypeKind::Tensor(_)) | None, _) => "of no stated type",
     };
     Err(LoadError::permanent(format!(
         "{}: {role} '{name}' is {kind}; only tensors can be served, so export the model with a tensor there",
         path.display()
     )))
+}
+
+/// Whether a value may be left out, or be missing.
+fn is_optional(value: &Value) -> bool {
+    let stated = value.kind.as_ref().and_then(|kind| kind.value.as_ref());
+    matches!(stated, Some(TypeKind::Optional(_)))
 }
 
 fn dims(tensor: &TensorType) -> Option<Vec<Dim>> {

@@ -16,11 +16,11 @@ const PROBABILITY_SUM_TOLERANCE: f64 = 1e-3;
 /// 1. An output with one INT64, INT32 or BYTES value a row is a label, as scikit-learn's classifiers
 ///    give it: it is the prediction, by its name where the model carries names. Its probability is the
 ///    entry for it in the output of class scores, if there is one.
-/// 2. Without a label, an output of class scores decides: `[rows, classes]` floats with class names, or
+/// 2. Without a label, the only output of class scores decides: `[rows, classes]` floats with class names, or
 ///    called something with "prob" or "softmax". The class with the highest score is the prediction,
 ///    by its name where the model carries names, else by its index.
 /// 3. Otherwise the only output is the prediction, a number or a list of numbers a row (a regression).
-/// 4. With several such outputs the prediction is an object of them by name.
+/// 4. With several such outputs, or scores for each of several targets, it is an object of them by name.
 ///
 /// A probability is given only where the row's scores are probabilities: none below 0 and 1 in sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +68,11 @@ impl Rule {
             };
             return Rule::Label { label, scores: scores().or(only_table) };
         }
+        let scored = outputs.iter().filter(|spec| is_scored(spec, true)).count();
         match (scores(), outputs.len()) {
-            (Some(scores), _) => Rule::HighestScore { scores },
+            (Some(scores), _) if scored < 2 => Rule::HighestScore { scores },
             (None, 1) => Rule::Values { output: 0 },
-            (None, _) => Rule::Named,
+            _ => Rule::Named,
         }
     }
 
@@ -285,11 +286,15 @@ fn is_table(spec: &TensorSpec, batched: bool) -> bool {
         }
 }
 
-/// A table with a score for each class; `strong` asks for class names or "prob" in its name.
+/// A table with a score for each class.
 fn is_scores(spec: &TensorSpec, batched: bool, strong: bool) -> bool {
+    is_table(spec, batched) && is_scored(spec, strong)
+}
+
+/// Called like scores; `strong` asks for class names or "prob" in its name.
+fn is_scored(spec: &TensorSpec, strong: bool) -> bool {
     let name = spec.name.to_lowercase();
-    let by_name = name.contains("prob") || (!strong && name.contains("softmax"));
-    is_table(spec, batched) && (!spec.labels.is_empty() || by_name)
+    !spec.labels.is_empty() || name.contains("prob") || (!strong && name.contains("softmax"))
 }
 
 fn by_name(outputs: &[(&str, Rows)]) -> Rows {

@@ -168,6 +168,13 @@ impl Value {
     ) -> Result<Tensor, RunError> {
         let failed =
             |reason: &dyn std::fmt::Display| RunError::Failed(format!("output '{}': {reason}", spec.name));
+        if !self.has_value().map_err(|error| failed(&error))? {
+            return Err(RunError::Input(format!(
+                "output '{}' is optional and has no value for this request, which an answer cannot express: ask for \
+                 what gives it one",
+                spec.name
+            )));
+        }
         let (element, shape) = self.element_and_shape().map_err(|error| failed(&error))?;
         let element = element_type::of_runtime(element);
         if element_type::dtype(element) != Some(spec.dtype) {
@@ -185,6 +192,15 @@ impl Value {
             None => self.strings(elements).map_err(|error| failed(&error))?,
         };
         Tensor::new(spec.dtype, shape, data).map_err(|error| failed(&error))
+    }
+
+    /// False for an optional output without one.
+    #[expect(unsafe_code, reason = "a call of ONNX Runtime's C interface")]
+    fn has_value(&self) -> Result<bool, ort::Error> {
+        let mut has_value = 0;
+        // SAFETY: the value is alive; the call only looks at it.
+        check(unsafe { (ort::api().HasValue)(self.pointer(), &mut has_value) })?;
+        Ok(has_value != 0)
     }
 
     /// ONNX's number of the element type, and the dimensions.

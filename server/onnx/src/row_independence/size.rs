@@ -4,6 +4,9 @@ use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
+/// Bounds from here on are beyond every axis: tf2onnx writes this number, others the largest of 32 or 64 bits.
+pub(super) const TO_THE_END: i64 = 1_000_000_000;
+
 /// The number of rows of the batch.
 const ROWS: u32 = 0;
 /// Set in unknowns that may be negative or no integers.

@@ -25,7 +25,10 @@ fn unusable_files_are_refused_by_name() {
         refused("not_onnx", "is not a usable ONNX model: its contents are something else");
         refused("git_lfs_pointer", "run `git lfs pull`");
         refused("missing_external_data", "weights 'w' in the file");
-        refused("sequence_output", "output 'parts' is a sequence; only tensors can be served");
+        refused(
+            "sequence_output",
+            "output 'parts' is a sequence, and the file does not tell of how many tensors",
+        );
         refused("sequence_input", "input 'parts' is a sequence; only tensors can be served");
         refused("unknown_operator", "Conjure");
     }

@@ -5,6 +5,7 @@
 mod agreement;
 mod bench;
 mod concurrency;
+mod containers;
 mod loading;
 mod memory;
 mod recurrence;

@@ -1,7 +1,7 @@
 //! Operators that pick, join, cut and pad: which entries of which rows end up where.
 
 use super::super::call::{Call, Outcome};
-use super::super::size::{Size, Unknowns};
+use super::super::size::{Size, TO_THE_END, Unknowns};
 use super::super::value::{Dependence, Element, Value, Verdict, length};
 
 pub(super) fn concat(call: &Call<'_, '_>, unknowns: &mut Unknowns) -> Outcome {
@@ -160,7 +160,7 @@ pub(super) fn slice(call: &Call<'_, '_>, unknowns: &mut Unknowns) -> Outcome {
         if value.row_axis() == Some(axis) {
             let size = value.shape.as_ref().map(|shape| Element::Size(shape[axis].clone()));
             let whole = start.as_ref().and_then(Element::integer) == Some(0)
-                && (end.as_ref().and_then(Element::integer).is_some_and(|end| end >= i64::from(i32::MAX))
+                && (end.as_ref().and_then(Element::integer).is_some_and(|end| end >= TO_THE_END)
                     || (size.is_some() && end == size))
                 && step == Some(1);
             if !whole {
@@ -178,7 +178,7 @@ pub(super) fn slice(call: &Call<'_, '_>, unknowns: &mut Unknowns) -> Outcome {
             let size = shape[axis].value();
             let (start, end) = (start.and_then(|it| it.integer()), end.and_then(|it| it.integer()));
             shape[axis] = match (size, start, end, step) {
-                (_, Some(0), Some(end), Some(1)) if end >= i64::from(i32::MAX) => shape[axis].clone(),
+                (_, Some(0), Some(end), Some(1)) if end >= TO_THE_END => shape[axis].clone(),
                 (Some(size), Some(start), Some(end), Some(step)) if step > 0 => {
                     let (start, end) = (within(start, size), within(end, size));
                     Size::known((end - start).max(0).saturating_add(step - 1) / step)
