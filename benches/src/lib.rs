@@ -14,6 +14,7 @@ pub mod example;
 mod onnx;
 pub mod large;
 pub mod deep;
+pub mod mixing;
 pub mod transformer;
 pub mod alone;
 pub mod echo;
