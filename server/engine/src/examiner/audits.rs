@@ -70,27 +70,25 @@ impl Shared {
         // A panic says nothing of rows, and the session goes with it.
         let finding = catch_unwind(AssertUnwindSafe(judge)).unwrap_or(Finding::Nothing);
         self.lock().allowance.take(taken.began, taken.time());
-        let outcome = match finding {
+        deployment.audits.count(match &finding {
             Finding::Equal => AuditOutcome::Equal,
             Finding::Nothing => AuditOutcome::Skipped,
-            Finding::Different(difference) => {
-                if deployment.refute_merging(format!("{difference} ({})", deployment.merging.open())) {
-                    let info = &deployment.info;
-                    tracing::error!(
-                        model = info.name,
-                        version = info.version,
-                        row = difference.row,
-                        rows = difference.rows_in_batch,
-                        output = difference.apart.output,
-                        difference = %difference.apart,
-                        allowed = %difference.tolerance,
-                        "a row gave something else in a batch than alone; each request runs alone from now on"
-                    );
-                }
-                AuditOutcome::Different
-            }
-        };
-        deployment.audits.count(outcome);
+            Finding::Different(_) => AuditOutcome::Different,
+        });
+        let Finding::Different(difference) = finding else { return };
+        if deployment.refute_merging(format!("{difference} ({})", deployment.merging.open())) {
+            let info = &deployment.info;
+            tracing::error!(
+                model = info.name,
+                version = info.version,
+                row = difference.row,
+                rows = difference.rows_in_batch,
+                output = difference.apart.output,
+                difference = %difference.apart,
+                allowed = %difference.tolerance,
+                "a row gave something else in a batch than alone; each request runs alone from now on"
+            );
+        }
     }
 
     fn judge_batch(&self, deployment: &Arc<Deployment>, batch: &AuditedBatch, taken: &Taken) -> Finding {
