@@ -231,6 +231,7 @@ impl Call<'_> {
     /// Those of `read`, and as [`Engine::infer`].
     pub(crate) async fn ask<T>(
         &mut self,
+        dialect: &str,
         target: &Target,
         deadline: Option<Instant>,
         mut read: impl FnMut(&ModelInfo) -> Result<(Vec<NamedTensor>, T), InferError>,
@@ -239,6 +240,7 @@ impl Call<'_> {
         let serving = || gateway.engine.model(&target.model, &target.version);
         loop {
             let model = serving()?;
+            check_carried(&model, dialect)?;
             let (inputs, rest) = read(&model)?;
             let query = Query {
                 model: target.model.clone(),
@@ -318,6 +320,20 @@ fn server_timing(timing: Timing) -> String {
         milliseconds(timing.run),
         milliseconds(timing.total)
     )
+}
+
+/// # Errors
+/// `InvalidInput` where a tensor of `model` is of a type that only raw bytes carry, which `dialect` has no place for.
+pub(crate) fn check_carried(model: &ModelInfo, dialect: &str) -> Result<(), InferError> {
+    let specs = model.signature.inputs.iter().chain(&model.signature.outputs);
+    match specs.into_iter().find(|spec| spec.dtype.is_narrow()) {
+        None => Ok(()),
+        Some(spec) => Err(InferError::InvalidInput(format!(
+            "'{}' of model '{}' is {}, which {dialect} does not carry: ask by the Open Inference Protocol, with binary \
+             data over HTTP or raw contents over gRPC",
+            spec.name, model.name, spec.dtype
+        ))),
+    }
 }
 
 #[cfg(test)]

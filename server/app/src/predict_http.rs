@@ -30,6 +30,9 @@ use crate::oip_http::v2::{deadline, header_timeout};
 use crate::oip_http::{Door, Target, body};
 use crate::traces::Protocol;
 
+/// Its name in messages.
+const DIALECT: &str = "/predict";
+
 /// Answers `{"prediction", "probability", "model", "model_version", "latency_ms"}`.
 ///
 /// `{"features": …}` is one row (a flat list, or an object of named values) or many (a list of those);
@@ -54,7 +57,7 @@ async fn answer(
     let body = body::read(&parts.headers, body, &door.options).await?;
     let deadline = deadline(arrival, patience);
     let read = |model: &_| decode_features(model, &body);
-    let (response, listed) = call.ask(target, deadline, read).await?;
+    let (response, listed) = call.ask(DIALECT, target, deadline, read).await?;
     let json = encode_features(&response, listed, arrival.elapsed())?;
     Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
 }

@@ -27,6 +27,9 @@ use crate::oip_http::v2::{deadline, header_timeout};
 use crate::oip_http::{Door, Target, body};
 use crate::traces::Protocol;
 
+/// Its name in messages.
+const DIALECT: &str = "MLflow's scoring protocol";
+
 /// Where SageMaker's clients name one of several models.
 const TARGET_MODEL: &str = "x-amzn-sagemaker-target-model";
 /// What SageMaker's model archives end with.
@@ -107,7 +110,7 @@ async fn answer(
         },
     };
     let read = |model: &_| Ok((decode_scoring(model, media_type, &body)?, ()));
-    let (response, ()) = call.ask(&target, deadline, read).await?;
+    let (response, ()) = call.ask(DIALECT, &target, deadline, read).await?;
     let json = encode_scoring(&response)?;
     Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
 }

@@ -27,13 +27,16 @@ use tonic::{Request, Response, Status};
 
 use crate::codec::proto::examples::decode_examples;
 use crate::codec::proto::tensorflow::{data_type, decode_tensor, encode_tensor, shape_proto};
-use crate::gateway::{Call, Gateway};
+use crate::gateway::{Call, Gateway, check_carried};
 use crate::oip_grpc::{deadline, end};
 use crate::oip_http::Target;
 use crate::status::grpc_status;
 use crate::tensorflow_http::describe::entries;
 use crate::tensorflow_http::{SIGNATURE, check_signature_name};
 use crate::traces::Protocol;
+
+/// Its name in messages.
+const DIALECT: &str = "TensorFlow Serving's gRPC API";
 
 /// The name of the metadata that there is.
 const SIGNATURE_DEF: &str = "signature_def";
@@ -76,6 +79,7 @@ impl TensorFlowServing {
             ..Query::default()
         };
         let response = call.infer(query).await?;
+        check_carried(&response.model, DIALECT)?;
         let outputs = response.outputs.iter().map(|(index, tensor)| {
             (response.model.signature.outputs[*index].name.clone(), encode_tensor(tensor))
         });
@@ -93,7 +97,7 @@ impl TensorFlowServing {
         call: &mut Call<'_>,
     ) -> Result<request::Response, InferError> {
         let read = |model: &_| Ok((decode_examples(model, input, self.message_bytes_max)?, ()));
-        let (response, ()) = call.ask(target, deadline, read).await?;
+        let (response, ()) = call.ask(DIALECT, target, deadline, read).await?;
         Ok(response)
     }
 

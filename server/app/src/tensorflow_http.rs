@@ -34,6 +34,9 @@ use crate::oip_http::v2::{deadline, header_timeout};
 use crate::oip_http::{Door, Target, body};
 use crate::traces::Protocol;
 
+/// Its name in messages.
+const DIALECT: &str = "TensorFlow Serving's REST API";
+
 /// What a path names, and what is asked of it behind the colon.
 struct Asked {
     target: Target,
@@ -105,12 +108,12 @@ async fn answer(
     let json = match asked.verb.as_deref() {
         Some("predict") => {
             let read = |model: &_| decode_predict(model, &body);
-            let (response, format) = call.ask(target, deadline, read).await?;
+            let (response, format) = call.ask(DIALECT, target, deadline, read).await?;
             encode_predictions(format, &response)?
         }
         Some(verb @ ("classify" | "regress")) => {
             let read = |model: &_| Ok((decode_examples(model, &body)?, ()));
-            let (response, ()) = call.ask(target, deadline, read).await?;
+            let (response, ()) = call.ask(DIALECT, target, deadline, read).await?;
             match verb {
                 "classify" => answer::encode_classes(&response)?,
                 _ => answer::encode_values(&response)?,

@@ -24,6 +24,9 @@ use crate::status::{bounded_status, grpc_status};
 use crate::torchserve_http::{decode_fields, write_prediction};
 use crate::traces::Protocol;
 
+/// Its name in messages.
+const DIALECT: &str = "TorchServe's inference API";
+
 /// TorchServe answers INTERNAL to these; the class of its exception, in the last line, says which it was.
 const MODEL_NOT_FOUND: &str = "org.pytorch.serve.archive.model.ModelNotFoundException";
 const VERSION_NOT_FOUND: &str = "org.pytorch.serve.archive.model.ModelVersionNotFoundException";
@@ -68,7 +71,7 @@ impl TorchServe {
         call: &mut Call<'_>,
     ) -> Result<Bytes, InferError> {
         let read = |model: &_| decode_fields(model, Handler::of(model), &fields);
-        let (response, form) = call.ask(target, deadline, read).await?;
+        let (response, form) = call.ask(DIALECT, target, deadline, read).await?;
         let prediction = write_prediction(&response, Handler::of(&response.model), form)?;
         let (length, limit) = (prediction.len(), self.message_bytes_max);
         if length > limit {

@@ -31,6 +31,9 @@ use crate::oip_http::v2::{deadline, header_timeout};
 use crate::oip_http::{Door, Target, body, unknown_path};
 use crate::traces::Protocol;
 
+/// Its name in messages.
+const DIALECT: &str = "TorchServe's inference API";
+
 pub(crate) fn routes() -> Router<Arc<Door>> {
     // `curl -T` sends PUT.
     let predictions = post(predict).put(predict).fallback(wrong_method);
@@ -64,7 +67,7 @@ async fn answer(
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let body = body::read(&parts.headers, body, &door.options).await?;
     let read = |model: &_| decode_prediction(model, Handler::of(model), content_type, body.clone());
-    let (response, form) = call.ask(target, deadline, read).await?;
+    let (response, form) = call.ask(DIALECT, target, deadline, read).await?;
     let json = write_prediction(&response, Handler::of(&response.model), form)?;
     Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
 }

@@ -25,6 +25,9 @@ use crate::oip_http::{Door, body};
 use crate::tensorflow_http::{Format, decode_predict, encode_predictions};
 use crate::traces::Protocol;
 
+/// Its name in messages.
+const DIALECT: &str = "Vertex AI's protocol";
+
 /// What Vertex AI tells a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VertexAi {
@@ -123,7 +126,7 @@ async fn answer(door: &Door, parts: &Parts, body: Body, call: &mut Call<'_>) -> 
             "the request has 'inputs': expected 'instances', a list of rows".into(),
         )),
     };
-    let (response, ()) = call.ask(&target, deadline, read).await?;
+    let (response, ()) = call.ask(DIALECT, &target, deadline, read).await?;
     let json = encode_predictions(Format::Rows, &response)?;
     Ok(reply::encoded(&parts.headers, Encoded { parts: smallvec![json.into()], header_length: None }))
 }

@@ -2,6 +2,8 @@
 //!
 //! Modules are declared in dependency order: each uses only those above it.
 
+mod byte_strings;
+pub mod narrow;
 pub mod tensor;
 pub mod comparison;
 pub mod random;

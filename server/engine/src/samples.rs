@@ -176,8 +176,13 @@ fn tensor(spec: &TensorSpec, input: usize, rows: &[SampleRow], batched: bool, re
     }
     let rows = if batched { rows } else { &rows[..1] };
     let mut data = BytesMut::new();
+    let pieces = match spec.dtype {
+        // Bytes, which two elements may share: they have no rows then.
+        DType::Narrow(_) => spec.dtype.size_of(row_elements).unwrap_or_default(),
+        _ => row_elements,
+    };
     for row in rows {
-        for element in 0..row_elements {
+        for element in 0..pieces {
             let element = Element { row: *row, input, number: element, width, recipe };
             element.push(&mut data, spec.dtype);
         }
@@ -211,6 +216,8 @@ impl Element {
             DType::Bf16 => data.put_slice(&half::bf16::from_f64(self.real()).to_le_bytes()),
             DType::Fp32 => data.put_f32_le(self.real() as f32),
             DType::Fp64 => data.put_f64_le(self.real()),
+            // Small numbers near one, and no infinities, in every type of eight bits.
+            DType::Narrow(_) => data.put_u8(0x38 | (self.whole(1 << 3) as u8 & 0x07)),
             DType::Bytes => {
                 push_bytes_element(data, self.text().as_bytes()).expect("a short element fits; this is a bug")
             }

@@ -6,7 +6,10 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
-/// Element types of the Open Inference Protocol.
+use crate::byte_strings;
+use crate::narrow::Narrow;
+
+/// Element types of the Open Inference Protocol, and those of ONNX that travel as raw bytes only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
     Bool,
@@ -24,6 +27,7 @@ pub enum DType {
     Fp64,
     /// Variable-length byte strings, each stored as a little-endian `u32` length and its bytes.
     Bytes,
+    Narrow(Narrow),
 }
 
 /// Concrete dimensions, in elements. Four or fewer are stored inline.
@@ -86,6 +90,7 @@ pub struct Signature {
 // === impl DType ===
 
 impl DType {
+    /// Those of the protocol.
     pub const ALL: [DType; 14] = [
         DType::Bool,
         DType::Int8,
@@ -120,23 +125,39 @@ impl DType {
             DType::Fp32 => "FP32",
             DType::Fp64 => "FP64",
             DType::Bytes => "BYTES",
+            DType::Narrow(narrow) => narrow.name(),
         }
     }
 
     /// The dtype with that protocol name, compared exactly.
     pub fn parse(name: &str) -> Option<DType> {
-        DType::ALL.into_iter().find(|dtype| dtype.name() == name)
+        let all = DType::ALL.into_iter().chain(Narrow::ALL.map(DType::Narrow));
+        all.into_iter().find(|dtype| dtype.name() == name)
     }
 
-    /// Bytes per element, or `None` for `BYTES`.
+    /// Bytes per element, or `None` for `BYTES` and where two elements share a byte.
     pub fn size(self) -> Option<usize> {
         match self {
             DType::Bool | DType::Int8 | DType::Uint8 => Some(1),
             DType::Int16 | DType::Uint16 | DType::Fp16 | DType::Bf16 => Some(2),
             DType::Int32 | DType::Uint32 | DType::Fp32 => Some(4),
             DType::Int64 | DType::Uint64 | DType::Fp64 => Some(8),
+            DType::Narrow(narrow) => (!narrow.shares_bytes()).then_some(1),
             DType::Bytes => None,
         }
+    }
+
+    /// Bytes of so many elements, or `None` for `BYTES` and for more than there can be.
+    pub fn size_of(self, elements: usize) -> Option<usize> {
+        match self {
+            DType::Narrow(narrow) if narrow.shares_bytes() => Some(elements.div_ceil(2)),
+            _ => elements.checked_mul(self.size()?),
+        }
+    }
+
+    /// Whether JSON and the typed fields of messages have no form for its elements.
+    pub fn is_narrow(self) -> bool {
+        matches!(self, DType::Narrow(_))
     }
 }
 
@@ -157,9 +178,12 @@ impl Tensor {
         let shape = shape.into();
         let elements = element_count(&shape)
             .ok_or_else(|| TensorError(format!("shape {} has too many elements", ShapeText(&shape))))?;
-        match dtype.size() {
-            Some(size) => {
-                let expected = elements.checked_mul(size).ok_or_else(|| {
+        match dtype {
+            DType::Bytes => {
+                byte_strings::check(&data, elements, ShapeText(&shape)).map_err(TensorError)?;
+            }
+            _ => {
+                let expected = dtype.size_of(elements).ok_or_else(|| {
                     TensorError(format!("shape {} has too many elements", ShapeText(&shape)))
                 })?;
                 if data.len() != expected {
@@ -170,7 +194,6 @@ impl Tensor {
                     )));
                 }
             }
-            None => check_bytes_encoding(&data, elements, &shape)?,
         }
         Ok(Tensor { dtype, shape, data })
     }
@@ -218,16 +241,17 @@ impl Tensor {
     /// Rows `range` along axis 0, sharing this tensor's memory. `BYTES` costs a scan of the elements before.
     ///
     /// # Panics
-    /// On a scalar and on rows out of range: callers have checked both.
+    /// On a scalar and on rows out of range, and where elements share bytes: callers have checked all.
     pub fn rows(&self, range: Range<usize>) -> Tensor {
         let rows = self.shape[0];
         assert!(range.start <= range.end && range.end <= rows, "rows {range:?} out of {rows}");
+        self.assert_apart();
         let row_elements: usize = self.shape[1..].iter().product();
         let bytes = match self.dtype.size() {
             Some(size) => range.start * row_elements * size..range.end * row_elements * size,
             None => {
-                let start = bytes_prefix(&self.data, range.start * row_elements);
-                start..start + bytes_prefix(&self.data[start..], range.len() * row_elements)
+                let start = byte_strings::prefix(&self.data, range.start * row_elements);
+                start..start + byte_strings::prefix(&self.data[start..], range.len() * row_elements)
             }
         };
         let mut shape = self.shape.clone();
@@ -238,15 +262,16 @@ impl Tensor {
     /// Cuts the tensor along axis 0 into consecutive parts of `counts` rows, sharing its memory, in one pass.
     ///
     /// # Panics
-    /// On a scalar, or when the counts exceed the rows: callers have checked both.
+    /// On a scalar, when the counts exceed the rows, and where elements share bytes: callers have checked all.
     pub fn split_rows<'a>(&'a self, counts: &'a [usize]) -> impl Iterator<Item = Tensor> + 'a {
         assert!(counts.iter().sum::<usize>() <= self.shape[0], "parts hold the tensor's rows; this is a bug");
+        self.assert_apart();
         let row_elements: usize = self.shape[1..].iter().product();
         let mut offset = 0;
         counts.iter().map(move |&count| {
             let length = match self.dtype.size() {
                 Some(size) => count * row_elements * size,
-                None => bytes_prefix(&self.data[offset..], count * row_elements),
+                None => byte_strings::prefix(&self.data[offset..], count * row_elements),
             };
             let data = self.data.slice(offset..offset + length);
             offset += length;
@@ -254,6 +279,11 @@ impl Tensor {
             shape[0] = count;
             Tensor { dtype: self.dtype, shape, data }
         })
+    }
+
+    fn assert_apart(&self) {
+        let is_apart = self.dtype == DType::Bytes || self.dtype.size().is_some();
+        assert!(is_apart, "models of {} are not batched; this is a bug", self.dtype);
     }
 
     /// Stacks `parts` along axis 0 into one new tensor.
@@ -324,45 +354,6 @@ pub fn push_bytes_element(data: &mut BytesMut, element: &[u8]) -> Result<(), Ten
 /// The product of `shape`, or `None` on overflow.
 pub fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))
-}
-
-fn check_bytes_encoding(data: &[u8], elements: usize, shape: &[usize]) -> Result<(), TensorError> {
-    let mut rest = data;
-    let mut found = 0usize;
-    while !rest.is_empty() {
-        let Some((length, after)) = rest.split_first_chunk::<4>() else {
-            return Err(TensorError(format!(
-                "BYTES element {found} is cut short: a 4-byte length was expected, {} bytes are left",
-                rest.len()
-            )));
-        };
-        let length = u32::from_le_bytes(*length) as usize;
-        if after.len() < length {
-            return Err(TensorError(format!(
-                "BYTES element {found} is cut short: its length says {length} bytes, {} are left",
-                after.len()
-            )));
-        }
-        rest = &after[length..];
-        found += 1;
-    }
-    if found != elements {
-        return Err(TensorError(format!(
-            "expected {elements} BYTES elements for shape {}, got {found}",
-            ShapeText(shape)
-        )));
-    }
-    Ok(())
-}
-
-/// Bytes taken by the first `elements` elements of well-formed `BYTES` data.
-fn bytes_prefix(data: &[u8], elements: usize) -> usize {
-    let mut offset = 0;
-    for _ in 0..elements {
-        let length: [u8; 4] = data[offset..offset + 4].try_into().expect("a four-byte slice; this is a bug");
-        offset += 4 + u32::from_le_bytes(length) as usize;
-    }
-    offset
 }
 
 /// Writes dimensions as `[2, 3]`.

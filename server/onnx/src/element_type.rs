@@ -1,5 +1,6 @@
 //! ONNX's element types: their numbers in files and in ONNX Runtime, their names, and the protocol's dtypes for them.
 
+use gristmill_engine::narrow::Narrow;
 use gristmill_engine::tensor::DType;
 
 /// By number in `TensorProto.DataType` of ONNX 1.22.
@@ -56,6 +57,13 @@ pub(crate) fn dtype(element: i32) -> Option<DType> {
         12 => DType::Uint32,
         13 => DType::Uint64,
         16 => DType::Bf16,
+        17 => DType::Narrow(Narrow::Float8E4m3fn),
+        18 => DType::Narrow(Narrow::Float8E4m3fnuz),
+        19 => DType::Narrow(Narrow::Float8E5m2),
+        20 => DType::Narrow(Narrow::Float8E5m2fnuz),
+        21 => DType::Narrow(Narrow::Uint4),
+        22 => DType::Narrow(Narrow::Int4),
+        23 => DType::Narrow(Narrow::Float4E2m1),
         _ => return None,
     })
 }
@@ -78,7 +86,11 @@ mod tests {
     fn every_protocol_dtype_has_one_onnx_number() {
         let mut found: Vec<DType> = (0..64).filter_map(dtype).collect();
         found.sort();
-        assert_eq!(found, DType::ALL);
+        let all: Vec<DType> = DType::ALL.into_iter().chain(Narrow::ALL.map(DType::Narrow)).collect();
+        assert_eq!(found, all);
+        for narrow in Narrow::ALL {
+            assert!(NAMES.contains(&narrow.name()));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use gristmill_engine::backend::RowIndependence;
 use gristmill_engine::error::LoadError;
-use gristmill_engine::tensor::{BatchAxis, Dim, Signature, TensorSpec};
+use gristmill_engine::tensor::{BatchAxis, DType, Dim, Signature, TensorSpec};
 
 use crate::element_type;
 use crate::graph::{DimensionValue, ModelFile, TensorType, TypeKind, Value};
@@ -182,6 +182,14 @@ pub(crate) fn rows_symbol(inputs: &[TensorSpec]) -> Option<&str> {
 
 /// Why requests cannot be stacked along axis 0, or `None` where nothing in the file speaks against it.
 fn batch_obstacle(inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Option<String> {
+    let shares_bytes =
+        |spec: &&TensorSpec| matches!(spec.dtype, DType::Narrow(narrow) if narrow.shares_bytes());
+    if let Some(spec) = inputs.iter().chain(outputs).find(shares_bytes) {
+        return Some(format!(
+            "two elements of '{}' share a byte, so its rows cannot be cut apart",
+            spec.name
+        ));
+    }
     let mut required = inputs.iter().filter(|input| !input.optional).peekable();
     if required.peek().is_none() {
         return Some("the model has no input that every request gives".into());
@@ -235,8 +243,6 @@ fn batch_obstacle(inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Option<Strin
 #[cfg(test)]
 mod tests {
     use std::slice::from_ref;
-
-    use gristmill_engine::tensor::DType;
 
     use super::*;
 

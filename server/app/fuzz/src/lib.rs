@@ -18,8 +18,8 @@ pub fn check_inputs(inputs: &[NamedTensor]) {
     for NamedTensor { name, tensor } in inputs {
         let again = Tensor::new(tensor.dtype(), tensor.shape(), tensor.data().clone());
         assert_eq!(again.as_ref(), Ok(tensor), "'{name}' is whole");
-        match tensor.dtype().size() {
-            Some(size) => assert_eq!(tensor.data().len(), tensor.element_count() * size, "'{name}'"),
+        match tensor.dtype().size_of(tensor.element_count()) {
+            Some(length) => assert_eq!(tensor.data().len(), length, "'{name}'"),
             None => assert_eq!(tensor.bytes_elements().count(), tensor.element_count(), "'{name}'"),
         }
         bytes += tensor.data().len();

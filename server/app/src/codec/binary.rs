@@ -73,9 +73,10 @@ fn raw_shape(spec: &TensorSpec, batched: bool, bytes: usize) -> Result<Shape, In
     match (open.as_slice(), spec.dtype.size()) {
         ([], _) => {}
         (_, None) => {
-            return Err(invalid(
-                "a BYTES shape with dynamic dimensions does not follow from a byte count: send JSON",
-            ));
+            return Err(invalid(&format!(
+                "a {} shape with dynamic dimensions does not follow from a byte count: send JSON",
+                spec.dtype
+            )));
         }
         (&[axis], Some(size)) => {
             let row_bytes = shape.iter().product::<usize>() * size;

@@ -47,7 +47,7 @@ fn classes(tensor: &Tensor, spec: &TensorSpec, is_batched: bool, count: usize) -
         DType::Uint64 => best.of(u64::from_le_bytes, |value| value.to_string()),
         DType::Fp32 => best.of(f32::from_le_bytes, |value| format!("{value:.6}")),
         DType::Fp64 => best.of(f64::from_le_bytes, |value| format!("{value:.6}")),
-        dtype @ (DType::Bool | DType::Fp16 | DType::Bf16 | DType::Bytes) => {
+        dtype @ (DType::Bool | DType::Fp16 | DType::Bf16 | DType::Bytes | DType::Narrow(_)) => {
             return Err(InferError::InvalidInput(format!(
                 "output '{}' is {dtype}: classes can be had of integers, FP32 and FP64; ask for the whole output",
                 spec.name

@@ -145,7 +145,10 @@ fn bytes_are_rows_of_the_only_input() {
     let mut other = signature(&[-1], &[-1, 3]);
     other.inputs[0].dtype = DType::Bytes;
     let why = bind(bytes, &other).unwrap_err();
-    assert_eq!(why, "input 'image' is BYTES, whose elements have no fixed size: leave the section out");
+    assert_eq!(
+        why,
+        "input 'image' is BYTES, whose elements are no fixed number of bytes: leave the section out"
+    );
     other.inputs.push(spec("mask", DType::Fp32, &[-1]));
     let why = bind("input = { kind = \"bytes\", tensor = \"mask\" }", &other).unwrap_err();
     assert_eq!(why, "input.kind is \"bytes\": expected a model with no other input than 'mask'");

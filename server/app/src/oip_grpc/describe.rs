@@ -208,6 +208,8 @@ fn data_type(dtype: DType) -> pb::DataType {
         DType::Fp32 => pb::DataType::TypeFp32,
         DType::Fp64 => pb::DataType::TypeFp64,
         DType::Bytes => pb::DataType::TypeString,
+        // Triton's configuration has none; the metadata has ONNX's name.
+        DType::Narrow(_) => pb::DataType::TypeInvalid,
     }
 }
 

@@ -24,7 +24,7 @@ use crate::codec::json::values::Values;
 use crate::codec::json::write::{write_integer, write_string};
 use crate::codec::json::{Encoded, InferBody, read_id, read_parameter};
 use crate::features::Reader;
-use crate::gateway::Call;
+use crate::gateway::{Call, check_carried};
 use crate::traces::Protocol;
 
 pub(super) async fn once(State(door): State<Arc<Door>>, target: Target, request: Request) -> Response {
@@ -62,6 +62,7 @@ async fn answer(
     let patience = header_timeout(&parts.headers)?;
     let body = body::read(&parts.headers, body, &door.options).await?;
     let model = door.engine.model(&target.model, &target.version)?;
+    check_carried(&model, "Triton's generate extension")?;
     let mut asked = decode(&model, &body)?;
     let query = Query {
         model: target.model,

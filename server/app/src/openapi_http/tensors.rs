@@ -225,6 +225,8 @@ fn element_schema(dtype: DType) -> Value {
         DType::Uint64 => integer(0, u64::MAX),
         DType::Fp16 | DType::Bf16 | DType::Fp32 | DType::Fp64 => json!({"type": "number"}),
         DType::Bytes => json!({"type": "string"}),
+        // Nothing in JSON.
+        DType::Narrow(_) => json!({"not": {}}),
     }
 }
 
@@ -254,7 +256,7 @@ fn nested(dims: &[Dim], dtype: DType) -> Option<Value> {
     }
     let element = match dtype {
         DType::Bool => json!(true),
-        DType::Fp16 | DType::Bf16 => return None,
+        DType::Fp16 | DType::Bf16 | DType::Narrow(_) => return None,
         DType::Fp32 | DType::Fp64 => json!(0.5),
         DType::Bytes => json!("text"),
         _ => json!(1),

@@ -6,6 +6,7 @@ mod connections;
 mod describe;
 mod generate;
 mod infer;
+mod narrow;
 mod numbers;
 mod openapi;
 mod predict;

@@ -51,6 +51,8 @@ pub(crate) fn elements(tensor: &Tensor) -> Elements<'_> {
         DType::Bf16 => read!(Real, bf16, f64::from),
         DType::Fp32 => read!(Real, f32, f64::from),
         DType::Fp64 => read!(Real, f64, f64::from),
+        // Not numbers, but comparable.
+        DType::Narrow(_) => Elements::Whole(tensor.data().iter().map(|&byte| byte.into()).collect()),
         DType::Bytes => Elements::Text(tensor.bytes_elements().collect()),
     }
 }

@@ -25,7 +25,7 @@ fn tensor(dtype: DType, shape: &[usize], values: &[f64]) -> Tensor {
             DType::Bf16 => bf16::from_f64(value).to_le_bytes().to_vec(),
             DType::Fp32 => (value as f32).to_le_bytes().to_vec(),
             DType::Fp64 => value.to_le_bytes().to_vec(),
-            DType::Bytes => unreachable!("texts are made otherwise"),
+            DType::Bytes | DType::Narrow(_) => unreachable!("they are made otherwise"),
         })
         .collect();
     Tensor::new(dtype, shape, data.into()).unwrap()

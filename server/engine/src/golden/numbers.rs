@@ -135,6 +135,7 @@ fn show(tensor: &Tensor, element: usize) -> String {
         // As with `{:?}`: very large and very small numbers in scientific notation.
         DType::Fp32 => format!("{:?}", f32::from_le_bytes(at(data, element))),
         DType::Fp64 => format!("{:?}", f64::from_le_bytes(at(data, element))),
+        DType::Narrow(_) => format!("the byte {:#04x}", data[element]),
         DType::Bytes => {
             let bytes = tensor.bytes_elements().nth(element).unwrap_or_default();
             let shown = &bytes[..bytes.len().min(EXCERPT_BYTES_MAX)];
@@ -157,7 +158,7 @@ fn put_whole(data: &mut BytesMut, value: i128, to: DType) -> Option<()> {
         DType::Uint32 => data.put_u32_le(value.try_into().ok()?),
         DType::Uint64 => data.put_u64_le(value.try_into().ok()?),
         DType::Fp16 | DType::Bf16 | DType::Fp32 | DType::Fp64 => put_real(data, value as f64, to)?,
-        DType::Bool | DType::Bytes => return None,
+        DType::Bool | DType::Bytes | DType::Narrow(_) => return None,
     }
     Some(())
 }

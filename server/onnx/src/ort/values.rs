@@ -8,6 +8,7 @@ use std::slice;
 use bytes::{Bytes, BytesMut};
 use gristmill_engine::backend::InputView;
 use gristmill_engine::error::RunError;
+use gristmill_engine::narrow::Narrow;
 use gristmill_engine::tensor::{
     DType, Shape, ShapeText, Tensor, TensorSpec, element_count, push_bytes_element,
 };
@@ -141,6 +142,15 @@ fn element(dtype: DType) -> Element {
         DType::Fp32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
         DType::Fp64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
         DType::Bytes => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
+        DType::Narrow(narrow) => match narrow {
+            Narrow::Float8E4m3fn => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT8E4M3FN,
+            Narrow::Float8E4m3fnuz => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT8E4M3FNUZ,
+            Narrow::Float8E5m2 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT8E5M2,
+            Narrow::Float8E5m2fnuz => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT8E5M2FNUZ,
+            Narrow::Uint4 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT4,
+            Narrow::Int4 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT4,
+            Narrow::Float4E2m1 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT4E2M1,
+        },
     }
 }
 
@@ -186,9 +196,9 @@ impl Value {
         }
         let elements = element_count(&shape)
             .ok_or_else(|| failed(&format!("the shape {} is impossible", ShapeText(&shape))))?;
-        let data = match spec.dtype.size() {
+        let data = match spec.dtype.size_of(elements) {
             _ if elements == 0 => Bytes::new(),
-            Some(size) => self.into_numbers(elements * size, inputs).map_err(|error| failed(&error))?,
+            Some(length) => self.into_numbers(length, inputs).map_err(|error| failed(&error))?,
             None => self.strings(elements).map_err(|error| failed(&error))?,
         };
         Tensor::new(spec.dtype, shape, data).map_err(|error| failed(&error))

@@ -29,7 +29,7 @@ pub(crate) fn datum_type(dtype: DType) -> Option<DatumType> {
         DType::Uint32 => DatumType::U32,
         DType::Uint64 => DatumType::U64,
         DType::Fp16 => DatumType::F16,
-        DType::Bf16 => return None,
+        DType::Bf16 | DType::Narrow(_) => return None,
         DType::Fp32 => DatumType::F32,
         DType::Fp64 => DatumType::F64,
         DType::Bytes => DatumType::String,

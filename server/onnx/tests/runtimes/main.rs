@@ -8,6 +8,7 @@ mod concurrency;
 mod containers;
 mod loading;
 mod memory;
+mod narrow;
 mod recurrence;
 mod running;
 mod signatures;

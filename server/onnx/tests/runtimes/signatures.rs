@@ -2,9 +2,9 @@
 
 use gristmill_engine::backend::Model;
 use gristmill_engine::tensor::{BatchAxis, DType, Dim};
-use gristmill_onnx::BackendChoice;
+use gristmill_onnx::{BackendChoice, OnnxBackend, OnnxOptions};
 
-use crate::bench::{load, onnx_runtime, runtimes};
+use crate::bench::{artifact, fixture, load, onnx_runtime, runtimes};
 
 fn describe(model: &dyn Model) -> String {
     let signature = model.signature();
@@ -124,5 +124,17 @@ fn a_dimension_of_any_size_keeps_its_symbol() {
         let dims = model.signature().inputs[0].shape.clone().unwrap();
         let symbol = |name: &str| Dim::Dynamic(Some(name.into()));
         assert_eq!(dims, [symbol("batch"), Dim::Fixed(3), symbol("h"), symbol("w")]);
+    }
+}
+
+#[test]
+fn an_owner_says_that_there_is_no_batch_axis() {
+    for (choice, runtime) in runtimes() {
+        let options = OnnxOptions { backend: choice, is_unbatched: true, ..OnnxOptions::default() };
+        let model = OnnxBackend::new(&runtime, options).load(&artifact(&fixture("unnamed_batch"))).unwrap();
+        assert_eq!(
+            describe(&*model),
+            "x FP32 [?, 3] -> y FP32 [?, 3] | model.toml has batch_axis = \"none\""
+        );
     }
 }

@@ -3,7 +3,7 @@
 use gristmill_engine::tensor::{DType, ShapeText, element_count};
 use half::{bf16, f16};
 
-use super::element::{Element, Text, with_element};
+use super::element::{Element, Raw, Text, with_element};
 use super::scan::{JsonError, Scanner};
 
 /// Reads the `data` of tensor `name`: a flat list of its elements in row-major order, or lists nested

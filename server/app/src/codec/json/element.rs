@@ -21,6 +21,9 @@ pub(super) trait Element {
 /// Stands for `BYTES`: JSON strings, stored as their UTF-8.
 pub(super) struct Text;
 
+/// Stands for types that JSON has no form for.
+pub(super) struct Raw;
+
 /// Evaluates `$body` with `$element` as the type that stands for `$dtype`.
 macro_rules! with_element {
     ($dtype:expr, $element:ident => $body:expr) => {
@@ -79,6 +82,10 @@ macro_rules! with_element {
             }
             DType::Bytes => {
                 type $element = Text;
+                $body
+            }
+            DType::Narrow(_) => {
+                type $element = Raw;
                 $body
             }
         }
@@ -272,6 +279,12 @@ impl Element for bool {
         scanner.advance(length);
         data.push(value);
         Ok(())
+    }
+}
+
+impl Element for Raw {
+    fn read(_: &mut Scanner<'_>, _: &mut Vec<u8>) -> Result<(), String> {
+        Err("JSON has no form for elements of this type: send them as raw bytes".into())
     }
 }
 

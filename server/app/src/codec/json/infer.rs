@@ -395,9 +395,9 @@ fn read_place(
     Ok(())
 }
 
-/// FP16 and BF16 have no JSON form in the protocol.
+/// FP16, BF16 and narrow types have no JSON form in the protocol.
 fn check_carried(name: &str, dtype: DType) -> Result<(), JsonError> {
-    if matches!(dtype, DType::Fp16 | DType::Bf16) {
+    if matches!(dtype, DType::Fp16 | DType::Bf16 | DType::Narrow(_)) {
         return Err(JsonError::Meaning(format!(
             "input '{name}': {dtype} is not representable in JSON: send it with the binary tensor extension \
              (parameter 'binary_data_size' and header Inference-Header-Content-Length)"

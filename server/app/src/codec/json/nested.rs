@@ -49,7 +49,7 @@ impl<'t> NestedWriter<'t> {
     /// all calls together must have the tensor's elements.
     ///
     /// # Errors
-    /// `InvalidInput` for a BYTES element that is not UTF-8.
+    /// `InvalidInput` for a BYTES element that is not UTF-8, and for types that JSON has no form for.
     pub(crate) fn write(&mut self, shape: &[usize], json: &mut Vec<u8>) -> Result<(), InferError> {
         let [size, inner @ ..] = shape else { return self.run(1, json) };
         json.push(b'[');
@@ -68,7 +68,16 @@ impl<'t> NestedWriter<'t> {
     }
 
     fn run(&mut self, count: usize, json: &mut Vec<u8>) -> Result<(), InferError> {
-        let Some(size) = self.dtype.size() else { return self.run_of_strings(count, json) };
+        let size = match self.dtype {
+            DType::Bytes => return self.run_of_strings(count, json),
+            dtype => dtype.size().filter(|_| !dtype.is_narrow()).ok_or_else(|| {
+                InferError::InvalidInput(format!(
+                    "output '{}' is {dtype}, which JSON does not carry: ask for it at /v2 with the parameter \
+                     \"binary_data\": true",
+                    self.name
+                ))
+            })?,
+        };
         let (now, later) = self.numbers.split_at(count * size);
         write_numbers(self.dtype, now, self.non_finite, json);
         self.numbers = later;

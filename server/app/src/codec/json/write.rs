@@ -41,10 +41,10 @@ pub(crate) fn write_shape(shape: &[usize], json: &mut Vec<u8>) {
 /// Appends the elements of `tensor` as one flat list in row-major order.
 ///
 /// # Errors
-/// `InvalidInput` where JSON cannot carry the elements: FP16, BF16, and `BYTES` that are not UTF-8.
+/// `InvalidInput` where JSON cannot carry the elements: FP16, BF16, narrow types, and `BYTES` that are not UTF-8.
 /// `name` is the output's; the text says how to ask for binary data.
 pub(crate) fn write_data(name: &str, tensor: &Tensor, json: &mut Vec<u8>) -> Result<(), InferError> {
-    if matches!(tensor.dtype(), DType::Fp16 | DType::Bf16) {
+    if matches!(tensor.dtype(), DType::Fp16 | DType::Bf16 | DType::Narrow(_)) {
         return Err(InferError::InvalidInput(format!(
             "output '{name}' is {}, which JSON does not carry: ask for it with the parameter \"binary_data\": true",
             tensor.dtype()
@@ -85,7 +85,7 @@ pub(crate) fn write_elements(
     Ok(())
 }
 
-/// Appends numbers or truth values, separated by commas, FP16 and BF16 included; nothing for `BYTES`.
+/// Appends numbers or truth values, separated by commas, FP16 and BF16 included; nothing for `BYTES` and narrow types.
 pub(crate) fn write_numbers(dtype: DType, data: &[u8], non_finite: NonFinite, json: &mut Vec<u8>) {
     macro_rules! integers {
         ($integer:ty) => {
@@ -116,7 +116,7 @@ pub(crate) fn write_numbers(dtype: DType, data: &[u8], non_finite: NonFinite, js
         DType::Fp64 => write_each(data, json, |bytes, json| {
             write_float(f64::from_le_bytes(bytes), non_finite, json);
         }),
-        DType::Bytes => {}
+        DType::Bytes | DType::Narrow(_) => {}
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn field(dtype: DType) -> Option<&'static str> {
         DType::Fp32 => Some("fp32_contents"),
         DType::Fp64 => Some("fp64_contents"),
         DType::Bytes => Some("bytes_contents"),
-        DType::Fp16 | DType::Bf16 => None,
+        DType::Fp16 | DType::Bf16 | DType::Narrow(_) => None,
     }
 }
 
@@ -80,7 +80,9 @@ pub(super) fn read(
         DType::Uint64 => Values::Numbers(view(contents.uint64_contents)),
         DType::Fp32 => Values::Numbers(view(contents.fp32_contents)),
         DType::Fp64 => Values::Numbers(view(contents.fp64_contents)),
-        DType::Bytes | DType::Fp16 | DType::Bf16 => Values::Elements(contents.bytes_contents),
+        DType::Bytes | DType::Fp16 | DType::Bf16 | DType::Narrow(_) => {
+            Values::Elements(contents.bytes_contents)
+        }
     })
 }
 
@@ -104,7 +106,7 @@ pub(super) fn write(tensor: &Tensor) -> InferTensorContents {
             contents.bytes_contents =
                 tensor.bytes_elements().map(|element| data.slice_ref(element)).collect();
         }
-        DType::Fp16 | DType::Bf16 => {}
+        DType::Fp16 | DType::Bf16 | DType::Narrow(_) => {}
     }
     contents
 }

@@ -180,6 +180,7 @@ fn push_integer(dtype: DType, value: i64, data: &mut BytesMut) -> Result<(), Str
         DType::Uint64 => data.put_u64_le(value.try_into().map_err(misfit)?),
         DType::Fp64 => data.put_f64_le(value as f64),
         DType::Fp16 | DType::Bf16 | DType::Fp32 | DType::Bytes => push_float(dtype, value as f32, data),
+        DType::Narrow(_) => return Err(format!("examples have no form for {dtype}")),
     }
     Ok(())
 }

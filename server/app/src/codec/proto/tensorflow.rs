@@ -14,7 +14,7 @@ use prost::encoding::decode_varint;
 use super::contents::{narrow, numbers, view};
 use super::input_error;
 
-/// TensorFlow's name for `dtype`.
+/// TensorFlow's name for `dtype`; none for narrow types, which it lays out in another way.
 pub fn data_type(dtype: DType) -> DataType {
     match dtype {
         DType::Bool => DataType::DtBool,
@@ -31,6 +31,7 @@ pub fn data_type(dtype: DType) -> DataType {
         DType::Fp32 => DataType::DtFloat,
         DType::Fp64 => DataType::DtDouble,
         DType::Bytes => DataType::DtString,
+        DType::Narrow(_) => DataType::DtInvalid,
     }
 }
 
@@ -103,6 +104,7 @@ pub fn decode_tensor(name: &str, message: TensorProto, bytes_max: usize) -> Resu
             let strings = message.string_val.into_iter().chain(repeat_n(last, elements - given));
             return Tensor::from_elements(shape, strings).map_err(|error| input_error(name, error));
         }
+        DType::Narrow(_) => Bytes::new(),
     };
     let data = if given == elements { data } else { filled(&data, element_bytes, elements) };
     Tensor::new(dtype, shape, data).map_err(|error| input_error(name, error))
@@ -134,6 +136,7 @@ pub fn encode_tensor(tensor: &Tensor) -> TensorProto {
         DType::Bytes => {
             message.string_val = tensor.bytes_elements().map(|element| data.slice_ref(element)).collect();
         }
+        DType::Narrow(_) => {}
     }
     message
 }
@@ -155,7 +158,7 @@ pub(crate) fn floats(tensor: &Tensor) -> Vec<f32> {
         DType::Bf16 => numbers(data, |bytes| bf16::from_le_bytes(bytes).to_f32()),
         DType::Fp32 => numbers(data, f32::from_le_bytes),
         DType::Fp64 => numbers(data, |bytes| f64::from_le_bytes(bytes) as f32),
-        DType::Bytes => Vec::new(),
+        DType::Bytes | DType::Narrow(_) => Vec::new(),
     }
 }
 
@@ -197,6 +200,7 @@ fn check_fields<'a>(name: &str, dtype: DType, message: &TensorProto) -> Result<(
         DType::Fp64 => "double_val",
         DType::Int8 | DType::Int16 | DType::Int32 | DType::Uint8 | DType::Uint16 => "int_val",
         DType::Bytes => "string_val",
+        DType::Narrow(_) => "tensor_content",
         DType::Int64 => "int64_val",
         DType::Bool => "bool_val",
         DType::Uint32 => "uint32_val",

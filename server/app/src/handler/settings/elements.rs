@@ -19,7 +19,10 @@ pub(crate) struct RawElements {
 pub(super) fn elements(raw: &RawElements, signature: &Signature) -> Result<Elements, String> {
     let spec = only_input("bytes", raw.tensor.as_deref(), signature)?;
     let element_bytes = spec.dtype.size().ok_or_else(|| {
-        format!("input '{}' is BYTES, whose elements have no fixed size: leave the section out", spec.name)
+        format!(
+            "input '{}' is {}, whose elements are no fixed number of bytes: leave the section out",
+            spec.name, spec.dtype
+        )
     })?;
     let has_rows = signature.is_batched();
     let row = match (&spec.shape, &raw.shape) {
