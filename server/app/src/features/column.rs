@@ -102,7 +102,12 @@ impl<'m> Column<'m> {
     pub(super) fn whole(&mut self, scanner: &mut Scanner<'_>, batched: bool) -> Result<(), JsonError> {
         let place_text = format!("input '{}'", self.spec.name);
         let mut nest = Nest::new(self.read, &mut self.data);
-        let found = nest.read(scanner).map_err(|problem| problem.describe(&place_text))?;
+        let mut found = nest.read(scanner).map_err(|problem| problem.describe(&place_text))?;
+        if found.as_slice() == [0] {
+            // Nothing inside tells the other sizes.
+            let others = self.row.and_then(|row| row.get(usize::from(!batched)..)).unwrap_or_default();
+            found.extend(others.iter().map(smallest));
+        }
         if !batched {
             (self.rows, self.row_shape) = (1, Some(found));
             return Ok(());
@@ -173,6 +178,14 @@ fn bad_value(scanner: &mut Scanner<'_>, place: &str, problem: &str) -> JsonError
     match scanner.clone().skip() {
         Ok(()) => JsonError::Meaning(format!("{place}: {problem}")),
         Err(error) => error,
+    }
+}
+
+/// The least size that a dimension may have.
+fn smallest(dim: &Dim) -> usize {
+    match dim {
+        Dim::Fixed(size) => *size,
+        Dim::Dynamic(_) => 0,
     }
 }
 

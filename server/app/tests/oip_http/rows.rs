@@ -40,6 +40,7 @@ async fn rows_go_back_with_their_own_or_not_at_all() {
         expect![[r#"200 {"outputs":[[1.0],[99.0],[99.0],[3.0]]}"#]],
     )
     .await;
+    check("/v1/models/m:predict", r#"{"inputs":[]}"#, expect![[r#"200 {"outputs":[]}"#]]).await;
     check("/v1/models/m:predict", r#"{"inputs":[[-1]]}"#, expect![[r#"200 {"outputs":[]}"#]]).await;
     check(
         "/v1/models/m:predict",
