@@ -315,6 +315,13 @@ impl Managed {
         Some(Order { artifact, settings, predecessor, service_level })
     }
 
+    /// Whether the step loads contents whose load has failed before.
+    pub(crate) fn has_failed_at(&self, step: Step) -> bool {
+        let Step::Load { version, stamp } = step else { return false };
+        let failure = self.slots.get(&version).and_then(|slot| slot.failure.as_ref());
+        failure.is_some_and(|failure| failure.stamp == stamp)
+    }
+
     /// Versions whose load has taken longer than `timeout`; they count as failed from now on.
     pub(crate) fn time_out(&mut self, timeout: Duration, now: Instant) -> Vec<(u64, LoadError)> {
         let mut late = Vec::new();

@@ -1,5 +1,6 @@
 //! Whether rows may be stacked, by sample runs: alone and together, in several sizes and orders, beside hostile rows.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -82,9 +83,14 @@ const ORDERS: [&[usize]; 7] = [
 pub(crate) fn look(signature: &Signature, time: Duration, instance: &mut dyn Instance) -> FirstLook {
     let start = Instant::now();
     let plain = Recipe::all(signature).map(|recipe| Recipe::plain(recipe.dynamic_size));
+    let mut recipes: Vec<Recipe> = Recipe::all(signature).collect();
+    if !signature.is_batched() {
+        // Nothing is compared, and what holds no rows may hold sizes: four of up to 1000 would be all memory.
+        recipes.sort_by_key(|recipe| Reverse(recipe.level(0)));
+    }
     let mut failure = None;
     let mut alone = None;
-    for recipe in Recipe::all(signature).chain(plain) {
+    for recipe in recipes.into_iter().chain(plain) {
         let began = Instant::now();
         let one = match Sample::new(signature, 0..1, recipe).run(instance) {
             Ok(outputs) => outputs,

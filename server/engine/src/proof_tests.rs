@@ -310,6 +310,17 @@ fn a_first_look_finds_rows_and_what_runs() {
 }
 
 #[test]
+fn what_may_be_sizes_is_small_at_first() {
+    let mut sizes = model(&[LENGTHS], |x| match x[0].iter().all(|row| row[0] < 2.0) {
+        true => each(&x[0], sum),
+        false => panic!("all memory"),
+    });
+    sizes.signature.batch = BatchAxis::None { reason: "sizes".into() };
+    let found = look(&sizes.signature.clone(), Duration::MAX, &mut sizes);
+    assert!(found.recipe.is_some_and(|recipe| !recipe.is_plain), "{:?}", found.failure);
+}
+
+#[test]
 fn two_rows_are_not_run_where_there_is_no_time() {
     let mut lone = model(&[FLOATS], |x| if x[0].len() > 1 { Err("one row") } else { each(&x[0], sum) });
     let found = look(&lone.signature.clone(), Duration::ZERO, &mut lone);

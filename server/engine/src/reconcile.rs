@@ -270,12 +270,15 @@ impl Reconciler {
         }
         self.pending.clear();
         let mut room = self.room();
-        let names: Vec<String> = self.models.keys().cloned().collect();
-        for name in &names {
-            let steps = self.models[name].plan(now);
-            for step in steps {
-                self.apply(name, step, &mut room, now);
-            }
+        let plans = self.models.iter().map(|(name, managed)| (name.clone(), managed, managed.plan(now)));
+        let (again, first): (Vec<_>, Vec<_>) = plans
+            .flat_map(|(name, managed, steps)| {
+                steps.into_iter().map(move |step| (name.clone(), step, managed.has_failed_at(step)))
+            })
+            .partition(|(_, _, has_failed)| *has_failed);
+        // What has not been tried goes first, so that many that fail again and again do not hold it up.
+        for (name, step, _) in first.into_iter().chain(again) {
+            self.apply(&name, step, &mut room, now);
         }
         for managed in self.models.values_mut() {
             managed.choose_default(now);

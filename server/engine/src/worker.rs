@@ -159,6 +159,8 @@ impl<'a> Worker<'a> {
                     if !has_more && !self.outbox.is_empty() {
                         self.outbox.send();
                     }
+                    // A thread that computes nothing has nothing to yield, and would be woken for it without an end.
+                    self.yields.set(false);
                     if !queue.wait() {
                         return None;
                     }

@@ -108,6 +108,29 @@ async fn what_waits_for_its_turn_is_said_to_be_loading() {
     world.shut_down().await;
 }
 
+#[tokio::test]
+async fn what_fails_again_and_again_does_not_hold_up_what_has_not_been_tried() {
+    let (gate, faulty) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+    let options = Options { loads_max: 1, ..Options::default() };
+    let versions = [(1, Contents::Adds(1)), (9, Contents::WaitsAndFails(Arc::clone(&faulty)))];
+    let world = World::start(all(), options, versions).await;
+    world.until_reason(9, "damaged").await;
+    gate.close();
+    faulty.close();
+    world.put(2, Contents::Waits(Arc::clone(&gate), 2));
+    world.until_reason(2, "being loaded").await;
+    // Due at once, and the newest.
+    let control = world.control.clone();
+    let tries_again = tokio::spawn(async move { control.load("m", None).await });
+    world.put(3, Contents::Adds(3));
+    world.until_reason(3, "waits").await;
+    gate.open();
+    world.until_default(3).await;
+    faulty.open();
+    tries_again.await.unwrap().unwrap_err();
+    world.shut_down().await;
+}
+
 /// The newest is loaded first and serves at once; the last two need each other.
 #[tokio::test]
 async fn the_first_set_is_loaded_on_all_cores_though_something_serves_already() {
