@@ -1,7 +1,9 @@
 //! Models on tract: one plan with symbolic dimensions, or, where a model does not allow that, one plan for each input shape.
 
+mod defaults;
 mod forest;
 mod labels;
+mod omissions;
 mod operators;
 mod panics;
 mod sizes;
@@ -27,7 +29,7 @@ use tract_onnx::tract_core::ops::cast::cast;
 use tract_onnx::tract_core::plan::eval;
 
 use crate::file_bytes::FileBytes;
-use crate::graph::{Graph, ModelFile, model_directory};
+use crate::graph::{Graph, ModelFile, Opset, model_directory};
 use crate::library::one_line;
 use crate::signature;
 
@@ -102,13 +104,18 @@ impl TractModel {
         let path = &artifact.path;
         let file = ModelFile::read(path)?;
         let derived = signature::derive(path, &file, false, is_unbatched)?;
-        check_support(path, &file.graph, &derived.signature)?;
+        check_support(path, &file.graph, &file.opsets, &derived.signature)?;
 
         let signature = &derived.signature;
         let built = panics::as_errors(|| build(path, file.bytes, signature))
             .unwrap_or_else(|panic| Err(format_err!("{panic}")));
         let built = built.map_err(|error| {
-            LoadError::permanent(format!("tract cannot run {}: {}; {WAY_OUT}", path.display(), chain(&error)))
+            let why = chain(&error);
+            let what = match omissions::node_at_fault(&file.graph, &why) {
+                Some(node) => format!("{} of {}", omissions::title(node), path.display()),
+                None => path.display().to_string(),
+            };
+            LoadError::permanent(format!("tract cannot run {what}: {why}; {WAY_OUT}"))
         })?;
 
         let mut notes = vec![format!("tract {VERSION} (embedded, pure Rust), one thread for each run")];
@@ -130,12 +137,18 @@ impl TractModel {
     }
 }
 
-fn check_support(path: &Path, graph: &Graph, signature: &Signature) -> Result<(), LoadError> {
+fn check_support(
+    path: &Path,
+    graph: &Graph,
+    opsets: &[Opset],
+    signature: &Signature,
+) -> Result<(), LoadError> {
     let known = operators::onnx().op_register;
     let mut missing = BTreeSet::new();
     let mut first = None;
     for node in graph.all_nodes() {
-        if !known.0.contains_key(&node.operator) && missing.insert(&node.operator) {
+        let is_known = omissions::is_of_a_known_domain(node) && known.0.contains_key(&node.operator);
+        if !is_known && missing.insert(&node.operator) {
             first.get_or_insert_with(|| node.title());
         }
     }
@@ -147,6 +160,15 @@ fn check_support(path: &Path, graph: &Graph, signature: &Signature) -> Result<()
             operators.join(", "),
             path.display()
         )));
+    }
+    for node in graph.all_nodes() {
+        if let Some(what) = omissions::passed_over(node, graph, opsets) {
+            return Err(LoadError::permanent(format!(
+                "tract cannot run {} of {} with {what}; {WAY_OUT}",
+                omissions::title(node),
+                path.display()
+            )));
+        }
     }
     let tensors = signature.inputs.iter().chain(&signature.outputs);
     if let Some(spec) = tensors.into_iter().find(|spec| values::datum_type(spec.dtype).is_none()) {
@@ -165,6 +187,7 @@ fn build(path: &Path, bytes: FileBytes, signature: &Signature) -> TractResult<Bu
     let mut proto = onnx.proto_model_for_read(&mut &bytes[..])?;
     drop(bytes);
     let mut labels = proto.graph.as_mut().map_or_else(HashMap::new, labels::number);
+    proto.graph.iter_mut().for_each(defaults::write_out);
     let labels = signature.outputs.iter().map(|output| labels.remove(&output.name)).collect();
     let directory = model_directory(path);
     let parsed = onnx.parse(&proto, directory.to_str())?;
@@ -255,6 +278,14 @@ fn smallest_shape(spec: &TensorSpec) -> Shape {
 /// An error and its causes as one line.
 fn chain(error: &tract_onnx::prelude::TractError) -> String {
     one_line(&format!("{error:#}"))
+}
+
+/// What tract says of the sizes of its own plans says nothing to others.
+fn plainly(error: &str) -> String {
+    match error.contains("SymbolScope") {
+        true => format!("a size depends on values of the request, and tract cannot tell it; {WAY_OUT}"),
+        false => error.to_owned(),
+    }
 }
 
 impl Model for TractModel {
@@ -349,7 +380,7 @@ impl Instance for TractInstance {
             .map_err(|panic| RunError::Failed(format!("tract failed: {panic}")))?
             .map_err(|error| match self.stop.is_set.load(Ordering::Acquire) {
                 true => RunError::Stopped,
-                false => RunError::Failed(format!("tract failed: {}", chain(&error))),
+                false => RunError::Failed(format!("tract failed: {}", plainly(&chain(&error)))),
             })?;
         if outputs.len() != signature.outputs.len() {
             return Err(RunError::Failed(format!(

@@ -57,6 +57,34 @@ fn a_request_gets_the_same_answer_whatever_came_before_it() {
 }
 
 #[test]
+fn a_run_that_is_stopped_at_any_moment_leaves_nothing() {
+    for (choice, runtime) in runtimes() {
+        for name in MODELS {
+            let model = load(&runtime, choice, name).unwrap();
+            let mut instance = model.instance(Placement::default()).unwrap();
+            let long = request(name, 4, 400, 6);
+            let expected = answer(&mut *instance, &long);
+            let stopper = instance.stopper();
+            for _ in 0..8 {
+                // The stop comes before, in or after the run.
+                let stopping = std::thread::spawn({
+                    let stopper = stopper.clone();
+                    move || stopper.stop()
+                });
+                let context = format!("{name} on {}", choice.name());
+                match run(&mut *instance, &[Some(long.clone())]) {
+                    Ok(outputs) => assert_eq!(outputs.iter().map(floats).collect::<Vec<_>>(), expected),
+                    Err(error) => assert_eq!(error, RunError::Stopped, "{context}"),
+                }
+                stopping.join().unwrap();
+                stopper.rearm();
+                assert_eq!(answer(&mut *instance, &long), expected, "{context}");
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_of_a_recurrent_model_stay_apart() {
     for (choice, runtime) in runtimes() {
         for name in ["gru", "lstm", "rnn"] {
