@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use gristmill_engine::control::{Control, Following};
 use gristmill_engine::engine::Engine;
-use gristmill_engine::reconcile::{LoadReport, Options};
+use gristmill_engine::reconcile::{LoadReport, Options, WORKER_IDLE_MAX_BY_DEFAULT};
 use gristmill_onnx::Runtime;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -106,6 +106,7 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
         explicit: mode == ModelControl::Explicit,
         strict_readiness: args.strict_readiness,
         proves_at_load: false,
+        worker_idle_max: WORKER_IDLE_MAX_BY_DEFAULT,
         run_slots: (!args.no_core_budget).then(gristmill_engine::cores::granted),
         release_memory: match args.keep_free_memory {
             true => || {},

@@ -1,4 +1,6 @@
-//! The worker threads of one version: starts them, replaces those whose run does not end, waits for the others.
+//! The workers of one version: starts their threads when there is work, keeps their places while there is none, replaces those whose run does not end, and waits for the others.
+
+mod summons;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,7 +13,9 @@ use crate::cores::{self, Cores, Share};
 use crate::deployment::Deployment;
 use crate::examiner::Examiner;
 use crate::runs::{GivenUp, RunRules, Watcher};
-use crate::worker::Worker;
+use crate::worker::{Left, Worker};
+
+pub(crate) use self::summons::Summons;
 
 /// What all versions share.
 pub(crate) struct Machine {
@@ -22,6 +26,7 @@ pub(crate) struct Machine {
     pub(crate) examiner: Examiner,
     /// Samples run before a version serves: for whoever only looks.
     pub(crate) proves_at_load: bool,
+    pub(crate) summons: Summons,
 }
 
 /// When workers free their sessions, which for a large model takes some hundredths of a second of a core.
@@ -31,6 +36,9 @@ pub(crate) enum Freeing {
     /// On cores that nothing else wants: others serve.
     WhenIdle,
 }
+
+/// Longest pause before a thread that the system did not grant is asked for again.
+const START_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// All of them, by number.
 pub(crate) struct Crew {
@@ -46,8 +54,22 @@ pub(crate) struct Crew {
 
 #[derive(Default)]
 struct State {
+    /// Threads that were ever started.
     hired: usize,
     at_work: Vec<Member>,
+    /// Places of workers that have no thread, the next last.
+    vacant: Vec<Place>,
+    /// Workers that were summoned while no place was vacant yet: one is about to be.
+    owed: usize,
+}
+
+/// What a worker works with, whichever thread it has.
+pub(crate) struct Place {
+    /// Among those of the version.
+    pub(crate) index: usize,
+    pub(crate) placement: Placement,
+    /// Without one the worker makes its own.
+    pub(crate) instance: Option<Box<dyn Instance>>,
 }
 
 struct Member {
@@ -68,63 +90,79 @@ struct Leaving<'a> {
 // === impl Crew ===
 
 impl Crew {
+    /// Its workers come when there is work for them.
     pub(crate) fn new(
         deployment: Arc<Deployment>,
         model: Arc<dyn Model>,
         rules: RunRules,
         weight: usize,
         machine: Arc<Machine>,
+        mut places: Vec<Place>,
     ) -> Arc<Crew> {
         let wishing = Arc::clone(&deployment);
         let share = machine.cores.open(weight, &model.devices(), move || wishing.queue.wish());
-        let (state, changed) = (Mutex::default(), Condvar::new());
-        Arc::new(Crew { deployment, model, rules: Arc::new(rules), machine, share, state, changed })
+        // The first to come are those whose instances are there.
+        places.sort_by_key(|place| (place.instance.is_some(), std::cmp::Reverse(place.index)));
+        let absent = places.len();
+        let state = Mutex::new(State { vacant: places, ..State::default() });
+        let (rules, changed) = (Arc::new(rules), Condvar::new());
+        let crew = Arc::new(Crew { deployment, model, rules, machine, share, state, changed });
+        let summons = crew.machine.summons.of(&crew);
+        crew.deployment.queue.begin_absent(absent, summons);
+        crew
     }
 
-    /// Starts a worker for an instance that is warm.
+    /// Has an absent worker come. Not called by whoever brings work: starting a thread takes its time.
     ///
     /// # Errors
-    /// The system grants no thread.
-    pub(crate) fn hire(
-        self: &Arc<Crew>,
-        index: usize,
-        placement: Placement,
-        instance: Box<dyn Instance>,
-    ) -> std::io::Result<()> {
+    /// The system grants no thread; asking again may help.
+    fn admit_one(self: &Arc<Crew>) -> std::io::Result<()> {
         let mut state = self.lock();
-        self.start(&mut state, (index, placement), Some(instance))?;
-        self.deployment.instances.store(state.at_work.len(), Ordering::Relaxed);
-        Ok(())
+        match state.vacant.pop() {
+            Some(place) => self.start(&mut state, place),
+            None => {
+                state.owed += 1;
+                Ok(())
+            }
+        }
     }
 
-    /// Without an instance the worker makes its own.
-    fn start(
-        self: &Arc<Crew>,
-        state: &mut State,
-        (index, placement): (usize, Placement),
-        instance: Option<Box<dyn Instance>>,
-    ) -> std::io::Result<()> {
+    fn has_threads(&self) -> bool {
+        !self.lock().at_work.is_empty()
+    }
+
+    /// Starts a thread for a worker. Where that fails its place is vacant.
+    fn start(self: &Arc<Crew>, state: &mut State, place: Place) -> std::io::Result<()> {
         let number = state.hired;
+        let Place { index, placement, .. } = place;
         let name = format!("w{index} {}", self.deployment.info.name);
         let crew = Arc::clone(self);
+        // The thread takes the place when it begins: where there is no thread, it is still here.
+        let place = Arc::new(Mutex::new(Some(place)));
+        let handed = Arc::clone(&place);
         let body = move || {
             let _leaving = Leaving { crew: &crew, number };
-            crew.work(number, (index, placement), instance);
+            let place = handed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            crew.work(number, place.expect("a place is handed over once; this is a bug"));
         };
-        let thread = std::thread::Builder::new().name(name).spawn(body)?;
-        state.hired += 1;
-        state.at_work.push(Member { number, index, placement, thread, has_ended: false });
-        Ok(())
+        match std::thread::Builder::new().name(name).spawn(body) {
+            Ok(thread) => {
+                state.hired += 1;
+                state.at_work.push(Member { number, index, placement, thread, has_ended: false });
+                self.deployment.instances.store(state.at_work.len(), Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                state.vacant.extend(place.lock().unwrap_or_else(PoisonError::into_inner).take());
+                Err(error)
+            }
+        }
     }
 
     /// A worker's life.
-    fn work(
-        self: &Arc<Crew>,
-        number: usize,
-        (index, placement): (usize, Placement),
-        instance: Option<Box<dyn Instance>>,
-    ) {
+    fn work(self: &Arc<Crew>, number: usize, place: Place) {
         cores::compute_in_batches();
+        let Place { index, placement, instance } = place;
         let instance = instance.or_else(|| self.make_instance(placement));
         let crew: Weak<Crew> = Arc::downgrade(self);
         let replace = Box::new(move || {
@@ -136,19 +174,43 @@ impl Crew {
         let place = (index, placement, &self.share);
         let (model, examiner) = (&*self.model, &self.machine.examiner);
         let mut worker = Worker::new(&self.deployment, place, examiner, model, &self.rules, &cell, instance);
-        if let Err(GivenUp) = worker.serve() {
-            let info = &self.deployment.info;
-            tracing::warn!(
-                model = info.name,
-                version = info.version,
-                "a run that was given up has ended after all; its outputs are dropped"
-            );
-            self.deployment.metrics.workers_left_behind.decrement(1.0);
-        }
+        let left = worker.serve();
         self.machine.watcher.forget(&cell);
+        match left {
+            Ok(Left::Over) => {}
+            Ok(Left::Idle) => {
+                let place = Place { index, placement, instance: worker.into_instance() };
+                return self.vacate(number, place);
+            }
+            Err(GivenUp) => {
+                let info = &self.deployment.info;
+                tracing::warn!(
+                    model = info.name,
+                    version = info.version,
+                    "a run that was given up has ended after all; its outputs are dropped"
+                );
+                self.deployment.metrics.workers_left_behind.decrement(1.0);
+            }
+        }
         let frees_when_idle = self.deployment.frees_when_idle.load(Ordering::Relaxed);
         let _background = frees_when_idle.then(Background::enter);
         drop(worker);
+    }
+
+    /// A worker leaves its place to whoever is summoned next, unless somebody was already.
+    fn vacate(self: &Arc<Crew>, number: usize, place: Place) {
+        let mut state = self.lock();
+        // Nobody waits for a thread that has nothing left to do but to end.
+        state.at_work.retain(|member| member.number != number);
+        self.deployment.instances.store(state.at_work.len(), Ordering::Relaxed);
+        state.vacant.push(place);
+        let is_owed = state.owed > 0;
+        state.owed -= usize::from(is_owed);
+        drop(state);
+        self.changed.notify_all();
+        if is_owed {
+            self.machine.summons.send(self);
+        }
     }
 
     /// For a worker that takes the place of another. Where this fails the first batch tries again and says why.
@@ -170,28 +232,45 @@ impl Crew {
         // Its handle is dropped: nobody waits for that thread any more.
         let Member { index, placement, .. } = state.at_work.swap_remove(place);
         self.deployment.queue.finish(index, None);
-        if let Err(error) = self.start(&mut state, (index, placement), None) {
-            let info = &self.deployment.info;
-            tracing::error!(model = info.name, version = info.version, %error, "cannot start a worker thread");
-            self.deployment.instances.store(state.at_work.len(), Ordering::Relaxed);
+        self.deployment.instances.store(state.at_work.len(), Ordering::Relaxed);
+        if let Err(error) = self.start(&mut state, Place { index, placement, instance: None }) {
+            self.tell(&error);
+            self.machine.summons.send(self);
         }
         drop(state);
         self.changed.notify_all();
     }
 
-    /// Closes the queue and waits until every worker has ended or was left behind.
-    pub(crate) fn retire(&self, freeing: Freeing) {
+    /// Closes the queue and waits until every worker has ended or was left behind, and what was admitted is answered.
+    pub(crate) fn retire(self: &Arc<Crew>, freeing: Freeing) {
         // Closing the queue synchronises: a worker that finds it closed sees this.
         self.deployment.frees_when_idle.store(freeing == Freeing::WhenIdle, Ordering::Relaxed);
         self.rules.begin_retiring();
         self.deployment.queue.close();
         self.machine.examiner.leave(&self.deployment);
         let mut state = self.lock();
-        while !state.at_work.iter().all(|member| member.has_ended) {
+        loop {
+            // Whoever was summoned may not have come yet, and never will once nothing is vacant.
+            let has_work = self.deployment.queue.has_work();
+            let comes = |place: &Place| has_work || freeing == Freeing::WhenIdle && place.instance.is_some();
+            if let Some(next) = state.vacant.iter().position(comes) {
+                let place = state.vacant.swap_remove(next);
+                if let Err(error) = self.start(&mut state, place) {
+                    self.tell(&error);
+                    let waited = self.changed.wait_timeout(state, START_AGAIN_AFTER);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                continue;
+            }
+            if state.at_work.iter().all(|member| member.has_ended) {
+                break;
+            }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let vacant = std::mem::take(&mut state.vacant);
         let members = std::mem::take(&mut state.at_work);
         drop(state);
+        drop(vacant);
         for member in members {
             if member.thread.join().is_err() {
                 let info = &self.deployment.info;
@@ -201,6 +280,11 @@ impl Crew {
         if let Some(metrics) = self.deployment.metrics.if_used() {
             metrics.clear_gauges();
         }
+    }
+
+    fn tell(&self, error: &std::io::Error) {
+        let info = &self.deployment.info;
+        tracing::error!(model = info.name, version = info.version, %error, "cannot start a worker thread");
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

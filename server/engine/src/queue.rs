@@ -1,6 +1,6 @@
 //! The only meeting point of request tasks and workers: hides admission, batching, wake-ups and draining.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -14,6 +14,8 @@ use crate::waiting::{Item, Place};
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     work: Condvar,
+    /// Has one of the absent workers come. Called without the lock, by whoever brings work: it must be quick.
+    summon: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 struct State<T> {
@@ -25,11 +27,28 @@ struct State<T> {
     /// wake-up a worker, not for one a push. A wake-up by time-out takes one off as well, so the count
     /// errs towards a notification too many, never one too few.
     waking: usize,
+    /// Workers that have no thread now and were not summoned yet.
+    absent: usize,
+    /// Batches that were ever taken.
+    taken: u64,
+    /// Workers that find nothing to do are to leave.
+    is_unused: bool,
     /// When one of them wakes by itself; `None` where that is not known.
     timer: Option<Instant>,
 }
 
 type Guard<'a, T> = MutexGuard<'a, State<T>>;
+
+/// What a worker is to do after it has waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// There is work, which [`Queue::try_batch`] takes.
+    Work,
+    /// There was none for long: the worker counts as absent from now on.
+    Idle,
+    /// The queue is closed and empty.
+    Over,
+}
 
 /// Rows and bytes that wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +60,17 @@ pub(crate) struct Depth {
 impl<T: Item> Queue<T> {
     pub(crate) fn new(policy: Policy, cost: CostModel) -> Queue<T> {
         let former = Former::new(policy, cost, Instant::now());
-        let state = State { former, closed: false, sleeping: 0, waking: 0, timer: None };
-        Queue { state: Mutex::new(state), work: Condvar::new() }
+        let state = State {
+            former,
+            closed: false,
+            sleeping: 0,
+            waking: 0,
+            absent: 0,
+            taken: 0,
+            is_unused: false,
+            timer: None,
+        };
+        Queue { state: Mutex::new(state), work: Condvar::new(), summon: OnceLock::new() }
     }
 
     /// Admits one item that arrives now, or gives it back at once with the bound that it would break.
@@ -83,18 +111,50 @@ impl<T: Item> Queue<T> {
         self.lock().former.finish(worker, took);
     }
 
-    /// Waits until there is work, which [`Queue::try_batch`] takes. False means closed and empty: the worker is done.
+    /// From now on `workers` are absent, and `summon` is called for each time that one is to come.
+    pub(crate) fn begin_absent(&self, workers: usize, summon: impl Fn() + Send + Sync + 'static) {
+        self.summon.get_or_init(|| Box::new(summon));
+        self.lock().absent = workers;
+    }
+
+    /// Waits until there is work, or the queue is over. True means work.
     pub(crate) fn wait(&self) -> bool {
+        self.wait_while_used() == Waited::Work
+    }
+
+    /// The same; also ends when [`Queue::let_go`] finds that nobody uses the queue.
+    pub(crate) fn wait_while_used(&self) -> Waited {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
             match state.former.poll(now) {
-                Decision::Run => return true,
-                Decision::Idle if state.closed => return false,
+                Decision::Run => return Waited::Work,
+                Decision::Idle if state.closed => return Waited::Over,
+                Decision::Idle if state.is_unused => {
+                    state.absent += 1;
+                    return Waited::Idle;
+                }
                 Decision::Idle => state = self.sleep(state, None, now),
                 Decision::WaitUntil(until) => state = self.sleep(state, Some(until), now),
             }
         }
+    }
+
+    /// Lets the workers go if no batch was taken since `taken` of them were; returns how many were by now.
+    pub(crate) fn let_go(&self, taken: u64) -> u64 {
+        let mut state = self.lock();
+        let now_taken = state.taken;
+        if now_taken == taken {
+            state.is_unused = true;
+            drop(state);
+            self.work.notify_all();
+        }
+        now_taken
+    }
+
+    /// Whether something waits, to be run now or later.
+    pub(crate) fn has_work(&self) -> bool {
+        self.lock().former.poll(Instant::now()) != Decision::Idle
     }
 
     /// Whether there is something to run now.
@@ -141,6 +201,8 @@ impl<T: Item> Queue<T> {
         dropped: &mut Vec<T>,
     ) -> CloseReason {
         let reason = state.former.take(now, worker, batch, dropped);
+        state.taken += 1;
+        state.is_unused = false;
         // What is left is another worker's.
         self.wake_one(state, now);
         reason
@@ -203,9 +265,17 @@ impl<T: Item> Queue<T> {
         state
     }
 
-    /// Wakes a worker if one sleeps and has something to do now, or earlier than it would wake by itself.
+    /// Wakes a worker if one sleeps and has something to do now, or earlier than it would wake by itself. Where none
+    /// sleeps an absent one is summoned for that.
     fn wake_one(&self, mut state: Guard<'_, T>, now: Instant) {
         if state.sleeping <= state.waking {
+            if state.absent > 0 && state.former.poll(now) != Decision::Idle {
+                state.absent -= 1;
+                drop(state);
+                if let Some(summon) = self.summon.get() {
+                    summon();
+                }
+            }
             return;
         }
         let is_needed = match state.former.poll(now) {
@@ -227,156 +297,5 @@ impl<T: Item> Queue<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-    use crate::request::ShapeKey;
-    use crate::waiting::Due;
-
-    struct Row {
-        number: usize,
-        key: ShapeKey,
-        arrived: Instant,
-        due: Due,
-    }
-
-    impl Item for Row {
-        fn rows(&self) -> usize {
-            1
-        }
-        fn bytes(&self) -> usize {
-            8
-        }
-        fn shape_key(&self) -> &ShapeKey {
-            &self.key
-        }
-        fn arrived(&self) -> Instant {
-            self.arrived
-        }
-        fn due(&self) -> &Due {
-            &self.due
-        }
-        fn is_abandoned(&self) -> bool {
-            false
-        }
-    }
-
-    fn row(number: usize) -> Row {
-        Row { number, key: ShapeKey::default(), arrived: Instant::now(), due: Due::default() }
-    }
-
-    fn policy() -> Policy {
-        Policy {
-            batch_rows_max: 8,
-            batch_delay: Some(Duration::ZERO),
-            preferred_rows: Vec::new(),
-            queue_rows_max: 64,
-            queue_bytes_max: usize::MAX,
-            queue_time_max: None,
-            queue_requests_max: Vec::new(),
-            workers: 1,
-            is_eager: false,
-        }
-    }
-
-    /// Many threads push, several pull, and the queue closes while they do: a lost wake-up would hang
-    /// this test, a lost or doubled row fails it.
-    fn storm(batch_delay: Option<Duration>) {
-        const PUSHERS: usize = 4;
-        const ROWS_EACH: usize = 5000;
-        const WORKERS: usize = 3;
-        let policy = Policy { batch_delay, workers: WORKERS, ..policy() };
-        let queue: Queue<Row> = Queue::new(policy, CostModel::new(8));
-        let seen: Vec<AtomicUsize> = (0..PUSHERS * ROWS_EACH).map(|_| AtomicUsize::new(0)).collect();
-        std::thread::scope(|scope| {
-            for worker in 0..WORKERS {
-                let (queue, seen) = (&queue, &seen);
-                scope.spawn(move || {
-                    let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-                    while queue.wait() {
-                        // Another one may be quicker.
-                        let _taken = queue.try_batch(worker, &mut batch, &mut dropped);
-                        assert!(batch.len() <= 8);
-                        for row in batch.drain(..).chain(dropped.drain(..)) {
-                            seen[row.number].fetch_add(1, Ordering::Relaxed);
-                        }
-                        queue.finish(worker, Some(Duration::from_micros(3)));
-                    }
-                });
-            }
-            std::thread::scope(|pushers| {
-                for pusher in 0..PUSHERS {
-                    let queue = &queue;
-                    pushers.spawn(move || {
-                        for number in pusher * ROWS_EACH..(pusher + 1) * ROWS_EACH {
-                            let mut item = row(number);
-                            while let Err((refusal, back)) = queue.push(Instant::now(), item) {
-                                assert!(matches!(refusal, Refusal::Rows { waiting: 64 }));
-                                item = back;
-                                std::thread::yield_now();
-                            }
-                        }
-                    });
-                }
-            });
-            queue.close();
-        });
-        assert!(seen.iter().all(|times| times.load(Ordering::Relaxed) == 1));
-        assert_eq!(queue.depth(), Depth { rows: 0, bytes: 0 });
-    }
-
-    #[test]
-    fn no_wake_up_and_no_row_is_lost() {
-        storm(None);
-        storm(Some(Duration::ZERO));
-        storm(Some(Duration::from_micros(50)));
-    }
-
-    /// As one request of as many parts.
-    fn push(queue: &Queue<Row>, numbers: &[usize]) -> Result<Vec<Place>, Refusal> {
-        let items = numbers.iter().map(|number| row(*number)).collect();
-        queue.push_all(Instant::now(), items).map_err(|(refusal, back)| {
-            assert_eq!(back.len(), numbers.len(), "all come back");
-            refusal
-        })
-    }
-
-    #[test]
-    fn parts_are_admitted_together_or_not_at_all() {
-        let queue =
-            Queue::new(Policy { batch_rows_max: 1, queue_rows_max: 3, ..policy() }, CostModel::new(1));
-        assert!(push(&queue, &[0]).is_ok());
-        assert_eq!(push(&queue, &[1, 2, 3]), Err(Refusal::Rows { waiting: 1 }));
-        assert!(push(&queue, &[1, 2]).is_ok());
-        assert_eq!(queue.depth().rows, 3);
-        queue.close();
-        assert_eq!(push(&queue, &[4]), Err(Refusal::Closed));
-        let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-        assert!(matches!(queue.wish(), Wish::Work { deadline: None }));
-        while queue.wait() {
-            assert!(queue.try_batch(0, &mut batch, &mut dropped).is_some());
-        }
-        assert_eq!(queue.wish(), Wish::Nothing);
-        assert_eq!(batch.iter().map(|row| row.number).collect::<Vec<_>>(), [0, 1, 2]);
-    }
-
-    #[test]
-    fn who_leaves_frees_the_place_at_once_and_only_that() {
-        let queue =
-            Queue::new(Policy { batch_rows_max: 2, queue_rows_max: 3, ..policy() }, CostModel::new(2));
-        let first = push(&queue, &[0]).unwrap();
-        let second = push(&queue, &[1, 2]).unwrap();
-        assert_eq!(push(&queue, &[3]), Err(Refusal::Rows { waiting: 3 }));
-        assert!(queue.remove(&second, false), "nothing of it was taken");
-        assert_eq!(queue.depth(), Depth { rows: 1, bytes: 8 });
-        let third = push(&queue, &[3, 4]).unwrap();
-        assert!(!queue.remove(&second, false), "its places are others' now");
-        assert_eq!(queue.depth().rows, 3);
-        let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-        assert!(queue.wait() && queue.try_batch(0, &mut batch, &mut dropped).is_some());
-        assert_eq!(batch.iter().map(|row| row.number).collect::<Vec<_>>(), [0, 3]);
-        assert!(!queue.remove(&first, false) && !queue.remove(&third, false), "taken, whole or in part");
-        assert_eq!(queue.depth(), Depth { rows: 0, bytes: 0 });
-    }
-}
+#[path = "queue_tests.rs"]
+mod tests;

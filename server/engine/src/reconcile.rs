@@ -13,7 +13,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use crate::background::Background;
 use crate::catalog::{Catalog, Published};
 use crate::cores::{self, Cores};
-use crate::crew::Machine;
+use crate::crew::{Machine, Summons};
 use crate::error::LoadError;
 use crate::examiner::Examiner;
 use crate::managed::Managed;
@@ -27,7 +27,7 @@ use crate::routing::Route;
 use crate::runs::Watcher;
 use crate::workers::{Freeing, Order, Workers};
 
-pub use self::options::{LOAD_MEASURE_TIME_MAX_BY_DEFAULT, Options};
+pub use self::options::{LOAD_MEASURE_TIME_MAX_BY_DEFAULT, Options, WORKER_IDLE_MAX_BY_DEFAULT};
 
 /// The only writer of the catalog, and the owner of every worker.
 pub struct Reconciler {
@@ -109,6 +109,7 @@ impl Reconciler {
                 measure_time_max: options.load_measure_time_max,
                 examiner: Examiner::new(),
                 proves_at_load: options.proves_at_load,
+                summons: Summons::start(options.worker_idle_max),
             }),
             retirer: Retirer::start(options.release_memory),
             snapshots: Vec::new(),

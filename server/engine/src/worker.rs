@@ -19,6 +19,7 @@ use crate::gather::Gather;
 use crate::interruptions::{Interruptions, Manner};
 use crate::job::Job;
 use crate::outbox::{Finished, FinishedAnswer, Outbox};
+use crate::queue::Waited;
 use crate::request::{Outputs, Timing};
 use crate::runs::{Caller, GivenUp, RunCell, RunRules};
 use crate::stopping::StopReason;
@@ -48,6 +49,21 @@ pub(crate) struct Worker<'a> {
     yields: Yields,
     /// Has live batches run again. `None` where that would show nothing.
     audits: Option<(Sampling, &'a Examiner)>,
+}
+
+/// Why a worker has stopped serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// The queue is closed and empty.
+    Over,
+    /// There was nothing to do for long; its queue counts it as absent.
+    Idle,
+}
+
+/// What there is to do next.
+enum Next {
+    Batch(CloseReason),
+    Leave(Left),
 }
 
 /// Whether a thread yields its core in between while it computes.
@@ -109,14 +125,22 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Serves until the queue is closed and empty.
+    pub(crate) fn into_instance(self) -> Option<Box<dyn Instance>> {
+        self.instance
+    }
+
+    /// Serves until the queue is closed and empty, or nothing comes for long.
     ///
     /// # Errors
     /// A run did not end, and another worker serves in place of this one.
-    pub(crate) fn serve(&mut self) -> Result<(), GivenUp> {
+    pub(crate) fn serve(&mut self) -> Result<Left, GivenUp> {
         let mut batch = Vec::new();
         let mut dropped = Vec::new();
-        while let Some(reason) = self.next_batch(&mut batch, &mut dropped) {
+        loop {
+            let reason = match self.next_batch(&mut batch, &mut dropped) {
+                Next::Batch(reason) => reason,
+                Next::Leave(left) => return Ok(left),
+            };
             for mut job in dropped.drain(..) {
                 caller(&mut job).fail(self.deployment, InferError::DeadlineExceeded { stage: Stage::Queue });
             }
@@ -144,11 +168,10 @@ impl<'a> Worker<'a> {
             // The next batch should take about as long as this one.
             self.outbox.send_before(now + (now - taken));
         }
-        Ok(())
     }
 
     /// Waits for work, then for run slots, and takes a batch only then; waits with nothing unsent.
-    fn next_batch(&mut self, batch: &mut Vec<Job>, dropped: &mut Vec<Job>) -> Option<CloseReason> {
+    fn next_batch(&mut self, batch: &mut Vec<Job>, dropped: &mut Vec<Job>) -> Next {
         let queue = &self.deployment.queue;
         loop {
             let has_more = (self.slot.is_some() || !self.outbox.is_empty()) && queue.is_ready();
@@ -161,8 +184,10 @@ impl<'a> Worker<'a> {
                     }
                     // A thread that computes nothing has nothing to yield, and would be woken for it without an end.
                     self.yields.set(false);
-                    if !queue.wait() {
-                        return None;
+                    match queue.wait_while_used() {
+                        Waited::Work => {}
+                        Waited::Idle => return Next::Leave(Left::Idle),
+                        Waited::Over => return Next::Leave(Left::Over),
                     }
                     self.share.ask(self.placement)
                 }
@@ -186,7 +211,7 @@ impl<'a> Worker<'a> {
             };
             if let Some(reason) = queue.try_batch(self.index, batch, dropped) {
                 self.slot = Some(slot);
-                return Some(reason);
+                return Next::Batch(reason);
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::compatibility;
 use crate::cores;
 use crate::cost::CostModel;
 pub(crate) use crate::crew::Freeing;
-use crate::crew::{Crew, Machine};
+use crate::crew::{Crew, Machine, Place};
 use crate::deployment::{Deployment, Origin};
 use crate::error::{LoadError, RunError};
 use crate::former::Policy;
@@ -42,7 +42,7 @@ pub(crate) struct Order {
     pub(crate) service_level: Arc<ServiceLevel>,
 }
 
-/// A version that can serve, and the threads that make it.
+/// A version that can serve, and those who make it.
 pub(crate) struct Workers {
     deployment: Arc<Deployment>,
     crew: Arc<Crew>,
@@ -63,9 +63,8 @@ struct Candidate<'a> {
 // === impl Workers ===
 
 impl Workers {
-    /// Loads an artifact, proves it, and starts its workers, each with a warm instance of its own. Slow; called
-    /// on a thread of its own, whose priority the threads of the workers do not share, and which is in the
-    /// background if it says so.
+    /// Loads an artifact, proves it, and makes a warm instance for the first of its workers, whose threads start when
+    /// there is work. Slow; called on a thread of its own, which is in the background if it says so.
     ///
     /// # Errors
     /// The step that failed and why. Nothing is left behind.
@@ -185,11 +184,18 @@ impl Workers {
             companions: model.companions(),
             signature,
         };
-        let mut instances = vec![(first, place(0, layout.threads))];
-        for index in 1..layout.instances {
+        // On CPUs others are made at first use, unless their memory is to be within a budget. On a GPU that takes long.
+        let is_lazy = devices.iter().all(|device| matches!(device, Device::Socket(_)))
+            && tuning.budget.resident_bytes_max.is_none();
+        let mut places = Vec::with_capacity(layout.instances);
+        others.push(first);
+        for index in 0..layout.instances {
             let placement = place(index, layout.threads);
-            let made = others.pop().map_or_else(|| model.instance(placement), Ok)?;
-            instances.push((made, placement));
+            let instance = match others.pop() {
+                None if is_lazy => None,
+                made => Some(made.map_or_else(|| model.instance(placement), Ok)?),
+            };
+            places.push(Place { index, placement, instance });
         }
         let rules = RunRules::new(tuning.run_timeout);
         if let Some(recipe) = look.recipe {
@@ -197,7 +203,9 @@ impl Workers {
                 times.iter().for_each(|took| rules.ran(*took, *rows));
             }
             let run = sweep.one_row().unwrap_or_default();
-            for (index, (instance, _)) in instances.iter_mut().enumerate() {
+            let mut instances: Vec<_> =
+                places.iter_mut().filter_map(|place| place.instance.as_deref_mut()).collect();
+            for (index, instance) in instances.iter_mut().enumerate() {
                 // What the sweep has run is warm; what would take the load beyond its time is left to requests.
                 let is_warm = |rows| index == 0 && sweep.has_run(rows);
                 if is_warm(1) && is_warm(info.batch_rows_max) || run > time.left() {
@@ -205,7 +213,7 @@ impl Workers {
                 }
                 warm_up(&info, recipe, &mut **instance, &rules);
             }
-            tuning.budget.check(&info, recipe, &mut *instances[0].0)?;
+            tuning.budget.check(&info, recipe, &mut *instances[0])?;
         }
         drop(background);
         let service_level = Arc::clone(service_level);
@@ -214,16 +222,9 @@ impl Workers {
             Deployment::new(info, policy, cost, (batch_rows_why, merging), terms, service_level, origin);
         let deployment = Arc::new(deployment);
         let weight = tuning.weight.unwrap_or(1);
-        let crew = Crew::new(Arc::clone(&deployment), model, rules, weight, Arc::clone(machine));
-        let workers = Workers { deployment, crew };
-        for (index, (instance, placement)) in instances.into_iter().enumerate() {
-            if let Err(error) = workers.crew.hire(index, placement, instance) {
-                workers.retire(Freeing::AtOnce);
-                return Err(LoadError::transient(format!("cannot start a worker thread: {error}")));
-            }
-        }
-        machine.examiner.examine(&workers.deployment);
-        Ok(workers)
+        let crew = Crew::new(Arc::clone(&deployment), model, rules, weight, Arc::clone(machine), places);
+        machine.examiner.examine(&deployment);
+        Ok(Workers { deployment, crew })
     }
 
     pub(crate) fn deployment(&self) -> &Arc<Deployment> {

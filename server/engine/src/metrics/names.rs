@@ -125,7 +125,7 @@ pub const INSTANCES: Metric = Metric {
     kind: Kind::Gauge,
     unit: Unit::Count,
     labels: VERSION_LABELS,
-    help: "Workers, each with its own session",
+    help: "Workers that have a thread now: those of a version that nobody uses have none",
 };
 pub const INSTANCE_REPLACEMENTS: Metric = Metric {
     name: "gristmill_instance_replacements_total",

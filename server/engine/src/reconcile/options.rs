@@ -13,6 +13,8 @@ pub struct Options {
     pub load_timeout: Duration,
     /// Of a load, the time that is spent on measuring; two runs are measured though they take longer.
     pub load_measure_time_max: Duration,
+    /// A worker that has had no work for so long gives its thread back; its session stays.
+    pub worker_idle_max: Duration,
     /// Models are loaded only when they are asked for.
     pub explicit: bool,
     /// The server is ready only while every model serves, also one that has just come.
@@ -31,6 +33,9 @@ const LOAD_TIMEOUT_BY_DEFAULT: Duration = Duration::from_secs(10 * 60);
 /// Measuring at load takes so long at most where nothing else is set: the cost model learns from requests, too.
 pub const LOAD_MEASURE_TIME_MAX_BY_DEFAULT: Duration = Duration::from_secs(1);
 
+/// Longer than the pauses of a stream of requests that is worth a thread.
+pub const WORKER_IDLE_MAX_BY_DEFAULT: Duration = Duration::from_secs(30);
+
 // === impl Options ===
 
 impl Default for Options {
@@ -39,6 +44,7 @@ impl Default for Options {
             loads_max: 1,
             load_timeout: LOAD_TIMEOUT_BY_DEFAULT,
             load_measure_time_max: LOAD_MEASURE_TIME_MAX_BY_DEFAULT,
+            worker_idle_max: WORKER_IDLE_MAX_BY_DEFAULT,
             explicit: false,
             strict_readiness: false,
             run_slots: Some(cores::granted()),
