@@ -1,15 +1,14 @@
 //! How long the program takes from its start until it serves the example models, and the memory that it then holds.
 #![expect(clippy::print_stdout, reason = "a measuring program prints its results")]
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Parser;
 use gristmill_benches::model;
-use gristmill_benches::server::{command, pause, wait_for};
+use gristmill_benches::server::{Server, pause, release_build};
 use gristmill_benches::summary::{Bound, Target, median};
 use serde::Serialize;
 
@@ -50,6 +49,9 @@ struct Results {
     runs: Vec<Run>,
 }
 
+/// How long the server may take until it is ready.
+const START_MAX: Duration = Duration::from_secs(60);
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     if !args.bench {
@@ -81,48 +83,20 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Beside this program, which lies in `target/release/deps`.
-fn release_build() -> anyhow::Result<PathBuf> {
-    let this = std::env::current_exe()?;
-    let directory = this.parent().and_then(Path::parent).context("a bench lies in target/release/deps")?;
-    let program = directory.join("gristmill");
-    ensure!(
-        program.exists(),
-        "no {}: run `cargo build --release --package gristmill` first",
-        program.display()
-    );
-    Ok(program)
-}
-
 fn measure(program: &Path, library: &Path, repository: &Path, idle: Duration) -> anyhow::Result<Run> {
-    let directory = tempfile::tempdir()?;
-    let ready_file = directory.path().join("ready.json");
-    let log = directory.path().join("log");
-    let mut command = command(program);
-    command.env("ORT_DYLIB_PATH", library).args(["serve", "--backend", "onnxruntime", "--repository"]);
-    command.arg(repository).arg("--ready-file").arg(&ready_file);
-    command.args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
-    let start = Instant::now();
-    let mut process = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-    let ready = wait_for(&ready_file, &mut process).map(|_| start.elapsed());
-    let run = ready.and_then(|took| {
-        pause(idle);
-        read(&process, took)
-    });
-    process.kill()?;
-    process.wait()?;
-    run.with_context(|| fs::read_to_string(&log).unwrap_or_default())
+    let server = Server::of_program(program, library, repository, tempfile::tempdir()?, START_MAX)?;
+    pause(idle);
+    read(&server).with_context(|| server.log().unwrap_or_default())
 }
 
-fn read(process: &Child, ready: Duration) -> anyhow::Result<Run> {
-    let proc = PathBuf::from(format!("/proc/{}", process.id()));
+fn read(server: &Server) -> anyhow::Result<Run> {
+    let proc = PathBuf::from(format!("/proc/{}", server.pid()));
     let status = fs::read_to_string(proc.join("status"))?;
     let rollup = fs::read_to_string(proc.join("smaps_rollup"))?;
     // The kernel says kB and means 1024 bytes.
     let mb = |text: &str, field: &str| number(text, field).map(|kilobytes| kilobytes as f64 * 1024.0 / 1e6);
     Ok(Run {
-        ready_ms: ready.as_secs_f64() * 1e3,
+        ready_ms: server.ready_after().as_secs_f64() * 1e3,
         resident_mb: mb(&status, "VmRSS:")?,
         anonymous_mb: mb(&status, "RssAnon:")?,
         proportional_mb: mb(&rollup, "Pss:")?,

@@ -136,16 +136,13 @@ fn measure(library: &Path, flags: &[&str], reloads: usize, turn: Duration) -> an
     Ok(readings)
 }
 
-/// Waits until the newest version serves and the workers of all but the one before it, which is kept for a way back,
-/// have ended.
+/// Waits until the newest version serves and all but the one before it, which is kept for a way back, are gone.
 fn wait_for_newest(server: &Server, newest: u64) -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
         let (_, metrics) = get(server.http_address()?, "/metrics")?;
-        let instances = |version| gauge(&metrics, "gristmill_instances", LARGE.name, version);
-        let serves = gauge(&metrics, "gristmill_model_ready", LARGE.name, newest) == Some(1.0);
-        let has_room = newest < 3 || instances(newest - 2).is_none_or(|instances| instances == 0.0);
-        if serves && instances(newest) > Some(0.0) && has_room {
+        let ready = |version| gauge(&metrics, "gristmill_model_ready", LARGE.name, version);
+        if ready(newest) == Some(1.0) && ready(newest - 2).is_none_or(|ready| ready == 0.0) {
             return Ok(());
         }
         ensure!(

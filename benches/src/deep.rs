@@ -25,6 +25,9 @@ pub const DEEP: Deep = Deep { model: Model { name: "deep", row: ROW }, products:
 /// Runs of some rows take some tens of milliseconds.
 pub const HEAVY: Deep = Deep { model: Model { name: "heavy", row: ROW }, products: 1000 };
 
+/// One row, which is a matrix of 512 rows, takes about two seconds.
+pub const SLOW: Deep = Deep { model: Model { name: "slow", row: &[512, 4] }, products: 4000 };
+
 // === impl Deep ===
 
 impl Deep {
@@ -44,19 +47,19 @@ impl Deep {
 
     /// Spreads a row over [`WIDTH`] values, turns these by one place again and again, and takes the first ones.
     fn onnx_file(&self) -> Vec<u8> {
-        let row = self.model.row[0];
-        let mut chain = Chain::new(self.model.name, row);
-        let place = |columns: usize| move |index: usize| (index / columns, index % columns);
+        let columns = ROW[0];
+        let mut chain = Chain::new(self.model.name, self.model.row);
+        let place = |width: usize| move |index: usize| (index / width, index % width);
         let same = |(row, column): (usize, usize)| f32::from(row == column);
         let next = |(row, column): (usize, usize)| f32::from((row + 1) % WIDTH == column);
-        chain.matrix("spread", row, WIDTH, (0..row * WIDTH).map(place(WIDTH)).map(same));
+        chain.matrix("spread", columns, WIDTH, (0..columns * WIDTH).map(place(WIDTH)).map(same));
         chain.matrix("turn", WIDTH, WIDTH, (0..WIDTH * WIDTH).map(place(WIDTH)).map(next));
-        chain.matrix("gather", WIDTH, row, (0..WIDTH * row).map(place(row)).map(same));
+        chain.matrix("gather", WIDTH, columns, (0..WIDTH * columns).map(place(columns)).map(same));
         chain.multiply("spread");
         for _ in 0..self.products {
             chain.multiply("turn");
         }
         chain.multiply("gather");
-        chain.into_file(row)
+        chain.into_file(self.model.row)
     }
 }

@@ -98,7 +98,7 @@ fn onnx_file(square_layers: usize) -> Vec<u8> {
     let mut sizes = vec![LARGE.row[0]];
     sizes.extend(vec![WIDTH; square_layers + 1]);
     sizes.push(OUTPUTS);
-    let mut chain = Chain::new(LARGE.name, LARGE.row[0]);
+    let mut chain = Chain::new(LARGE.name, LARGE.row);
     for (layer, size) in sizes.windows(2).enumerate() {
         let name = format!("weights_{layer}");
         chain.matrix(&name, size[0], size[1], weights(layer, size[0], size[1]));
@@ -107,7 +107,7 @@ fn onnx_file(square_layers: usize) -> Vec<u8> {
         }
         chain.multiply(&name);
     }
-    chain.into_file(OUTPUTS)
+    chain.into_file(&[OUTPUTS])
 }
 
 /// Made-up weights of a size that keeps the variance of what a layer is given. No two layers may be equal: a

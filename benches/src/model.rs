@@ -39,7 +39,15 @@ impl Model {
     /// # Errors
     /// The file system's.
     pub fn copy_to(&self, repository: &Path) -> anyhow::Result<()> {
-        let version = repository.join(self.name).join("1");
+        self.copy_as(self.name, repository)
+    }
+
+    /// The same under another name.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn copy_as(&self, name: &str, repository: &Path) -> anyhow::Result<()> {
+        let version = repository.join(name).join("1");
         std::fs::create_dir_all(&version)?;
         std::fs::copy(self.path(), version.join("model.onnx"))
             .with_context(|| format!("cannot copy {}", self.path().display()))?;

@@ -72,9 +72,9 @@ impl Network {
 // === impl Chain ===
 
 impl Chain {
-    pub(crate) fn new(name: &str, columns: usize) -> Chain {
+    pub(crate) fn new(name: &str, row: &[usize]) -> Chain {
         let mut network = Network::new(name);
-        network.float_input("x", &[columns]);
+        network.float_input("x", row);
         Chain { network, value: "x".into() }
     }
 
@@ -99,9 +99,9 @@ impl Chain {
         self.value = self.network.node("Relu", &[&self.value], &[]);
     }
 
-    /// The file, with the last value as `y`.
-    pub(crate) fn into_file(self, columns: usize) -> Vec<u8> {
-        self.network.into_file(&[columns])
+    /// The file, with the last value as `y`, rows of `row`.
+    pub(crate) fn into_file(self, row: &[usize]) -> Vec<u8> {
+        self.network.into_file(row)
     }
 }
 

@@ -6,19 +6,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use gristmill::cli;
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::affinity::spawn_on;
+use crate::affinity::{self, spawn_on};
 use crate::echo;
 use crate::model::Model;
 
 /// A running server; ended when dropped.
 pub struct Server {
     process: Child,
+    ready_after: Duration,
     addresses: Addresses,
     log: PathBuf,
     _directory: TempDir,
@@ -63,8 +64,24 @@ pub fn run_if_asked() -> anyhow::Result<Option<ExitCode>> {
     }
 }
 
+/// The release build of this checkout, which lies beside the benches in `target/release`.
+///
+/// # Errors
+/// It has not been built.
+pub fn release_build() -> anyhow::Result<PathBuf> {
+    let this = std::env::current_exe()?;
+    let directory = this.parent().and_then(Path::parent).context("a bench lies in target/release/deps")?;
+    let program = directory.join("gristmill");
+    ensure!(
+        program.exists(),
+        "no {}: run `cargo build --release --package gristmill` first",
+        program.display()
+    );
+    Ok(program)
+}
+
 /// A command without the settings of whoever runs the measurement.
-pub fn command(program: &Path) -> Command {
+fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("GRISTMILL_") || name == "ORT_DYLIB_PATH") {
@@ -77,8 +94,8 @@ pub fn command(program: &Path) -> Command {
 /// Waits until a server has written its addresses to `ready_file`.
 ///
 /// # Errors
-/// It ends, or takes longer than a minute.
-pub fn wait_for(ready_file: &Path, process: &mut Child) -> anyhow::Result<String> {
+/// It ends, or takes longer than `start_max`.
+fn wait_for(ready_file: &Path, process: &mut Child, start_max: Duration) -> anyhow::Result<String> {
     let start = Instant::now();
     loop {
         if let Ok(text) = fs::read_to_string(ready_file) {
@@ -87,8 +104,8 @@ pub fn wait_for(ready_file: &Path, process: &mut Child) -> anyhow::Result<String
         if let Some(status) = process.try_wait()? {
             bail!("the server ended before it was ready: {status}");
         }
-        if start.elapsed() > START_MAX {
-            bail!("the server was not ready after {START_MAX:?}");
+        if start.elapsed() > start_max {
+            bail!("the server was not ready after {start_max:?}");
         }
         pause(Duration::from_millis(1));
     }
@@ -115,7 +132,7 @@ impl Server {
         let ready_file = directory.path().join("ready.json");
         let mut command = command(&std::env::current_exe()?);
         command.arg(ECHO).arg(&ready_file);
-        Server::start(cores, command, &ready_file, directory)
+        Server::start(cores, command, &ready_file, directory, START_MAX)
     }
 
     /// `gristmill serve` with `model` alone on ONNX Runtime, on `cores`. `flags` are added to the command.
@@ -150,7 +167,26 @@ impl Server {
         command.args([GRISTMILL, "serve", "--backend", "onnxruntime", "--onnxruntime-library"]).arg(library);
         command.args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
         command.arg("--repository").arg(repository).arg("--ready-file").arg(&ready_file).args(flags);
-        Server::start(cores, command, &ready_file, directory)
+        Server::start(cores, command, &ready_file, directory, START_MAX)
+    }
+
+    /// The same of another build: `program serve` on all cores. Gives up after `start_max`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn of_program(
+        program: &Path,
+        library: &Path,
+        repository: &Path,
+        directory: TempDir,
+        start_max: Duration,
+    ) -> anyhow::Result<Server> {
+        let ready_file = directory.path().join("ready.json");
+        let mut command = command(program);
+        command.env("ORT_DYLIB_PATH", library).args(["serve", "--backend", "onnxruntime", "--repository"]);
+        command.arg(repository).arg("--ready-file").arg(&ready_file);
+        command.args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
+        Server::start(&affinity::cores()?, command, &ready_file, directory, start_max)
     }
 
     fn start(
@@ -158,17 +194,21 @@ impl Server {
         mut command: Command,
         ready_file: &Path,
         directory: TempDir,
+        start_max: Duration,
     ) -> anyhow::Result<Server> {
         let log: PathBuf = directory.path().join("log");
         command
             .stdin(Stdio::null())
             .stdout(File::create(&log)?)
             .stderr(File::options().append(true).open(&log)?);
+        let start = Instant::now();
         let mut process = spawn_on(cores, &mut command)?;
         let addresses: anyhow::Result<Addresses> =
-            wait_for(ready_file, &mut process).and_then(|text| Ok(serde_json::from_str(&text)?));
+            wait_for(ready_file, &mut process, start_max).and_then(|text| Ok(serde_json::from_str(&text)?));
         match addresses {
-            Ok(addresses) => Ok(Server { process, addresses, log, _directory: directory }),
+            Ok(addresses) => {
+                Ok(Server { process, ready_after: start.elapsed(), addresses, log, _directory: directory })
+            }
             Err(error) => {
                 process.kill()?;
                 process.wait()?;
@@ -196,6 +236,11 @@ impl Server {
     /// The file cannot be read.
     pub fn log(&self) -> anyhow::Result<String> {
         fs::read_to_string(&self.log).with_context(|| format!("cannot read {}", self.log.display()))
+    }
+
+    /// From its start until it said that it was ready.
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
     }
 
     pub fn pid(&self) -> u32 {
