@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
+use gristmill_engine::registry::is_stray;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -63,7 +64,10 @@ pub(crate) fn verify(version_directory: &Path) -> Result<Option<String>, String>
             return Err(problem(format!("{name} should have {} bytes, it has {bytes}", expected.bytes)));
         }
     }
-    if let Some(surplus) = present.keys().find(|name| !manifest.files.contains_key(*name)) {
+    // What an editor or a file system leaves in a directory is nobody's surplus.
+    let is_stray = |name: &str| Path::new(name).iter().any(|part| is_stray(Path::new(part)));
+    let mut surplus = present.keys().filter(|name| !manifest.files.contains_key(*name) && !is_stray(name));
+    if let Some(surplus) = surplus.next() {
         return Err(problem(format!(
             "{surplus} is not in the manifest; remove the file, or import the version again"
         )));
@@ -239,10 +243,15 @@ mod tests {
         );
         check(
             ONE,
-            &[("model.onnx", "abc"), ("sub/.complete", "")],
+            &[("model.onnx", "abc"), ("sub/w.bin", "")],
             expect![
-                "DIR/manifest.json does not agree with the files: sub/.complete is not in the manifest; remove the file, or import the version again"
+                "DIR/manifest.json does not agree with the files: sub/w.bin is not in the manifest; remove the file, or import the version again"
             ],
+        );
+        check(
+            ONE,
+            &[("model.onnx", "abc"), (".DS_Store", ""), ("sub/README.md", ""), ("model.onnx~", "")],
+            expect![[r#"Some("manifest: 1 file, 3 bytes match their checksums")"#]],
         );
     }
 

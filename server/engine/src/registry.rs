@@ -1,6 +1,7 @@
 //! What ought to be served, and from where.
 
 mod directory;
+mod stray;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::directory::DirRegistry;
+pub use self::stray::is_stray;
 use crate::attainment::OBJECTIVE_BY_DEFAULT;
 use crate::backend::Backend;
 use crate::conduct::Watch;

@@ -11,3 +11,4 @@ mod passed_over;
 mod readiness;
 mod server;
 mod storm;
+mod strays;

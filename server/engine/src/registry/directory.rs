@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{
     COMPLETE_MARKER, Desired, DesiredModel, PassedOver, ReadSettings, Registry, RegistryError, SourceState,
-    Stamp, VersionSource, check_name,
+    Stamp, VersionSource, check_name, is_stray,
 };
 
 /// A directory of `<model>/<version>/model.onnx`.
@@ -89,6 +89,7 @@ impl DirRegistry {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if let Ok(metadata) = fs::metadata(&path)
                 && metadata.is_file()
+                && !is_stray(Path::new(name))
             {
                 hash_file(&mut settings, Path::new(name), &metadata);
             }
@@ -134,7 +135,7 @@ impl DirRegistry {
         mut hasher: DefaultHasher,
     ) -> VersionSource {
         let mut files = Files::default();
-        let state = match files.read(root, directory, Path::new(""), 0) {
+        let state = match files.read(root, directory, Path::new(""), file_name) {
             Ok(()) if files.has_marker || !self.may_change(files.changed) => SourceState::Complete,
             Ok(()) => SourceState::Changing,
             Err(reason) => SourceState::Refused(reason),
@@ -252,7 +253,9 @@ impl Default for Files {
 }
 
 impl Files {
-    fn read(&mut self, root: &Path, directory: &Path, below: &Path, depth: usize) -> Result<(), String> {
+    /// `below` is the directory's place in the version's. A model's own file counts whatever it is called.
+    fn read(&mut self, root: &Path, directory: &Path, below: &Path, model: &str) -> Result<(), String> {
+        let depth = below.components().count();
         let unreadable = |path: &Path, error: io::Error| format!("cannot read {}: {error}", path.display());
         if !inside(root, directory).map_err(|error| unreadable(directory, error))? {
             return Err(leads_out(directory));
@@ -264,6 +267,10 @@ impl Files {
         paths.sort();
         for path in paths {
             let name = path.file_name().unwrap_or_default();
+            let is_marker = depth == 0 && name == COMPLETE_MARKER;
+            if is_stray(Path::new(name)) && !is_marker && below.join(name) != Path::new(model) {
+                continue;
+            }
             let metadata = match fs::metadata(&path) {
                 Ok(metadata) => metadata,
                 Err(error) if is_gone(&path, &error) => continue,
@@ -271,14 +278,14 @@ impl Files {
             };
             if metadata.is_dir() {
                 if depth < DEPTH_MAX {
-                    self.read(root, &path, &below.join(name), depth + 1)?;
+                    self.read(root, &path, &below.join(name), model)?;
                 }
                 continue;
             }
             if !inside(root, &path).map_err(|error| unreadable(&path, error))? {
                 return Err(leads_out(&path));
             }
-            if depth == 0 && name == COMPLETE_MARKER {
+            if is_marker {
                 self.has_marker = true;
                 continue;
             }
