@@ -146,5 +146,6 @@ pub fn response(y: &Tensor) -> Response {
         outputs: [(0, y.clone())].into_iter().collect(),
         timing: Timing::default(),
         batches: Vec::new(),
+        answer_limit: None,
     }
 }

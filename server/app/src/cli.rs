@@ -87,7 +87,7 @@ pub struct ServeArgs {
     /// Largest gRPC message in either direction, in bytes.
     #[arg(long, env = "GRISTMILL_GRPC_MESSAGE_BYTES_MAX", default_value_t = 64 << 20, value_name = "BYTES")]
     pub grpc_message_bytes_max: usize,
-    /// Largest HTTP request body, in bytes, after decompression.
+    /// Largest HTTP body in either direction, in bytes, of requests after decompression.
     #[arg(long, env = "GRISTMILL_HTTP_BODY_BYTES_MAX", default_value_t = 64 << 20, value_name = "BYTES")]
     pub http_body_bytes_max: usize,
     /// Regular expression of whole names of HTTP headers, in any case, that count as parameters of requests that have none

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gristmill_engine::answer_limit::AnswerLimit;
 use gristmill_engine::engine::Engine;
 use gristmill_engine::error::InferError;
 use gristmill_engine::prediction::Routed;
@@ -28,6 +29,14 @@ pub struct Gateway {
     log: Option<Log>,
     shared_memory: Option<SharedMemory>,
     forwarded: ForwardedHeaders,
+    answer_limits: AnswerLimits,
+}
+
+/// How large answers may be; by default, as large as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AnswerLimits {
+    pub http: Option<AnswerLimit>,
+    pub grpc: Option<AnswerLimit>,
 }
 
 /// Which headers of HTTP, and which metadata of gRPC, count as parameters; none by default.
@@ -49,6 +58,7 @@ pub(crate) struct Call<'a> {
     gateway: &'a Gateway,
     headers: &'a HeaderMap,
     forwarded: Option<&'a ForwardPattern>,
+    answer_limit: Option<AnswerLimit>,
     /// Held until the answer is written.
     permit: Option<Permit>,
     wants_timing: bool,
@@ -91,6 +101,7 @@ impl Gateway {
             log: None,
             shared_memory: None,
             forwarded: ForwardedHeaders::default(),
+            answer_limits: AnswerLimits::default(),
         }
     }
 
@@ -140,6 +151,12 @@ impl Gateway {
         Gateway { forwarded, ..self }
     }
 
+    /// With a bound on answers.
+    #[must_use]
+    pub fn with_answer_limits(self, answer_limits: AnswerLimits) -> Gateway {
+        Gateway { answer_limits, ..self }
+    }
+
     /// Nothing where it is switched off.
     pub(crate) fn shared_memory(&self) -> Option<&SharedMemory> {
         self.shared_memory.as_ref()
@@ -164,15 +181,16 @@ impl Gateway {
     pub(crate) fn begin<'a>(&'a self, headers: &'a HeaderMap, protocol: Protocol) -> Call<'a> {
         let parent = TraceParent::of(headers);
         let span = self.traces.as_ref().and_then(|traces| traces.begin(parent, headers, protocol));
-        let forwarded = match protocol {
-            Protocol::Grpc => self.forwarded.grpc.as_ref(),
-            Protocol::Http => self.forwarded.http.as_ref(),
+        let (forwarded, answer_limit) = match protocol {
+            Protocol::Grpc => (self.forwarded.grpc.as_ref(), self.answer_limits.grpc),
+            Protocol::Http => (self.forwarded.http.as_ref(), self.answer_limits.http),
         };
         let wants_timing = headers.get(WANTS_TIMING).is_some_and(|value| value == "1");
         Call {
             gateway: self,
             headers,
             forwarded,
+            answer_limit,
             permit: None,
             wants_timing,
             timing: None,
@@ -209,6 +227,7 @@ impl Call<'_> {
             self.permit = Some(limits.admit(self.headers, &query.model, Instant::now())?);
         }
         let submitted = self.span.is_some().then(Instant::now);
+        query.answer_limit = self.answer_limit.filter(|_| said.gets_whole_outputs());
         let keys = Keys { headers: self.headers, said, forwarded: self.forwarded };
         let response = self.gateway.engine.infer_keyed(query, &keys).await?;
         self.routed = response.routed.clone().map(|routed| (routed, Arc::clone(&response.model)));
@@ -267,6 +286,11 @@ impl Call<'_> {
     fn sampled_trace(&self) -> Option<TraceId> {
         let of_caller = || self.parent.filter(|parent| parent.is_sampled).map(|parent| parent.trace_id);
         self.span.as_ref().map(|span| span.trace_id()).or_else(of_caller)
+    }
+
+    /// How large the body of its answer may be.
+    pub(crate) fn answer_limit(&self) -> Option<AnswerLimit> {
+        self.answer_limit
     }
 
     /// Where the time of the answer went, if the client asked.

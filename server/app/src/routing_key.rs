@@ -23,6 +23,11 @@ pub(crate) trait Said: Sync {
     fn parameter(&self, _name: &str) -> Option<Cow<'_, str>> {
         None
     }
+
+    /// Its answer carries outputs as the model gave them, not classes of them or their places in shared memory.
+    fn gets_whole_outputs(&self) -> bool {
+        true
+    }
 }
 
 /// All that a request may be dealt by.
@@ -102,6 +107,10 @@ impl Said for InferCall {
             ParameterChoice::DoubleParam(number) => Some(Cow::Owned(number.to_string())),
         }
     }
+
+    fn gets_whole_outputs(&self) -> bool {
+        self.classes.is_empty() && self.placed.is_empty()
+    }
 }
 
 impl Said for InferBody {
@@ -112,6 +121,10 @@ impl Said for InferBody {
     fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         let of_name = self.others.iter().find(|(other, _)| other == name);
         of_name.map(|(_, value)| Cow::Borrowed(value.as_str()))
+    }
+
+    fn gets_whole_outputs(&self) -> bool {
+        self.placed.is_empty() && self.outputs.iter().all(|output| output.classes == 0)
     }
 }
 

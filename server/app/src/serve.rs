@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use gristmill_engine::answer_limit::AnswerLimit;
 use gristmill_engine::control::{Control, Following};
 use gristmill_engine::engine::Engine;
 use gristmill_engine::reconcile::{LoadReport, Options, WORKER_IDLE_MAX_BY_DEFAULT};
@@ -21,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::cli::{LogFormat, ModelControl, ServeArgs};
 use crate::config::SettingsReader;
 use crate::feedback::{Feedback, Place};
-use crate::gateway::{ForwardedHeaders, Gateway};
+use crate::gateway::{AnswerLimits, ForwardedHeaders, Gateway};
 use crate::limits::Limits;
 use crate::log_settings::{self, Log};
 use crate::model_sources::ModelSources;
@@ -147,6 +148,10 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
         grpc: args.grpc_header_forward_pattern.clone(),
     };
     let gateway = gateway.with_forwarded_headers(forwarded);
+    let gateway = gateway.with_answer_limits(AnswerLimits {
+        http: Some(AnswerLimit { bytes_max: args.http_body_bytes_max, flag: "--http-body-bytes-max" }),
+        grpc: Some(AnswerLimit { bytes_max: args.grpc_message_bytes_max, flag: "--grpc-message-bytes-max" }),
+    });
     let driver = match args.allow_cuda_shared_memory {
         true => Some(Driver::load().map_err(|why| anyhow::anyhow!("--allow-cuda-shared-memory: {why}"))?),
         false => None,

@@ -83,8 +83,10 @@ impl TensorFlowServing {
         let outputs = response.outputs.iter().map(|(index, tensor)| {
             (response.model.signature.outputs[*index].name.clone(), encode_tensor(tensor))
         });
-        let answer =
-            pb::PredictResponse { model_spec: Some(write_spec(&response.model)), outputs: outputs.collect() };
+        let answer = pb::PredictResponse {
+            model_spec: Some(write_spec(&response.model)?),
+            outputs: outputs.collect(),
+        };
         self.bounded(answer)
     }
 
@@ -110,7 +112,7 @@ impl TensorFlowServing {
         let target = read_spec(message.model_spec)?;
         let response = self.ask(&target, message.input.as_ref(), deadline, call).await?;
         let result = Some(classify::classes(&response)?);
-        self.bounded(pb::ClassificationResponse { model_spec: Some(write_spec(&response.model)), result })
+        self.bounded(pb::ClassificationResponse { model_spec: Some(write_spec(&response.model)?), result })
     }
 
     async fn values(
@@ -122,7 +124,7 @@ impl TensorFlowServing {
         let target = read_spec(message.model_spec)?;
         let response = self.ask(&target, message.input.as_ref(), deadline, call).await?;
         let result = Some(classify::regressions(&response)?);
-        self.bounded(pb::RegressionResponse { model_spec: Some(write_spec(&response.model)), result })
+        self.bounded(pb::RegressionResponse { model_spec: Some(write_spec(&response.model)?), result })
     }
 
     /// All tasks are of one model, which runs once.
@@ -225,7 +227,7 @@ impl PredictionService for TensorFlowServing {
             let signatures =
                 Any { type_url: SIGNATURE_DEF_TYPE.to_owned(), value: signatures.encode_to_vec() };
             Ok(pb::GetModelMetadataResponse {
-                model_spec: Some(write_spec(&model)),
+                model_spec: Some(write_spec(&model)?),
                 metadata: HashMap::from([(SIGNATURE_DEF.to_owned(), signatures)]),
             })
         };
@@ -247,16 +249,17 @@ impl ModelService for TensorFlowServing {
                 VersionState::Ready => (State::Available, Code::Ok),
                 VersionState::Unavailable => (State::End, Code::Unavailable),
             };
-            pb::ModelVersionStatus {
-                version: entry.version as i64,
+            Ok(pb::ModelVersionStatus {
+                version: write_version(&entry.model, entry.version)?,
                 state: state.into(),
                 status: Some(pb::StatusProto {
                     error_code: code.into(),
                     error_message: entry.reason.clone(),
                 }),
-            }
+            })
         };
-        let model_version_status = entries.iter().map(status).collect();
+        let model_version_status =
+            entries.iter().map(status).collect::<Result<_, InferError>>().map_err(grpc_status)?;
         Ok(Response::new(pb::GetModelStatusResponse { model_version_status }))
     }
 
@@ -292,12 +295,24 @@ fn read_spec(spec: Option<pb::ModelSpec>) -> Result<Target, InferError> {
     Ok(Target { model: name, version })
 }
 
-fn write_spec(model: &ModelInfo) -> pb::ModelSpec {
-    pb::ModelSpec {
+fn write_spec(model: &ModelInfo) -> Result<pb::ModelSpec, InferError> {
+    Ok(pb::ModelSpec {
         name: model.name.clone(),
         signature_name: SIGNATURE.to_owned(),
-        version_choice: Some(VersionChoice::Version(model.version as i64)),
-    }
+        version_choice: Some(VersionChoice::Version(write_version(&model.name, model.version)?)),
+    })
+}
+
+/// # Errors
+/// `InvalidInput` for a version that the message cannot carry.
+fn write_version(model: &str, version: u64) -> Result<i64, InferError> {
+    i64::try_from(version).map_err(|_beyond| {
+        InferError::InvalidInput(format!(
+            "version {version} of model '{model}' cannot be told in TensorFlow Serving's messages, which have INT64: \
+             expected at most {}; ask by the Open Inference Protocol, or give the version a smaller number",
+            i64::MAX
+        ))
+    })
 }
 
 fn signature(model: &ModelInfo) -> SignatureDef {

@@ -106,6 +106,15 @@ pub trait Instance: Send {
     /// What the runtime reports. A panic is allowed: it fails this batch and replaces the instance.
     fn run(&mut self, inputs: &[Option<InputView<'_>>]) -> Result<Vec<Tensor>, RunError>;
 
+    /// Gives back memory that is only kept for later runs, by a run of these made-up inputs if it takes one. Called when
+    /// nobody has asked for long.
+    ///
+    /// # Errors
+    /// As [`Instance::run`].
+    fn give_back_memory(&mut self, _inputs: &[Option<InputView<'_>>]) -> Result<(), RunError> {
+        Ok(())
+    }
+
     /// A handle with which another thread stops this instance's runs.
     fn stopper(&self) -> Stopper;
 }

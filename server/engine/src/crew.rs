@@ -2,6 +2,7 @@
 
 mod summons;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -13,6 +14,7 @@ use crate::cores::{self, Cores, Share};
 use crate::deployment::Deployment;
 use crate::examiner::Examiner;
 use crate::runs::{GivenUp, RunRules, Watcher};
+use crate::samples::Sample;
 use crate::worker::{Left, Worker};
 
 pub(crate) use self::summons::Summons;
@@ -179,8 +181,8 @@ impl Crew {
         match left {
             Ok(Left::Over) => {}
             Ok(Left::Idle) => {
-                let place = Place { index, placement, instance: worker.into_instance() };
-                return self.vacate(number, place);
+                let instance = worker.into_instance().and_then(|instance| self.give_back_memory(instance));
+                return self.vacate(number, Place { index, placement, instance });
             }
             Err(GivenUp) => {
                 let info = &self.deployment.info;
@@ -195,6 +197,22 @@ impl Crew {
         let frees_when_idle = self.deployment.frees_when_idle.load(Ordering::Relaxed);
         let _background = frees_when_idle.then(Background::enter);
         drop(worker);
+    }
+
+    /// What an instance keeps for runs that nobody asks for now. One that panics is dropped.
+    fn give_back_memory(&self, mut instance: Box<dyn Instance>) -> Option<Box<dyn Instance>> {
+        let Some(recipe) = self.deployment.origin.recipe else { return Some(instance) };
+        let info = &self.deployment.info;
+        let sample = Sample::new(&info.signature, 0..1, recipe);
+        let _slot = self.deployment.origin.background();
+        match catch_unwind(AssertUnwindSafe(|| sample.give_back_memory(&mut *instance))) {
+            Ok(Ok(())) => Some(instance),
+            Ok(Err(error)) => {
+                tracing::debug!(model = info.name, version = info.version, %error, "an idle session keeps its memory");
+                Some(instance)
+            }
+            Err(_panic) => None,
+        }
     }
 
     /// A worker leaves its place to whoever is summoned next, unless somebody was already.

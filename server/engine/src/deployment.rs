@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use tokio::runtime::Handle;
 
 use crate::answer::{self, Ticket};
+use crate::answer_limit::AnswerLimit;
 use crate::backend::{Device, Model};
 use crate::capacity::{Capacity, LatencyModel};
 use crate::conduct::{Conduct, Summary};
@@ -20,6 +21,7 @@ use crate::merging::Merging;
 use crate::metrics::{AuditHandles, AuditMetrics, DeploymentHandles, DeploymentMetrics, Outcome};
 use crate::queue::{Depth, Queue};
 use crate::request::{ModelInfo, Query, Request};
+use crate::samples::Recipe;
 use crate::service_level::ServiceLevel;
 use crate::statistics::{BatchStatistics, Counted, Statistics};
 use crate::terms::Terms;
@@ -53,6 +55,8 @@ pub(crate) struct Deployment {
 pub(crate) struct Origin {
     pub(crate) model: Arc<dyn Model>,
     pub(crate) cores: Arc<Cores>,
+    /// How samples of it are made up, where one has run.
+    pub(crate) recipe: Option<Recipe>,
 }
 
 /// A query that waits for its answer. Dropping it frees what it still has of the queue.
@@ -65,6 +69,7 @@ pub(crate) struct Admitted {
     places: Places,
     arrived: Instant,
     due: Due,
+    pub(crate) answer_limit: Option<AnswerLimit>,
     /// It has its answer, or its end is counted.
     is_over: bool,
 }
@@ -196,6 +201,7 @@ impl Deployment {
         }
         let due = self.terms.due(&query, arrived);
         query.deadline = due.deadline;
+        let answer_limit = query.answer_limit;
         let mut request = Request::new(&self.info.signature, query).map_err(Refused::Error)?;
         let rows = request.rows();
         if rows > self.policy.queue_rows_max && !self.merging.is_on() {
@@ -203,6 +209,13 @@ impl Deployment {
             request.keep_alone();
         }
         self.check_size(&request).map_err(Refused::Error)?;
+        let signature = &self.info.signature;
+        if let Some(limit) = answer_limit
+            // Else the rows of the answer may be others.
+            && (self.merging.is_on() || !signature.is_batched())
+        {
+            limit.check(request.least_answer_bytes(signature)).map_err(Refused::Error)?;
+        }
         if due.deadline.is_some_and(|deadline| deadline <= arrived) {
             return Err(Refused::Error(InferError::DeadlineExceeded { stage: Stage::Queue }));
         }
@@ -233,6 +246,7 @@ impl Deployment {
                     places,
                     arrived,
                     due,
+                    answer_limit,
                     is_over: false,
                 })
             }

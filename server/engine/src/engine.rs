@@ -286,10 +286,14 @@ async fn answered(admitted: &mut Admitted) -> Result<Response, InferError> {
     let answer = await_answer(admitted).await?;
     admitted.settle(answer.is_ok());
     let Answer { outputs, timing, batches } = answer?;
+    let answer_limit = admitted.answer_limit;
+    if let Some(limit) = answer_limit {
+        limit.check_tensors(outputs.iter().map(|(_, tensor)| tensor))?;
+    }
     let degraded_from = admitted.degraded_from().map(Arc::clone);
     let model = Arc::clone(admitted.info());
     let rows = admitted.rows;
-    Ok(Response { model, degraded_from, routed: None, rows, outputs, timing, batches })
+    Ok(Response { model, degraded_from, routed: None, rows, outputs, timing, batches, answer_limit })
 }
 
 /// Waits for the answer, until the request's time is over.

@@ -13,6 +13,7 @@ pub mod companions;
 pub mod prediction;
 pub mod journal;
 pub mod trace;
+pub mod answer_limit;
 pub mod request;
 pub mod backend;
 pub mod statistics;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use crate::answer_limit::{AnswerLimit, least_bytes};
 use crate::companions::Companions;
 use crate::error::InferError;
 use crate::prediction::Routed;
@@ -28,6 +29,8 @@ pub struct Query {
     pub priority: u64,
     /// Where the request is traced.
     pub trace: Option<Box<Trace>>,
+    /// How large the answer may be; without one, as large as it is.
+    pub answer_limit: Option<AnswerLimit>,
 }
 
 /// Which version of a model is meant.
@@ -141,6 +144,8 @@ pub struct Response {
     pub timing: Timing,
     /// Of a traced request, the batches that it was in.
     pub batches: Vec<SpanRef>,
+    /// The query's, for whoever writes the answer down.
+    pub answer_limit: Option<AnswerLimit>,
 }
 
 /// Where a request's time went.
@@ -235,6 +240,11 @@ impl Request {
         Ok(Request { inputs, rows, is_whole: true, bytes, shape_key, outputs, deadline, trace })
     }
 
+    /// The bytes that its answer has at the least, where each row that it counts as is one of every output.
+    pub(crate) fn least_answer_bytes(&self, signature: &Signature) -> usize {
+        least_bytes(signature, self.outputs.of(signature), self.rows)
+    }
+
     /// How many rows it counts as: 1 where the model is not batched, and where it has to run alone.
     pub fn rows(&self) -> usize {
         self.rows
@@ -313,6 +323,15 @@ impl Request {
 }
 
 impl Selection {
+    /// Those that are wanted, as the signature has them.
+    fn of<'s>(&'s self, signature: &'s Signature) -> impl Iterator<Item = &'s TensorSpec> {
+        let (all, listed): (&[TensorSpec], &[usize]) = match self {
+            Selection::All => (&signature.outputs, &[]),
+            Selection::Listed(indices) => (&[], indices),
+        };
+        all.iter().chain(listed.iter().map(|index| &signature.outputs[*index]))
+    }
+
     pub(crate) fn pick(&self, outputs: Vec<Tensor>) -> Outputs {
         match self {
             Selection::All => outputs.into_iter().enumerate().collect(),

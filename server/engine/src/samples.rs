@@ -152,11 +152,20 @@ impl Sample {
     }
 
     pub(crate) fn run(&self, instance: &mut dyn Instance) -> Result<Vec<Tensor>, RunError> {
+        self.lend(|views| instance.run(views))
+    }
+
+    /// See [`Instance::give_back_memory`].
+    pub(crate) fn give_back_memory(&self, instance: &mut dyn Instance) -> Result<(), RunError> {
+        self.lend(|views| instance.give_back_memory(views))
+    }
+
+    fn lend<R>(&self, take: impl FnOnce(&[Option<InputView<'_>>]) -> R) -> R {
         // Tensors own unaligned memory; instances are promised 64 bytes.
         let mut gather = Gather::default();
         gather.fill(std::iter::once(&self.inputs), self.rows);
         let views: Vec<Option<InputView<'_>>> = gather.views(&self.inputs).collect();
-        instance.run(&views)
+        take(&views)
     }
 }
 

@@ -4,7 +4,7 @@ pub mod probe;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -33,6 +33,7 @@ pub struct FakeBackend {
     gate: Option<Arc<Gate>>,
     devices: Vec<Device>,
     independence: RowIndependence,
+    given_back: Arc<AtomicUsize>,
 }
 
 /// On any machine: tests hold several runs at gates.
@@ -66,7 +67,13 @@ impl FakeBackend {
             gate: None,
             devices: vec![Device::Socket(0)],
             independence: RowIndependence::Proved,
+            given_back: Arc::default(),
         }
+    }
+
+    /// Counts how often its instances were told to give memory back.
+    pub fn counting_given_back(self, given_back: &Arc<AtomicUsize>) -> FakeBackend {
+        FakeBackend { given_back: Arc::clone(given_back), ..self }
     }
 
     /// Runs wait at `gate` before they do anything, and can be stopped there. Others cannot be stopped.
@@ -215,13 +222,18 @@ impl Model for FakeBackend {
 
     fn instance(&self, _placement: Placement) -> Result<Box<dyn Instance>, LoadError> {
         let hold = |gate| Arc::new(Hold { gate, is_stopped: AtomicBool::new(false) });
-        Ok(Box::new(FakeInstance { script: Arc::clone(&self.script), hold: self.gate.clone().map(hold) }))
+        Ok(Box::new(FakeInstance {
+            script: Arc::clone(&self.script),
+            hold: self.gate.clone().map(hold),
+            given_back: Arc::clone(&self.given_back),
+        }))
     }
 }
 
 struct FakeInstance {
     script: Arc<Script>,
     hold: Option<Arc<Hold>>,
+    given_back: Arc<AtomicUsize>,
 }
 
 /// Where one instance's runs wait.
@@ -238,6 +250,11 @@ impl Instance for FakeInstance {
             return Err(RunError::Stopped);
         }
         (self.script)(inputs)
+    }
+
+    fn give_back_memory(&mut self, _inputs: &[Option<InputView<'_>>]) -> Result<(), RunError> {
+        self.given_back.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn stopper(&self) -> Stopper {

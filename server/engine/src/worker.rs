@@ -1,5 +1,7 @@
 //! A thread that owns an `Instance`: gather, run, scatter, answer; bisects a batch that fails and survives a panic.
 
+mod outputs;
+
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,9 +25,12 @@ use crate::queue::Waited;
 use crate::request::{Outputs, Timing};
 use crate::runs::{Caller, GivenUp, RunCell, RunRules};
 use crate::stopping::StopReason;
-use crate::tensor::{ShapeText, Signature, Tensor};
+use crate::tensor::Tensor;
 use crate::trace::{SpanRef, Trace, TracedBatch};
 use crate::waiting::Item;
+
+use self::outputs::check_declared;
+pub(crate) use self::outputs::check_outputs;
 
 /// One worker's state between batches.
 pub(crate) struct Worker<'a> {
@@ -468,49 +473,4 @@ impl Yields {
 fn caller(job: &mut Job) -> Caller {
     let reply = job.reply.take().expect("a job is taken once; this is a bug");
     Caller { reply, arrived: job.arrived, deadline: job.due.deadline }
-}
-
-/// A runtime that answers with other tensors than it declared must not hand out anybody's rows. `rows` are those that
-/// were stacked, if any were.
-pub(crate) fn check_outputs(
-    signature: &Signature,
-    outputs: &[Tensor],
-    rows: Option<usize>,
-) -> Result<(), RunError> {
-    check_declared(signature, outputs)?;
-    let Some(rows) = rows else { return Ok(()) };
-    for (spec, output) in signature.outputs.iter().zip(outputs) {
-        if output.shape().first() != Some(&rows) {
-            return Err(RunError::Input(format!(
-                "output '{}' has shape {} for a batch of {rows} rows: its first dimension must be the rows; of a model \
-                 that gives more or fewer, ask for at most batching.rows_max rows at once, or set batch_axis = \"none\" \
-                 in its model.toml",
-                spec.name,
-                ShapeText(output.shape())
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Whether the outputs are as many as declared, and of the declared types.
-fn check_declared(signature: &Signature, outputs: &[Tensor]) -> Result<(), RunError> {
-    if outputs.len() != signature.outputs.len() {
-        return Err(RunError::Failed(format!(
-            "the model gave {} outputs, its signature has {}",
-            outputs.len(),
-            signature.outputs.len()
-        )));
-    }
-    for (spec, output) in signature.outputs.iter().zip(outputs) {
-        if output.dtype() != spec.dtype {
-            return Err(RunError::Failed(format!(
-                "output '{}' is {}, the signature says {}",
-                spec.name,
-                output.dtype(),
-                spec.dtype
-            )));
-        }
-    }
-    Ok(())
 }

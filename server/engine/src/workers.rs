@@ -217,7 +217,8 @@ impl Workers {
         }
         drop(background);
         let service_level = Arc::clone(service_level);
-        let origin = Origin { model: Arc::clone(&model), cores: Arc::clone(&machine.cores) };
+        let origin =
+            Origin { model: Arc::clone(&model), cores: Arc::clone(&machine.cores), recipe: look.recipe };
         let deployment =
             Deployment::new(info, policy, cost, (batch_rows_why, merging), terms, service_level, origin);
         let deployment = Arc::new(deployment);

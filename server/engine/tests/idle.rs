@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ use gristmill_engine::testing::FakeBackend;
 const MODELS: usize = 150;
 
 /// An engine of many models, whose workers leave when they had nothing to do for so long.
-fn engine(worker_idle_max: Duration) -> (Engine, Reconciler) {
+fn engine(worker_idle_max: Duration, given_back: &Arc<AtomicUsize>) -> (Engine, Reconciler) {
+    let backend = FakeBackend::identity(DType::Int32, &[1]).counting_given_back(given_back);
     let mut desired = Desired::default();
     for number in 0..MODELS {
-        let settings = ModelSettings::new(Arc::new(FakeBackend::identity(DType::Int32, &[1])));
+        let settings = ModelSettings::new(Arc::new(backend.clone()));
         let path = format!("m{number}/1/model.onnx").into();
         let source = VersionSource { path, stamp: Stamp(1), state: SourceState::Complete };
         let versions = BTreeMap::from([(1, source)]);
@@ -58,10 +60,11 @@ async fn threads_come_and_go_and_no_request_is_lost() {
 }
 
 async fn versions_have_threads_only_while_they_are_used() {
-    let (engine, reconciler) = engine(Duration::from_millis(50));
+    let given_back = Arc::default();
+    let (engine, reconciler) = engine(Duration::from_millis(50), &given_back);
     assert_eq!(workers(), 0, "nobody has asked for anything");
     let engine = Arc::new(engine);
-    for _round in 0..3 {
+    for round in 1..=3 {
         let calls = (0..MODELS).map(|number| {
             let engine = Arc::clone(&engine);
             tokio::spawn(async move { ask(&engine, number).await })
@@ -75,12 +78,13 @@ async fn versions_have_threads_only_while_they_are_used() {
             }
         };
         tokio::time::timeout(Duration::from_secs(60), all_leave).await.unwrap();
+        assert!(given_back.load(Ordering::Relaxed) >= round * MODELS, "idle sessions give memory back");
     }
     reconciler.shut_down();
 }
 
 async fn what_was_admitted_is_answered_though_its_worker_has_not_come_yet() {
-    let (engine, reconciler) = engine(Duration::from_secs(30));
+    let (engine, reconciler) = engine(Duration::from_secs(30), &Arc::default());
     let calls: Vec<_> = (0..MODELS).map(|number| Box::pin(ask(&engine, number))).collect();
     // Polled once, they are admitted; some may be answered by then.
     let admitted: Vec<_> = calls.into_iter().filter_map(poll_once).collect();

@@ -61,6 +61,7 @@ fn answer(inputs: &[NamedTensor], batch: BatchAxis) -> Response {
         outputs,
         timing: Timing::default(),
         batches: Vec::new(),
+        answer_limit: None,
     }
 }
 

@@ -339,6 +339,7 @@ fn more_classes_than_there_are_can_be_asked_for() {
         outputs: [(1, scores)].into_iter().collect(),
         timing: Timing::default(),
         batches: Vec::new(),
+        answer_limit: None,
     };
     let mut json = Vec::new();
     handler.writer(&response).unwrap().rows(&mut json).unwrap();

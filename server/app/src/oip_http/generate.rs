@@ -138,7 +138,9 @@ fn encode(asked: &InferBody, response: &request::Response) -> Result<Vec<u8>, In
         json.push(b':');
         let count = [tensor.element_count()];
         let shape: &[usize] = if count == [1] { &[] } else { count.as_slice() };
-        NestedWriter::new(name, tensor, Texts::Strings).write(shape, &mut json)?;
+        NestedWriter::new(name, tensor, Texts::Strings)
+            .within(response.answer_limit)
+            .write(shape, &mut json)?;
     }
     json.push(b'}');
     Ok(json)

@@ -105,10 +105,22 @@ pub(crate) fn annotated_as(
     call: &mut Call<'_>,
     write: WriteRefusal,
 ) -> Response {
+    let answer = answer.and_then(|response| within_limit(response, call));
     call.end(answer.as_ref().err().map(Refusal::failure).as_ref());
     let mut response = answer.unwrap_or_else(|refusal| refusal.respond(write));
     call.annotate(response.headers_mut());
     response
+}
+
+/// # Errors
+/// The body is larger than allowed: binary tensors, or text that was not measured while it was written.
+fn within_limit(response: Response, call: &Call<'_>) -> Result<Response, Refusal> {
+    if let (Some(limit), Some(bytes)) =
+        (call.answer_limit(), http_body::Body::size_hint(response.body()).exact())
+    {
+        limit.check(usize::try_from(bytes).unwrap_or(usize::MAX))?;
+    }
+    Ok(response)
 }
 
 /// A response whose body is `value`.

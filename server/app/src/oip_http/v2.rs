@@ -121,7 +121,7 @@ async fn answer(door: &Door, target: Target, parts: &Parts, body: Body, call: &m
         deadline: deadline(arrival, patience),
         timeout: deadline(arrival, wanted.timeout),
         priority: wanted.priority,
-        trace: None,
+        ..Query::default()
     };
     let mut response = call.infer_said(query, &wanted).await?;
     let classes = wanted.outputs.iter().enumerate().filter(|(_, output)| output.classes > 0);

@@ -402,6 +402,7 @@ mod tests {
             outputs,
             timing: Timing::default(),
             batches: Vec::new(),
+            answer_limit: None,
         };
         let text =
             |rows: Rows| rows.into_iter().map(|row| String::from_utf8(row).unwrap()).collect::<Vec<_>>();

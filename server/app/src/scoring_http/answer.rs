@@ -5,6 +5,7 @@ use gristmill_engine::request::Response;
 use gristmill_engine::tensor::{Dim, Signature, TensorSpec};
 
 use crate::codec::json::nested::{NestedWriter, Texts};
+use crate::codec::json::outputs::Outputs;
 use crate::codec::json::write::write_string;
 
 /// `{"predictions": …}`: for a model of columns a list with an object for each row, else an object with each whole
@@ -19,11 +20,11 @@ pub fn encode_scoring(response: &Response) -> Result<Vec<u8>, InferError> {
         .iter()
         .map(|(index, tensor)| {
             let name = signature.outputs[*index].name.as_str();
-            (name, NestedWriter::new(name, tensor, Texts::Strings), tensor.shape())
+            let writer = NestedWriter::new(name, tensor, Texts::Strings).within(response.answer_limit);
+            (name, writer, tensor.shape())
         })
         .collect();
-    let data_bytes: usize = response.outputs.iter().map(|(_, tensor)| tensor.data().len()).sum();
-    let mut json = Vec::with_capacity(64 + 3 * data_bytes);
+    let mut json = Vec::with_capacity(Outputs::estimate(response));
     json.extend_from_slice(b"{\"predictions\":");
     let rows = response.rows;
     if is_of_columns(signature) && outputs.iter().all(|(_, _, shape)| shape.first() == Some(&rows)) {

@@ -67,6 +67,7 @@ fn response(data: &'static [u8]) -> Response {
         outputs: [(0, tensor)].into_iter().collect(),
         timing: Timing::default(),
         batches: Vec::new(),
+        answer_limit: None,
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) fn results(
             Method::Classify => Found::ClassificationResult(classes(response)?),
             Method::Regress => Found::RegressionResult(regressions(response)?),
         };
-        Ok(pb::InferenceResult { model_spec: Some(write_spec(&response.model)), result: Some(found) })
+        Ok(pb::InferenceResult { model_spec: Some(write_spec(&response.model)?), result: Some(found) })
     };
     Ok(pb::MultiInferenceResponse { results: methods.iter().map(result).collect::<Result<_, InferError>>()? })
 }

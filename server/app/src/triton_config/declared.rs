@@ -189,32 +189,14 @@ impl Instance for DeclaredInstance {
         if self.inputs.iter().chain(&self.outputs).all(Option::is_none) {
             return self.inner.run(inputs);
         }
-        let shapes = inputs
-            .iter()
-            .zip(&self.inputs)
-            .map(|(view, declared)| {
-                let (Some(view), Some(declared)) = (view, declared) else { return Ok(None) };
-                let declared = &self.config.inputs[*declared];
-                match declared.model_shape(view.shape, self.rows) {
-                    Some(shape) => Ok(Some(shape)),
-                    None => Err(RunError::Input(format!(
-                        "input '{}' has shape {}: it cannot be reshaped as the configuration says",
-                        declared.name,
-                        ShapeText(view.shape)
-                    ))),
-                }
-            })
-            .collect::<Result<Vec<Option<Shape>>, RunError>>()?;
-        let views: Vec<_> = inputs
-            .iter()
-            .zip(&shapes)
-            .map(|(view, shape)| {
-                let view = view.as_ref()?;
-                Some(InputView { shape: shape.as_deref().unwrap_or(view.shape), ..*view })
-            })
-            .collect();
-        let outputs = self.inner.run(&views)?;
+        let shapes = self.model_shapes(inputs)?;
+        let outputs = self.inner.run(&reshaped(inputs, &shapes))?;
         outputs.into_iter().enumerate().map(|(index, output)| self.reshape_output(index, output)).collect()
+    }
+
+    fn give_back_memory(&mut self, inputs: &[Option<InputView<'_>>]) -> Result<(), RunError> {
+        let shapes = self.model_shapes(inputs)?;
+        self.inner.give_back_memory(&reshaped(inputs, &shapes))
     }
 
     fn stopper(&self) -> Stopper {
@@ -222,7 +204,32 @@ impl Instance for DeclaredInstance {
     }
 }
 
+fn reshaped<'a>(inputs: &[Option<InputView<'a>>], shapes: &'a [Option<Shape>]) -> Vec<Option<InputView<'a>>> {
+    let of_model = |(view, shape): (&Option<InputView<'a>>, &'a Option<Shape>)| {
+        let view = view.as_ref()?;
+        Some(InputView { shape: shape.as_deref().unwrap_or(view.shape), ..*view })
+    };
+    inputs.iter().zip(shapes).map(of_model).collect()
+}
+
 impl DeclaredInstance {
+    /// The shapes that the model is to have for inputs of these.
+    fn model_shapes(&self, inputs: &[Option<InputView<'_>>]) -> Result<Vec<Option<Shape>>, RunError> {
+        let of_model = |(view, declared): (&Option<InputView<'_>>, &Option<usize>)| {
+            let (Some(view), Some(declared)) = (view, declared) else { return Ok(None) };
+            let declared = &self.config.inputs[*declared];
+            match declared.model_shape(view.shape, self.rows) {
+                Some(shape) => Ok(Some(shape)),
+                None => Err(RunError::Input(format!(
+                    "input '{}' has shape {}: it cannot be reshaped as the configuration says",
+                    declared.name,
+                    ShapeText(view.shape)
+                ))),
+            }
+        };
+        inputs.iter().zip(&self.inputs).map(of_model).collect()
+    }
+
     fn reshape_output(&self, index: usize, output: Tensor) -> Result<Tensor, RunError> {
         let Some(declared) = self.outputs.get(index).copied().flatten() else { return Ok(output) };
         let declared = &self.config.outputs[declared];

@@ -58,7 +58,11 @@ pub(super) fn parameters(
                 note(notes, field, "memory is planned ahead where every dimension of the inputs is fixed");
             }
             "memory.enable_memory_arena_shrinkage" => {
-                note(notes, field, "an instance keeps its memory until its version is retired");
+                note(
+                    notes,
+                    field,
+                    "memory is given back after runs that were much larger than others, and when nobody asks",
+                );
             }
             "session.use_device_allocator_for_initializers" => {
                 note(notes, field, "ONNX Runtime's default holds");

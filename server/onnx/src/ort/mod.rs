@@ -1,5 +1,6 @@
 //! Models on ONNX Runtime: sessions that instances share where the provider allows it, inputs lent and outputs borrowed.
 
+mod arena;
 mod binding;
 mod session;
 mod stop;
@@ -22,6 +23,7 @@ use ort::sys::OrtValue;
 use ort::value::ValueType;
 use smallvec::SmallVec;
 
+use self::arena::Arena;
 use self::binding::Binding;
 use self::session::Recipe;
 use self::stop::RunStop;
@@ -58,6 +60,10 @@ struct Sessions {
 struct OrtInstance {
     /// For providers whose memory is not the host's. Before the session, so that it is dropped first.
     binding: Option<Binding>,
+    /// Before the session, too.
+    arena: Arena,
+    /// The next run gives memory back when it ends.
+    shrinks: bool,
     session: Arc<Session>,
     signature: Arc<Signature>,
     input_names: Vec<CString>,
@@ -216,6 +222,8 @@ impl OrtInstance {
             output_names: c_names(&signature.outputs)?,
             memory: MemoryInfo::default(),
             stop: Arc::new(RunStop::new()?),
+            arena: Arena::new(&session)?,
+            shrinks: false,
             binding,
             session,
             signature,
@@ -223,9 +231,10 @@ impl OrtInstance {
     }
 
     fn run_session(&mut self, inputs: &[(usize, Input<'_>)]) -> Result<Vec<Option<Value>>, ort::Error> {
+        let options = self.stop.options(std::mem::take(&mut self.shrinks));
         if let Some(binding) = &mut self.binding {
             let inputs = inputs.iter().map(|(index, input)| (self.input_names[*index].as_c_str(), input));
-            return binding.run(&self.session, self.stop.options(), inputs, &self.output_names);
+            return binding.run(&self.session, options, inputs, &self.output_names);
         }
         let input_names: Pointers<*const c_char> =
             inputs.iter().map(|(index, _)| self.input_names[*index].as_ptr()).collect();
@@ -241,7 +250,7 @@ impl OrtInstance {
         let status = unsafe {
             (ort::api().Run)(
                 self.session.ptr().cast_mut(),
-                self.stop.options().ptr(),
+                options.ptr(),
                 input_names.as_ptr(),
                 input_values.as_ptr(),
                 input_values.len(),
@@ -271,6 +280,8 @@ impl Instance for OrtInstance {
             })?;
             lent.push((index, input));
         }
+        let bytes = inputs.iter().flatten().map(|view| view.data.len()).sum();
+        self.shrinks |= self.arena.begin(bytes);
         let outputs = self.run_session(&lent).map_err(|error| match self.stop.is_set() {
             true => RunError::Stopped,
             false => run_error(error),
@@ -290,6 +301,14 @@ impl Instance for OrtInstance {
             tensors.push(output.into_tensor(spec, inputs)?);
         }
         Ok(tensors)
+    }
+
+    fn give_back_memory(&mut self, inputs: &[Option<InputView<'_>>]) -> Result<(), RunError> {
+        if !self.arena.is_worth_it() {
+            return Ok(());
+        }
+        self.shrinks = true;
+        self.run(inputs).map(drop)
     }
 
     fn stopper(&self) -> Stopper {
@@ -373,6 +392,31 @@ mod tests {
         assert_eq!(instance.run(&[Some(right)]).unwrap()[0].shape(), [0, 4]);
         instance.stopper().stop();
         assert!(matches!(instance.run(&[Some(right)]), Err(RunError::Stopped)));
+    }
+
+    #[test]
+    fn memory_of_an_outsized_run_is_given_back_by_the_next_and_when_idle() {
+        let Some(library) = library() else { return };
+        let model = OrtModel::load(&library, &OnnxOptions::default(), &artifact("mlp")).unwrap();
+        let session = model.session(Placement::default()).unwrap();
+        let mut instance = OrtInstance::new(session, Arc::clone(&model.signature), &[]).unwrap();
+        let data = vec![0u8; 500_000 * 16 * 4];
+        let rows = |count: usize| -> (Vec<usize>, &[u8]) { (vec![count, 16], &data[..count * 16 * 4]) };
+        let run = |instance: &mut OrtInstance, count| {
+            let (shape, data) = rows(count);
+            instance.run(&[Some(InputView { dtype: DType::Fp32, shape: &shape, data })]).unwrap();
+            instance.arena.total_bytes().unwrap()
+        };
+        let usual = run(&mut instance, 8);
+        let large = run(&mut instance, 500_000);
+        assert!(large > usual + arena::WORTH_BYTES, "{usual} and {large} bytes");
+        assert!(run(&mut instance, 8) < large / 4, "the run after it gives it back");
+
+        let large = run(&mut instance, 500_000);
+        let (shape, data) = rows(1);
+        let view = InputView { dtype: DType::Fp32, shape: &shape, data };
+        instance.give_back_memory(&[Some(view)]).unwrap();
+        assert!(instance.arena.total_bytes().unwrap() < large / 4, "it is idle");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use ort::session::RunOptions;
 /// The options of every run of one session, and whether their flag is set, which the interface does not tell.
 pub(crate) struct RunStop {
     options: RunOptions,
+    /// The same for a run that gives memory back when it ends.
+    shrinking: RunOptions,
     is_set: AtomicBool,
 }
 
@@ -17,11 +19,13 @@ impl RunStop {
     /// # Errors
     /// What the runtime reports.
     pub(crate) fn new() -> Result<RunStop, ort::Error> {
-        Ok(RunStop { options: RunOptions::new()?, is_set: AtomicBool::new(false) })
+        let mut shrinking = RunOptions::new()?;
+        shrinking.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+        Ok(RunStop { options: RunOptions::new()?, shrinking, is_set: AtomicBool::new(false) })
     }
 
-    pub(crate) fn options(&self) -> &RunOptions {
-        &self.options
+    pub(crate) fn options(&self, shrinks: bool) -> &RunOptions {
+        if shrinks { &self.shrinking } else { &self.options }
     }
 
     pub(crate) fn is_set(&self) -> bool {
@@ -32,13 +36,13 @@ impl RunStop {
 impl Stop for RunStop {
     fn stop(&self) {
         self.is_set.store(true, Ordering::Release);
-        if let Err(error) = self.options.terminate() {
+        if let Err(error) = self.options.terminate().and_then(|()| self.shrinking.terminate()) {
             tracing::error!(%error, "ONNX Runtime refused to stop a run");
         }
     }
 
     fn rearm(&self) {
-        if let Err(error) = self.options.unterminate() {
+        if let Err(error) = self.options.unterminate().and_then(|()| self.shrinking.unterminate()) {
             tracing::error!(%error, "ONNX Runtime refused to let runs begin again");
         }
         self.is_set.store(false, Ordering::Release);

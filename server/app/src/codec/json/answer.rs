@@ -26,7 +26,8 @@ pub struct Encoded {
 /// Encodes the answer to `request`.
 ///
 /// # Errors
-/// `InvalidInput` for an output that JSON cannot carry and that was not asked for as binary.
+/// `InvalidInput` for an output that JSON cannot carry and that was not asked for as binary, `TooLarge` for text that is
+/// longer than the response may be.
 pub fn encode_infer(request: &InferBody, response: &Response) -> Result<Encoded, InferError> {
     let model = &response.model;
     let mut json = Vec::with_capacity(256 + json_bytes_estimate(request, response));
@@ -76,7 +77,7 @@ pub fn encode_infer(request: &InferBody, response: &Response) -> Result<Encoded,
             binary.push(tensor.data().clone());
         } else {
             json.extend_from_slice(b",\"data\":");
-            write_data(name, tensor, &mut json)?;
+            write_data(name, tensor, response.answer_limit, &mut json)?;
         }
         json.push(b'}');
     }
@@ -110,11 +111,12 @@ impl InferBody {
 
 fn json_bytes_estimate(request: &InferBody, response: &Response) -> usize {
     let tensors = response.outputs.iter().enumerate();
-    tensors
+    let bytes: usize = tensors
         .map(|(position, (_, tensor))| match tensor.dtype() {
             _ if request.is_binary(position) || request.is_placed(position) => 128,
             DType::Bytes => 128 + tensor.data().len() * 2,
             _ => 128 + tensor.element_count() * 12,
         })
-        .sum()
+        .sum();
+    bytes.min(response.answer_limit.map_or(usize::MAX, |limit| limit.bytes_max))
 }

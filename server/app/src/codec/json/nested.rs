@@ -1,9 +1,10 @@
 //! Tensors as lists nested like their shape, whole or piece by piece.
 
+use gristmill_engine::answer_limit::AnswerLimit;
 use gristmill_engine::error::InferError;
 use gristmill_engine::tensor::{BytesElements, DType, Tensor};
 
-use super::write::{NonFinite, write_numbers, write_string};
+use super::write::{NonFinite, check_length, write_numbers, write_string};
 
 /// How elements of BYTES are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub(crate) struct NestedWriter<'t> {
     strings: BytesElements<'t>,
     texts: Texts,
     non_finite: NonFinite,
+    limit: Option<AnswerLimit>,
 }
 
 // === impl NestedWriter ===
@@ -37,6 +39,7 @@ impl<'t> NestedWriter<'t> {
             strings: tensor.bytes_elements(),
             texts,
             non_finite: NonFinite::Token,
+            limit: None,
         }
     }
 
@@ -45,11 +48,17 @@ impl<'t> NestedWriter<'t> {
         NestedWriter { non_finite, ..self }
     }
 
+    /// Stops where the text has more bytes.
+    pub(crate) fn within(self, limit: Option<AnswerLimit>) -> NestedWriter<'t> {
+        NestedWriter { limit, ..self }
+    }
+
     /// Appends as many elements as `shape` has, as lists nested like it; one value for an empty shape. The shapes of
     /// all calls together must have the tensor's elements.
     ///
     /// # Errors
-    /// `InvalidInput` for a BYTES element that is not UTF-8, and for types that JSON has no form for.
+    /// `InvalidInput` for a BYTES element that is not UTF-8, and for types that JSON has no form for; `TooLarge` where the
+    /// text so far is longer than allowed.
     pub(crate) fn write(&mut self, shape: &[usize], json: &mut Vec<u8>) -> Result<(), InferError> {
         let [size, inner @ ..] = shape else { return self.run(1, json) };
         json.push(b'[');
@@ -79,9 +88,8 @@ impl<'t> NestedWriter<'t> {
             })?,
         };
         let (now, later) = self.numbers.split_at(count * size);
-        write_numbers(self.dtype, now, self.non_finite, json);
         self.numbers = later;
-        Ok(())
+        write_numbers((self.dtype, now), self.non_finite, self.limit, json)
     }
 
     fn run_of_strings(&mut self, count: usize, json: &mut Vec<u8>) -> Result<(), InferError> {
@@ -89,6 +97,7 @@ impl<'t> NestedWriter<'t> {
             if index > 0 {
                 json.push(b',');
             }
+            check_length(self.limit, json)?;
             match self.texts {
                 Texts::Base64 => {
                     json.extend_from_slice(b"{\"b64\":\"");

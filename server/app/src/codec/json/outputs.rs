@@ -39,14 +39,19 @@ impl<'a> Outputs<'a> {
         let wanted = response.outputs.iter().filter(|(index, _)| is_wanted(*index));
         let outputs = wanted.map(|(index, tensor)| {
             let name = signature.outputs[*index].name.as_str();
-            Output { name, shape: tensor.shape(), writer: NestedWriter::new(name, tensor, texts(name)) }
+            Output {
+                name,
+                shape: tensor.shape(),
+                writer: NestedWriter::new(name, tensor, texts(name)).within(response.answer_limit),
+            }
         });
         Outputs { rows: response.rows, outputs: outputs.collect() }
     }
 
-    /// About how much text they make, in bytes.
+    /// About how much text they make, in bytes, and no more than they may.
     pub(crate) fn estimate(response: &Response) -> usize {
-        64 + 3 * response.outputs.iter().map(|(_, tensor)| tensor.data().len()).sum::<usize>()
+        let bytes = response.outputs.iter().map(|(_, tensor)| tensor.data().len()).sum::<usize>();
+        (64 + 3 * bytes).min(response.answer_limit.map_or(usize::MAX, |limit| limit.bytes_max))
     }
 
     /// Appends whole outputs.

@@ -21,7 +21,7 @@ fn show(json: &str) -> String {
         Ok(inputs) => {
             let (name, tensor) = &inputs[0];
             let mut data = Vec::new();
-            write_data(name, tensor, &mut data).unwrap();
+            write_data(name, tensor, None, &mut data).unwrap();
             format!("{} {:?} {}", tensor.dtype(), tensor.shape(), String::from_utf8(data).unwrap())
         }
     }
@@ -404,7 +404,7 @@ proptest! {
     #[test]
     fn tensors_survive_json(tensor in any_tensor()) {
         let mut written = Vec::new();
-        write_data("x", &tensor, &mut written).unwrap();
+        write_data("x", &tensor, None, &mut written).unwrap();
         let written = String::from_utf8(written).unwrap();
         let request = |data: &str| format!(
             r#"{{"inputs":[{{"name":"x","datatype":"{}","shape":{:?},"data":{data}}}]}}"#,
@@ -413,7 +413,7 @@ proptest! {
         );
         let back = decode(&request(&written)).unwrap().remove(0).1;
         let mut again = Vec::new();
-        write_data("x", &back, &mut again).unwrap();
+        write_data("x", &back, None, &mut again).unwrap();
         prop_assert_eq!(&written, &String::from_utf8(again).unwrap());
         // The bits of a NaN are its writer's own affair; everything else is the same to the bit.
         if !written.contains("NaN") {

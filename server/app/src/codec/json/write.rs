@@ -4,6 +4,7 @@
 //! `0.1`. What is not finite becomes `NaN`, `Infinity` or `-Infinity`, as Triton and TensorFlow
 //! Serving write it and as Python's `json` and tritonclient read it.
 
+use gristmill_engine::answer_limit::AnswerLimit;
 use gristmill_engine::error::InferError;
 use gristmill_engine::tensor::{DType, Tensor};
 use half::{bf16, f16};
@@ -16,6 +17,9 @@ pub(crate) enum NonFinite {
     /// `null`, for readers that take strict JSON only.
     Null,
 }
+
+/// Numbers that are written between two looks at how long the text has become.
+const ELEMENTS_BETWEEN_LOOKS: usize = 16 * 1024;
 
 /// Appends `text` as a JSON string.
 pub(crate) fn write_string(text: &str, json: &mut Vec<u8>) {
@@ -41,9 +45,15 @@ pub(crate) fn write_shape(shape: &[usize], json: &mut Vec<u8>) {
 /// Appends the elements of `tensor` as one flat list in row-major order.
 ///
 /// # Errors
-/// `InvalidInput` where JSON cannot carry the elements: FP16, BF16, narrow types, and `BYTES` that are not UTF-8.
+/// `InvalidInput` where JSON cannot carry the elements: FP16, BF16, narrow types, and `BYTES` that are not UTF-8. `TooLarge` where the
+/// text so far is longer than `limit`.
 /// `name` is the output's; the text says how to ask for binary data.
-pub(crate) fn write_data(name: &str, tensor: &Tensor, json: &mut Vec<u8>) -> Result<(), InferError> {
+pub(crate) fn write_data(
+    name: &str,
+    tensor: &Tensor,
+    limit: Option<AnswerLimit>,
+    json: &mut Vec<u8>,
+) -> Result<(), InferError> {
     if matches!(tensor.dtype(), DType::Fp16 | DType::Bf16 | DType::Narrow(_)) {
         return Err(InferError::InvalidInput(format!(
             "output '{name}' is {}, which JSON does not carry: ask for it with the parameter \"binary_data\": true",
@@ -51,25 +61,7 @@ pub(crate) fn write_data(name: &str, tensor: &Tensor, json: &mut Vec<u8>) -> Res
         )));
     }
     json.push(b'[');
-    write_elements(name, tensor, NonFinite::Token, json)?;
-    json.push(b']');
-    Ok(())
-}
-
-/// Appends the elements of `tensor`, separated by commas, FP16 and BF16 included.
-///
-/// # Errors
-/// A `BYTES` element is not UTF-8.
-pub(crate) fn write_elements(
-    name: &str,
-    tensor: &Tensor,
-    non_finite: NonFinite,
-    json: &mut Vec<u8>,
-) -> Result<(), InferError> {
-    if tensor.dtype() != DType::Bytes {
-        write_numbers(tensor.dtype(), tensor.data(), non_finite, json);
-        return Ok(());
-    }
+    write_numbers((tensor.dtype(), tensor.data()), NonFinite::Token, limit, json)?;
     for (index, element) in tensor.bytes_elements().enumerate() {
         let text = std::str::from_utf8(element).map_err(|_| {
             InferError::InvalidInput(format!(
@@ -81,12 +73,40 @@ pub(crate) fn write_elements(
             json.push(b',');
         }
         write_string(text, json);
+        check_length(limit, json)?;
     }
+    json.push(b']');
     Ok(())
 }
 
 /// Appends numbers or truth values, separated by commas, FP16 and BF16 included; nothing for `BYTES` and narrow types.
-pub(crate) fn write_numbers(dtype: DType, data: &[u8], non_finite: NonFinite, json: &mut Vec<u8>) {
+///
+/// # Errors
+/// `TooLarge` where the text so far is longer than `limit`, which is looked at every now and then.
+pub(crate) fn write_numbers(
+    (dtype, data): (DType, &[u8]),
+    non_finite: NonFinite,
+    limit: Option<AnswerLimit>,
+    json: &mut Vec<u8>,
+) -> Result<(), InferError> {
+    let Some(size) = dtype.size() else { return Ok(()) };
+    for (index, elements) in data.chunks(ELEMENTS_BETWEEN_LOOKS * size).enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
+        write_numbers_unchecked(dtype, elements, non_finite, json);
+        check_length(limit, json)?;
+    }
+    Ok(())
+}
+
+/// # Errors
+/// `TooLarge` for text that is longer than `limit`.
+pub(crate) fn check_length(limit: Option<AnswerLimit>, json: &[u8]) -> Result<(), InferError> {
+    limit.map_or(Ok(()), |limit| limit.check(json.len()))
+}
+
+fn write_numbers_unchecked(dtype: DType, data: &[u8], non_finite: NonFinite, json: &mut Vec<u8>) {
     macro_rules! integers {
         ($integer:ty) => {
             write_each(data, json, |bytes, json| write_integer(<$integer>::from_le_bytes(bytes), json))
@@ -161,7 +181,7 @@ mod tests {
         let elements = data.len() / dtype.size().unwrap();
         let tensor = Tensor::new(dtype, [elements].as_slice(), data).unwrap();
         let mut json = Vec::new();
-        write_data("y", &tensor, &mut json).unwrap();
+        write_data("y", &tensor, None, &mut json).unwrap();
         String::from_utf8(json).unwrap()
     }
 
@@ -190,13 +210,13 @@ mod tests {
     fn what_json_cannot_carry_is_refused() {
         let mut json = Vec::new();
         let half = Tensor::new(DType::Fp16, [1usize].as_slice(), Bytes::from_static(&[0, 60])).unwrap();
-        let error = write_data("y", &half, &mut json).unwrap_err().to_string();
+        let error = write_data("y", &half, None, &mut json).unwrap_err().to_string();
         assert_eq!(
             error,
             "output 'y' is FP16, which JSON does not carry: ask for it with the parameter \"binary_data\": true"
         );
         let texts = Tensor::from_elements([2usize].as_slice(), [b"a\"".as_slice(), b"\xff"]).unwrap();
-        let error = write_data("y", &texts, &mut json).unwrap_err().to_string();
+        let error = write_data("y", &texts, None, &mut json).unwrap_err().to_string();
         assert!(error.starts_with("output 'y': element 1 is not UTF-8"), "{error}");
     }
 }

@@ -381,6 +381,7 @@ fn answer(tensors: &[Tensor]) -> Response {
         outputs: tensors.iter().cloned().enumerate().collect(),
         timing: Timing::default(),
         batches: Vec::new(),
+        answer_limit: None,
     }
 }
 

@@ -58,7 +58,7 @@ fn what_only_changes_the_speed_is_noted_by_name() {
         note: parameters[enable_mem_pattern] has no effect: memory is planned ahead where every dimension of the inputs is fixed
         note: parameters[execution_mode] has no effect: operators of a model run one after the other
         note: parameters[inter_op_thread_count] has no effect: operators of a model run one after the other
-        note: parameters[memory.enable_memory_arena_shrinkage] has no effect: an instance keeps its memory until its version is retired
+        note: parameters[memory.enable_memory_arena_shrinkage] has no effect: memory is given back after runs that were much larger than others, and when nobody asks
         note: parameters[owner] has no effect: the ONNX Runtime backend has no such parameter
         note: parameters[session.use_device_allocator_for_initializers] has no effect: ONNX Runtime's default holds
         note: parameters[arena_extend_strategy] has no effect: nothing here places the model on a GPU; add an instance_group of KIND_GPU
