@@ -47,7 +47,13 @@ def binary() -> str:
 
 
 @contextlib.contextmanager
-def serve(backend: str, *flags: str, repository: pathlib.Path = REPOSITORY, **variables: str):
+def serve(
+    backend: str,
+    *flags: str,
+    repository: pathlib.Path = REPOSITORY,
+    ready_seconds_max: float = READY_SECONDS_MAX,
+    **variables: str,
+):
     """Yields a ready `Server` that has tried every version, and expects it to exit with 0 when it is told to stop.
 
     `variables` are added to its environment.
@@ -65,8 +71,8 @@ def serve(backend: str, *flags: str, repository: pathlib.Path = REPOSITORY, **va
                 command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         try:
-            addresses = wait_until_ready(process, ready_file, log_file)
-            eventually(lambda: not is_loading(addresses["http"]))
+            addresses = wait_until_ready(process, ready_file, log_file, ready_seconds_max)
+            eventually(lambda: not is_loading(addresses["http"]), ready_seconds_max)
             yield Server(backend, process.pid, log_file=log_file, **addresses)
             if process.poll() is not None:
                 raise AssertionError(f"the server ended by itself with {process.returncode}:\n{log_file.read_text()}")
@@ -94,13 +100,15 @@ def eventually(condition, seconds_max: float = 30):
     return answer
 
 
-def wait_until_ready(process: subprocess.Popen, ready_file: pathlib.Path, log_file: pathlib.Path) -> dict[str, str]:
-    deadline = time.monotonic() + READY_SECONDS_MAX
+def wait_until_ready(
+    process: subprocess.Popen, ready_file: pathlib.Path, log_file: pathlib.Path, seconds_max: float
+) -> dict[str, str]:
+    deadline = time.monotonic() + seconds_max
     while not ready_file.exists():
         if process.poll() is not None:
             raise AssertionError(f"the server ended with {process.returncode}:\n{log_file.read_text()}")
         if time.monotonic() > deadline:
-            raise AssertionError(f"not ready within {READY_SECONDS_MAX} s:\n{log_file.read_text()}")
+            raise AssertionError(f"not ready within {seconds_max} s:\n{log_file.read_text()}")
         time.sleep(0.01)
     addresses = json.loads(ready_file.read_text())
     return {name: addresses[name] for name in ("http", "grpc", "metrics")}
