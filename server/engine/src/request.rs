@@ -261,6 +261,24 @@ impl Request {
         (signature.is_batched() && !self.shape_key.is_alone()).then_some(self.rows)
     }
 
+    /// What is unlike other requests in the rows of one that shares no batch, for people.
+    pub(crate) fn unlike_rows(&self, signature: &Signature) -> Option<String> {
+        if !self.shape_key.is_alone() {
+            return None;
+        }
+        let mut counts = signature.inputs.iter().zip(&self.inputs).filter_map(|(spec, input)| {
+            let rows = *input.as_ref()?.shape().first()?;
+            Some((&spec.name, rows))
+        });
+        let (first, rows) = counts.next()?;
+        match counts.find(|(_, others)| *others != rows) {
+            Some((name, others)) => {
+                Some(format!("input '{first}' has {rows} rows and '{name}' has {others}"))
+            }
+            None => (rows == 0).then(|| format!("input '{first}' has no rows")),
+        }
+    }
+
     pub(crate) fn is_whole(&self) -> bool {
         self.is_whole
     }

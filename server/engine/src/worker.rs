@@ -256,9 +256,16 @@ impl<'a> Worker<'a> {
             }
             (Err(_), Some(reason)) => self.answer_stopped(jobs, first, reason),
             (Err(error), None) if jobs.len() == 1 => {
+                let unlike = jobs[0].request.unlike_rows(&self.deployment.info.signature);
                 let error = match error {
                     RunError::Input(why) => InferError::InvalidInput(why),
-                    RunError::Failed(why) => InferError::Backend(why),
+                    // A runtime may not know that it was asked for something odd.
+                    RunError::Failed(why) => match unlike {
+                        Some(unlike) => InferError::InvalidInput(format!(
+                            "{unlike}, which the model does not take: {why}"
+                        )),
+                        None => InferError::Backend(why),
+                    },
                     stopped @ RunError::Stopped => InferError::Backend(stopped.to_string()),
                 };
                 self.take_caller(first).fail(self.deployment, error);
