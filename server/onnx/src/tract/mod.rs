@@ -7,6 +7,7 @@ mod omissions;
 mod operators;
 mod panics;
 mod sizes;
+mod undecided_sizes;
 mod values;
 
 use std::collections::{BTreeSet, HashMap};
@@ -107,7 +108,8 @@ impl TractModel {
         check_support(path, &file.graph, &file.opsets, &derived.signature)?;
 
         let signature = &derived.signature;
-        let built = panics::as_errors(|| build(path, file.bytes, signature))
+        let undecided = undecided_sizes::find(&file.graph);
+        let built = panics::as_errors(|| build(path, file.bytes, signature, undecided))
             .unwrap_or_else(|panic| Err(format_err!("{panic}")));
         let built = built.map_err(|error| {
             let why = chain(&error);
@@ -182,7 +184,13 @@ fn check_support(
     Ok(())
 }
 
-fn build(path: &Path, bytes: FileBytes, signature: &Signature) -> TractResult<Built> {
+/// `obstacle` says why no plan for all sizes can be right.
+fn build(
+    path: &Path,
+    bytes: FileBytes,
+    signature: &Signature,
+    obstacle: Option<String>,
+) -> TractResult<Built> {
     let onnx = operators::onnx();
     let mut proto = onnx.proto_model_for_read(&mut &bytes[..])?;
     drop(bytes);
@@ -197,9 +205,11 @@ fn build(path: &Path, bytes: FileBytes, signature: &Signature) -> TractResult<Bu
     }
 
     // Some operators, recurrent ones among them, panic where a size is a symbol.
-    let symbolic = panics::as_errors(|| with_symbols(parsed.model.clone(), signature).and_then(plan))
-        .unwrap_or_else(|panic| Err(format_err!("{panic}")));
-    let error = match symbolic {
+    let symbolic = || {
+        panics::as_errors(|| with_symbols(parsed.model.clone(), signature).and_then(plan))
+            .unwrap_or_else(|panic| Err(format_err!("{panic}")))
+    };
+    let error = match obstacle.map_or_else(symbolic, |why| Err(format_err!("{why}"))) {
         Ok(plan) => return Ok(Built { plan: Plan::Symbolic(plan), obstacle: None, labels }),
         Err(error) => error,
     };

@@ -12,3 +12,4 @@ mod narrow;
 mod recurrence;
 mod running;
 mod signatures;
+mod sizes;
