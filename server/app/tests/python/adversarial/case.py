@@ -63,20 +63,24 @@ class Case:
         return dict(zip(self.output_names, result, strict=True))
 
     def difference(self, actual: Tensors, wanted: Tensors) -> str:
-        """Where two answers differ beyond rounding; empty where they do not."""
-        for name, value in wanted.items():
-            value, other = np.asarray(value), plain(actual[name])
-            if other.shape != value.shape:
-                return f"{name} has the shape {list(other.shape)} instead of {list(value.shape)}"
-            if value.dtype.kind == "f":
-                scale = np.max(np.abs(value), initial=1.0, where=np.isfinite(value))
-                near = np.isclose(other, value, rtol=self.tolerance, atol=self.tolerance * scale, equal_nan=True)
-            else:
-                near = plain(value) == other
-            if not np.all(near):
-                place = tuple(int(index) for index in np.argwhere(~near)[0])
-                return f"{name}{list(place)} is {other[place]!r} instead of {value[place]!r}"
-        return ""
+        return difference(actual, wanted, self.tolerance)
+
+
+def difference(actual: Tensors, wanted: Tensors, tolerance: float) -> str:
+    """Where two answers differ beyond rounding; empty where they do not."""
+    for name, value in wanted.items():
+        value, other = np.asarray(value), plain(actual[name])
+        if other.shape != value.shape:
+            return f"{name} has the shape {list(other.shape)} instead of {list(value.shape)}"
+        if value.dtype.kind == "f":
+            scale = np.max(np.abs(value), initial=1.0, where=np.isfinite(value))
+            near = np.isclose(other, value, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+        else:
+            near = plain(value) == other
+        if not np.all(near):
+            place = tuple(int(index) for index in np.argwhere(~near)[0])
+            return f"{name}{list(place)} is {other[place]!r} instead of {value[place]!r}"
+    return ""
 
 
 CASES: list[Case] = []
