@@ -88,11 +88,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let watch = stolen::Watch::start()?;
     let library = model::onnx_runtime_library()?;
-    let cores = match args.cores {
-        Some(cores) => cores,
-        None => affinity::cores()?.into_iter().take(CORES).collect(),
-    };
-    affinity::pin(&cores)?;
+    let cores = affinity::pin_to(args.cores.as_deref(), CORES)?;
     let (rounds, turns) = if args.quick { (1, 1) } else { (args.rounds, args.turns) };
 
     let directory = tempfile::tempdir()?;

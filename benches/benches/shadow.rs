@@ -101,11 +101,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let watch = stolen::Watch::start()?;
     let library = model::onnx_runtime_library()?;
-    let cores = match &args.cores {
-        Some(cores) => cores.clone(),
-        None => affinity::cores()?.into_iter().take(CORES).collect(),
-    };
-    affinity::pin(&cores)?;
+    let cores = affinity::pin_to(args.cores.as_deref(), CORES)?;
     let server = start(&cores, &library)?;
     let http = server.http_address()?;
     let rounds = if args.quick { 1 } else { args.rounds };

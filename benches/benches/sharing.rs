@@ -105,11 +105,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let watch = stolen::Watch::start()?;
     let library = model::onnx_runtime_library()?;
-    let cores = match &args.cores {
-        Some(cores) => cores.clone(),
-        None => affinity::cores()?.into_iter().take(CORES).collect(),
-    };
-    affinity::pin(&cores)?;
+    let cores = affinity::pin_to(args.cores.as_deref(), CORES)?;
     let mut budget = Subject::start(&args, &cores, &library, &[])?;
     let mut no_budget = Subject::start(&args, &cores, &library, &["--no-core-budget"])?;
     let rounds = if args.quick { 1 } else { args.rounds };

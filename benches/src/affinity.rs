@@ -26,6 +26,19 @@ pub fn pin(cores: &[usize]) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// The same on the `chosen` cores, or else on the first `count` of those that this thread may run on. Gives them.
+///
+/// # Errors
+/// As [`cores`] and [`pin`].
+pub fn pin_to(chosen: Option<&[usize]>, count: usize) -> io::Result<Vec<usize>> {
+    let cores = match chosen {
+        Some(chosen) => chosen.to_vec(),
+        None => cores()?.into_iter().take(count).collect(),
+    };
+    pin(&cores)?;
+    Ok(cores)
+}
+
 /// Calls `work` on a thread that keeps to `cores`, as do the threads that it starts.
 ///
 /// # Errors

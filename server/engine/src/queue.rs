@@ -117,13 +117,8 @@ impl<T: Item> Queue<T> {
         self.lock().absent = workers;
     }
 
-    /// Waits until there is work, or the queue is over. True means work.
-    pub(crate) fn wait(&self) -> bool {
-        self.wait_while_used() == Waited::Work
-    }
-
-    /// The same; also ends when [`Queue::let_go`] finds that nobody uses the queue.
-    pub(crate) fn wait_while_used(&self) -> Waited {
+    /// Waits until there is work, the queue is over, or [`Queue::let_go`] finds that nobody uses it.
+    pub(crate) fn wait(&self) -> Waited {
         let mut state = self.lock();
         loop {
             let now = Instant::now();

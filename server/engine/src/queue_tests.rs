@@ -66,7 +66,7 @@ fn storm(batch_delay: Option<Duration>) {
             let (queue, seen) = (&queue, &seen);
             scope.spawn(move || {
                 let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-                while queue.wait() {
+                while queue.wait() == Waited::Work {
                     // Another one may be quicker.
                     let _taken = queue.try_batch(worker, &mut batch, &mut dropped);
                     assert!(batch.len() <= 8);
@@ -125,7 +125,7 @@ fn parts_are_admitted_together_or_not_at_all() {
     assert_eq!(push(&queue, &[4]), Err(Refusal::Closed));
     let (mut batch, mut dropped) = (Vec::new(), Vec::new());
     assert!(matches!(queue.wish(), Wish::Work { deadline: None }));
-    while queue.wait() {
+    while queue.wait() == Waited::Work {
         assert!(queue.try_batch(0, &mut batch, &mut dropped).is_some());
     }
     assert_eq!(queue.wish(), Wish::Nothing);
@@ -144,7 +144,7 @@ fn who_leaves_frees_the_place_at_once_and_only_that() {
     assert!(!queue.remove(&second, false), "its places are others' now");
     assert_eq!(queue.depth().rows, 3);
     let (mut batch, mut dropped) = (Vec::new(), Vec::new());
-    assert!(queue.wait() && queue.try_batch(0, &mut batch, &mut dropped).is_some());
+    assert!(queue.wait() == Waited::Work && queue.try_batch(0, &mut batch, &mut dropped).is_some());
     assert_eq!(batch.iter().map(|row| row.number).collect::<Vec<_>>(), [0, 3]);
     assert!(!queue.remove(&first, false) && !queue.remove(&third, false), "taken, whole or in part");
     assert_eq!(queue.depth(), Depth { rows: 0, bytes: 0 });
@@ -166,7 +166,7 @@ fn no_row_is_lost_between_workers_that_leave_and_those_that_come() {
     let work = |worker| {
         let (mut batch, mut dropped) = (Vec::new(), Vec::new());
         loop {
-            match queue.wait_while_used() {
+            match queue.wait() {
                 Waited::Work => {
                     // Another one may be quicker.
                     let _taken = queue.try_batch(worker, &mut batch, &mut dropped);

@@ -189,7 +189,7 @@ impl<'a> Worker<'a> {
                     }
                     // A thread that computes nothing has nothing to yield, and would be woken for it without an end.
                     self.yields.set(false);
-                    match queue.wait_while_used() {
+                    match queue.wait() {
                         Waited::Work => {}
                         Waited::Idle => return Next::Leave(Left::Idle),
                         Waited::Over => return Next::Leave(Left::Over),

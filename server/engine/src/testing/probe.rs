@@ -9,7 +9,7 @@ use crate::cost::CostModel;
 use crate::former::Policy;
 use crate::gather::Gather;
 use crate::metrics::Outcome;
-use crate::queue::Queue;
+use crate::queue::{Queue, Waited};
 use crate::request::{Query, Request, ShapeKey};
 use crate::service_level::ServiceLevel;
 use crate::slots::Wish;
@@ -104,7 +104,7 @@ impl QueueProbe {
             batch.taken.clear();
             self.0.finish(0, Some(RUN_TIME));
         }
-        while self.0.wait() {
+        while self.0.wait() == Waited::Work {
             if self.0.try_batch(0, &mut batch.taken, &mut batch.dropped).is_some() {
                 return Some(batch.taken.len());
             }

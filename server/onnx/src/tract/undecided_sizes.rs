@@ -34,20 +34,22 @@ const COMPUTES: [&str; 20] = [
 /// Of these only the first input is computed with; the others say how.
 const OF_THE_FIRST: [&str; 5] = ["Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape"];
 
+/// What hands the elements of its first input on.
+const HANDS_ON: [&str; 6] = ["Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Expand"];
+
 /// Why no plan for all sizes can be right; `None` where one can.
 pub(super) fn find(graph: &Graph) -> Option<String> {
     let nodes = graph.all_nodes();
-    let sizes = closure(&nodes, |node| matches!(node.operator.as_str(), "Shape" | "Size"));
-    let differences = closure(&nodes, |node| {
-        matches!(node.operator.as_str(), "Sub" | "Neg")
-            && node.inputs.iter().any(|name| sizes.contains(name.as_str()))
+    let sizes = closure(&nodes, HashSet::new(), |node, found| {
+        matches!(node.operator.as_str(), "Shape" | "Size") || is_computed(node, found)
     });
+    let differences = closure(&nodes, HashSet::new(), |node, found| {
+        let begins = matches!(node.operator.as_str(), "Sub" | "Neg") && has_input_of(node, &sizes);
+        begins || is_computed(node, found)
+    });
+    let negatives = negatives(graph, &nodes);
     let is_at_fault = |node: &&&Node| match node.operator.as_str() {
-        "Equal" => {
-            let of_sizes = |name: &String| sizes.contains(name.as_str());
-            node.inputs.iter().any(of_sizes)
-                && !node.inputs.iter().any(|name| !of_sizes(name) && is_negative(graph, &nodes, name))
-        }
+        "Equal" => has_input_of(node, &sizes) && !has_input_of(node, &negatives),
         "Div" | "Mod" => node.inputs.first().is_some_and(|name| differences.contains(name.as_str())),
         _ => false,
     };
@@ -55,19 +57,37 @@ pub(super) fn find(graph: &Graph) -> Option<String> {
     Some(format!("operator {} (node '{}') is decided by sizes", node.operator, node.title()))
 }
 
-/// The tensors that `begins` gives, and all that is computed of them.
-fn closure<'g>(nodes: &[&'g Node], begins: impl Fn(&Node) -> bool) -> HashSet<&'g str> {
-    let mut found: HashSet<&str> = HashSet::new();
+/// Tensors of negative numbers alone, as those that `Expand` compares sizes with in files of PyTorch: no size is equal to
+/// one.
+fn negatives<'g>(graph: &'g Graph, nodes: &[&'g Node]) -> HashSet<&'g str> {
+    let of_ones: HashSet<&str> = nodes
+        .iter()
+        .filter(|node| node.operator == "ConstantOfShape")
+        .flat_map(|node| node.outputs.iter().map(String::as_str))
+        .collect();
+    let stated = graph.initializers.iter().filter(|initializer| all_negative(initializer));
+    let stated = stated.map(|initializer| initializer.name.as_str()).collect();
+    closure(nodes, stated, |node, found| match node.operator.as_str() {
+        "Constant" => is_negative_constant(node),
+        "Mul" => has_input_of(node, &of_ones) && has_input_of(node, found),
+        operator => {
+            HANDS_ON.contains(&operator)
+                && node.inputs.first().is_some_and(|name| found.contains(name.as_str()))
+        }
+    })
+}
+
+/// These tensors, and the outputs of all nodes of which `is_one` says so, which is given what was found before. The same
+/// name may stand for several tensors, in the bodies of several nodes; each is only ever added.
+fn closure<'g>(
+    nodes: &[&'g Node],
+    mut found: HashSet<&'g str>,
+    is_one: impl Fn(&Node, &HashSet<&str>) -> bool,
+) -> HashSet<&'g str> {
     loop {
         let before = found.len();
         for node in nodes {
-            let inputs = match OF_THE_FIRST.contains(&node.operator.as_str()) {
-                true => &node.inputs[..node.inputs.len().min(1)],
-                false => &node.inputs[..],
-            };
-            let is_computed = COMPUTES.contains(&node.operator.as_str())
-                && inputs.iter().any(|input| found.contains(input.as_str()));
-            if is_computed || begins(node) {
+            if is_one(node, &found) {
                 found.extend(node.outputs.iter().map(String::as_str));
             }
         }
@@ -77,37 +97,24 @@ fn closure<'g>(nodes: &[&'g Node], begins: impl Fn(&Node) -> bool) -> HashSet<&'
     }
 }
 
-/// Whether a tensor holds negative numbers alone, as what `Expand` compares sizes with in files of PyTorch: no size is
-/// equal to one.
-fn is_negative(graph: &Graph, nodes: &[&Node], tensor: &str) -> bool {
-    if let Some(constant) = graph.initializers.iter().find(|initializer| initializer.name == tensor) {
-        return all_negative(constant);
-    }
-    let Some(node) = nodes.iter().find(|node| node.outputs.iter().any(|output| output == tensor)) else {
-        return false;
+fn has_input_of(node: &Node, tensors: &HashSet<&str>) -> bool {
+    node.inputs.iter().any(|name| tensors.contains(name.as_str()))
+}
+
+/// Whether the node computes sizes of sizes.
+fn is_computed(node: &Node, sizes: &HashSet<&str>) -> bool {
+    let inputs = match OF_THE_FIRST.contains(&node.operator.as_str()) {
+        true => &node.inputs[..node.inputs.len().min(1)],
+        false => &node.inputs[..],
     };
-    match node.operator.as_str() {
-        "Constant" => {
-            let value = |name: &str| node.attributes.iter().find(|attribute| attribute.name == name);
-            let tensor = value("value").and_then(|attribute| attribute.tensor.as_ref());
-            tensor.is_some_and(all_negative)
-                || value("value_int").is_some_and(|attribute| attribute.integer < 0)
-                || value("value_ints")
-                    .is_some_and(|attribute| attribute.integers.iter().all(|value| *value < 0))
-        }
-        "Identity" | "Cast" | "Unsqueeze" | "Squeeze" | "Reshape" | "Expand" => {
-            node.inputs.first().is_some_and(|name| is_negative(graph, nodes, name))
-        }
-        // A tensor of ones times -1.
-        "Mul" => {
-            let is_ones = |name: &String| {
-                nodes.iter().any(|node| node.operator == "ConstantOfShape" && node.outputs.contains(name))
-            };
-            node.inputs.iter().any(is_ones)
-                && node.inputs.iter().any(|name| !is_ones(name) && is_negative(graph, nodes, name))
-        }
-        _ => false,
-    }
+    COMPUTES.contains(&node.operator.as_str()) && inputs.iter().any(|name| sizes.contains(name.as_str()))
+}
+
+fn is_negative_constant(node: &Node) -> bool {
+    let value = |name: &str| node.attributes.iter().find(|attribute| attribute.name == name);
+    value("value").and_then(|attribute| attribute.tensor.as_ref()).is_some_and(all_negative)
+        || value("value_int").is_some_and(|attribute| attribute.integer < 0)
+        || value("value_ints").is_some_and(|attribute| attribute.integers.iter().all(|value| *value < 0))
 }
 
 fn all_negative(constant: &Initializer) -> bool {
@@ -118,4 +125,42 @@ fn all_negative(constant: &Initializer) -> bool {
             Number::Float(value) => *value < 0.0,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(operator: &str, inputs: &[&str], output: &str) -> Node {
+        Node {
+            operator: operator.into(),
+            inputs: inputs.iter().map(|name| (*name).to_owned()).collect(),
+            outputs: vec![output.into()],
+            ..Node::default()
+        }
+    }
+
+    fn check(nodes: Vec<Node>, expected: Option<&str>) {
+        let graph = Graph { nodes, ..Graph::default() };
+        assert_eq!(find(&graph).as_deref(), expected);
+    }
+
+    #[test]
+    fn names_that_lead_in_a_circle_end() {
+        // As two branches may have them, each of its own.
+        let circle = || vec![node("Identity", &["b"], "a"), node("Identity", &["a"], "b")];
+        check(circle(), None);
+        let compared = [node("Shape", &["x"], "n"), node("Equal", &["n", "a"], "c")];
+        let expected = "operator Equal (node 'c') is decided by sizes";
+        check(circle().into_iter().chain(compared).collect(), Some(expected));
+    }
+
+    #[test]
+    fn differences_of_sizes_are_told_from_sizes() {
+        let size = || node("Shape", &["x"], "n");
+        check(vec![size(), node("Div", &["n", "two"], "half")], None);
+        let divided = vec![size(), node("Sub", &["n", "k"], "d"), node("Div", &["d", "two"], "half")];
+        check(divided, Some("operator Div (node 'half') is decided by sizes"));
+        check(vec![node("Sub", &["x", "k"], "d"), node("Div", &["d", "two"], "half")], None);
+    }
 }
