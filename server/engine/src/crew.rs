@@ -1,6 +1,6 @@
 //! The workers of one version: starts their threads when there is work, keeps their places while there is none, replaces those whose run does not end, and waits for the others.
 
-mod summons;
+mod thread_starter;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use crate::runs::{GivenUp, RunRules, Watcher};
 use crate::samples::Sample;
 use crate::worker::{Left, Worker};
 
-pub(crate) use self::summons::Summons;
+pub(crate) use self::thread_starter::ThreadStarter;
 
 /// What all versions share.
 pub(crate) struct Machine {
@@ -28,7 +28,7 @@ pub(crate) struct Machine {
     pub(crate) examiner: Examiner,
     /// Samples run before a version serves: for whoever only looks.
     pub(crate) proves_at_load: bool,
-    pub(crate) summons: Summons,
+    pub(crate) thread_starter: ThreadStarter,
 }
 
 /// When workers free their sessions, which for a large model takes some hundredths of a second of a core.
@@ -61,8 +61,8 @@ struct State {
     at_work: Vec<Member>,
     /// Places of workers that have no thread, the next last.
     vacant: Vec<Place>,
-    /// Workers that were summoned while no place was vacant yet: one is about to be.
-    owed: usize,
+    /// Threads that were asked for while no place was vacant yet: one is about to be.
+    pending_starts: usize,
 }
 
 /// What a worker works with, whichever thread it has.
@@ -109,21 +109,21 @@ impl Crew {
         let state = Mutex::new(State { vacant: places, ..State::default() });
         let (rules, changed) = (Arc::new(rules), Condvar::new());
         let crew = Arc::new(Crew { deployment, model, rules, machine, share, state, changed });
-        let summons = crew.machine.summons.of(&crew);
-        crew.deployment.queue.begin_absent(absent, summons);
+        let start_worker = crew.machine.thread_starter.of(&crew);
+        crew.deployment.queue.begin_absent(absent, start_worker);
         crew
     }
 
-    /// Has an absent worker come. Not called by whoever brings work: starting a thread takes its time.
+    /// Starts the thread of a worker that has none. Not called by whoever brings work: it takes its time.
     ///
     /// # Errors
     /// The system grants no thread; asking again may help.
-    fn admit_one(self: &Arc<Crew>) -> std::io::Result<()> {
+    fn start_one(self: &Arc<Crew>) -> std::io::Result<()> {
         let mut state = self.lock();
         match state.vacant.pop() {
             Some(place) => self.start(&mut state, place),
             None => {
-                state.owed += 1;
+                state.pending_starts += 1;
                 Ok(())
             }
         }
@@ -215,19 +215,19 @@ impl Crew {
         }
     }
 
-    /// A worker leaves its place to whoever is summoned next, unless somebody was already.
+    /// A worker leaves its place to the next thread that is started, at once where one was asked for already.
     fn vacate(self: &Arc<Crew>, number: usize, place: Place) {
         let mut state = self.lock();
         // Nobody waits for a thread that has nothing left to do but to end.
         state.at_work.retain(|member| member.number != number);
         self.deployment.instances.store(state.at_work.len(), Ordering::Relaxed);
         state.vacant.push(place);
-        let is_owed = state.owed > 0;
-        state.owed -= usize::from(is_owed);
+        let is_asked_for = state.pending_starts > 0;
+        state.pending_starts -= usize::from(is_asked_for);
         drop(state);
         self.changed.notify_all();
-        if is_owed {
-            self.machine.summons.send(self);
+        if is_asked_for {
+            self.machine.thread_starter.send(self);
         }
     }
 
@@ -253,7 +253,7 @@ impl Crew {
         self.deployment.instances.store(state.at_work.len(), Ordering::Relaxed);
         if let Err(error) = self.start(&mut state, Place { index, placement, instance: None }) {
             self.tell(&error);
-            self.machine.summons.send(self);
+            self.machine.thread_starter.send(self);
         }
         drop(state);
         self.changed.notify_all();
@@ -268,7 +268,7 @@ impl Crew {
         self.machine.examiner.leave(&self.deployment);
         let mut state = self.lock();
         loop {
-            // Whoever was summoned may not have come yet, and never will once nothing is vacant.
+            // A thread that was asked for may not have started yet, and never will once nothing is vacant.
             let has_work = self.deployment.queue.has_work();
             let comes = |place: &Place| has_work || freeing == Freeing::WhenIdle && place.instance.is_some();
             if let Some(next) = state.vacant.iter().position(comes) {

@@ -14,8 +14,8 @@ use crate::waiting::{Item, Place};
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     work: Condvar,
-    /// Has one of the absent workers come. Called without the lock, by whoever brings work: it must be quick.
-    summon: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Has the thread of an absent worker started. Called without the lock, by whoever brings work: it must be quick.
+    start_worker: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 struct State<T> {
@@ -27,7 +27,7 @@ struct State<T> {
     /// wake-up a worker, not for one a push. A wake-up by time-out takes one off as well, so the count
     /// errs towards a notification too many, never one too few.
     waking: usize,
-    /// Workers that have no thread now and were not summoned yet.
+    /// Workers that have no thread now, and for which none was asked for yet.
     absent: usize,
     /// Batches that were ever taken.
     taken: u64,
@@ -70,7 +70,7 @@ impl<T: Item> Queue<T> {
             is_unused: false,
             timer: None,
         };
-        Queue { state: Mutex::new(state), work: Condvar::new(), summon: OnceLock::new() }
+        Queue { state: Mutex::new(state), work: Condvar::new(), start_worker: OnceLock::new() }
     }
 
     /// Admits one item that arrives now, or gives it back at once with the bound that it would break.
@@ -111,9 +111,9 @@ impl<T: Item> Queue<T> {
         self.lock().former.finish(worker, took);
     }
 
-    /// From now on `workers` are absent, and `summon` is called for each time that one is to come.
-    pub(crate) fn begin_absent(&self, workers: usize, summon: impl Fn() + Send + Sync + 'static) {
-        self.summon.get_or_init(|| Box::new(summon));
+    /// From now on `workers` have no thread, and `start_worker` is called each time that one is to start.
+    pub(crate) fn begin_absent(&self, workers: usize, start_worker: impl Fn() + Send + Sync + 'static) {
+        self.start_worker.get_or_init(|| Box::new(start_worker));
         self.lock().absent = workers;
     }
 
@@ -261,14 +261,14 @@ impl<T: Item> Queue<T> {
     }
 
     /// Wakes a worker if one sleeps and has something to do now, or earlier than it would wake by itself. Where none
-    /// sleeps an absent one is summoned for that.
+    /// sleeps the thread of an absent one is started for that.
     fn wake_one(&self, mut state: Guard<'_, T>, now: Instant) {
         if state.sleeping <= state.waking {
             if state.absent > 0 && state.former.poll(now) != Decision::Idle {
                 state.absent -= 1;
                 drop(state);
-                if let Some(summon) = self.summon.get() {
-                    summon();
+                if let Some(start_worker) = self.start_worker.get() {
+                    start_worker();
                 }
             }
             return;

@@ -150,7 +150,7 @@ fn who_leaves_frees_the_place_at_once_and_only_that() {
     assert_eq!(queue.depth(), Depth { rows: 0, bytes: 0 });
 }
 
-/// Many threads push to a queue whose workers come only when they are summoned and leave whenever they find nothing
+/// Many threads push to a queue whose workers start only when they are asked for and leave whenever they find nothing
 /// to do: whatever the order of pushing, leaving and coming is, no row is left behind.
 #[test]
 fn no_row_is_lost_between_workers_that_leave_and_those_that_come() {
@@ -159,8 +159,8 @@ fn no_row_is_lost_between_workers_that_leave_and_those_that_come() {
     const WORKERS: usize = 2;
     let policy = Policy { workers: WORKERS, ..policy() };
     let queue: Queue<Row> = Queue::new(policy, CostModel::new(8));
-    let (summons, summoned) = crossbeam::channel::unbounded();
-    queue.begin_absent(WORKERS, move || summons.send(()).unwrap());
+    let (starts, started) = crossbeam::channel::unbounded();
+    queue.begin_absent(WORKERS, move || starts.send(()).unwrap());
     let seen: Vec<AtomicUsize> = (0..PUSHERS * ROWS_EACH).map(|_| AtomicUsize::new(0)).collect();
     let left = AtomicUsize::new(0);
     let work = |worker| {
@@ -202,7 +202,7 @@ fn no_row_is_lost_between_workers_that_leave_and_those_that_come() {
             .collect();
         let mut coming = 0;
         while !pushers.iter().all(|pusher| pusher.is_finished()) || queue.has_work() {
-            if summoned.recv_timeout(Duration::from_millis(1)).is_ok() {
+            if started.recv_timeout(Duration::from_millis(1)).is_ok() {
                 let worker = coming % WORKERS;
                 scope.spawn(move || work(worker));
                 coming += 1;

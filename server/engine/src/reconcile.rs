@@ -13,7 +13,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use crate::background::Background;
 use crate::catalog::{Catalog, Published};
 use crate::cores::{self, Cores};
-use crate::crew::{Machine, Summons};
+use crate::crew::{Machine, ThreadStarter};
 use crate::error::LoadError;
 use crate::examiner::Examiner;
 use crate::managed::Managed;
@@ -109,7 +109,7 @@ impl Reconciler {
                 measure_time_max: options.load_measure_time_max,
                 examiner: Examiner::new(),
                 proves_at_load: options.proves_at_load,
-                summons: Summons::start(options.worker_idle_max),
+                thread_starter: ThreadStarter::start(options.worker_idle_max),
             }),
             retirer: Retirer::start(options.release_memory),
             snapshots: Vec::new(),

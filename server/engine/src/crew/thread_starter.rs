@@ -1,4 +1,4 @@
-//! The thread that starts those of workers, so that whoever brings work does not wait for that, and lets them go again.
+//! The thread that starts the threads of workers, so that whoever brings work does not wait for that, and has them end when they are idle.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::{Crew, START_AGAIN_AFTER};
 
-/// Takes orders to have a worker come. Its thread ends with it.
-pub(crate) struct Summons(Sender<Weak<Crew>>);
+/// Takes orders to start a worker's thread. Its own thread ends with it.
+pub(crate) struct ThreadStarter(Sender<Weak<Crew>>);
 
 /// What its thread works with.
-struct Summoner {
+struct Starter {
     orders: Receiver<Weak<Crew>>,
     /// Orders for which the system granted no thread.
     failed: Vec<Weak<Crew>>,
@@ -22,27 +22,27 @@ struct Summoner {
     looked: Instant,
 }
 
-// === impl Summons ===
+// === impl ThreadStarter ===
 
-impl Summons {
+impl ThreadStarter {
     /// Workers of versions that have had no work for `idle_max` give their threads back, within as long again.
     ///
     /// # Panics
     /// The system does not grant a thread.
-    pub(crate) fn start(idle_max: Duration) -> Summons {
+    pub(crate) fn start(idle_max: Duration) -> ThreadStarter {
         let (sender, orders) = unbounded();
         let (failed, present, looked) = (Vec::new(), Vec::new(), Instant::now());
-        let summoner = Summoner { orders, failed, present, idle_max, looked };
-        let thread = std::thread::Builder::new().name("summon".into()).spawn(move || summoner.serve());
+        let starter = Starter { orders, failed, present, idle_max, looked };
+        let thread = std::thread::Builder::new().name("start-workers".into()).spawn(move || starter.serve());
         thread.expect("a thread can be started while the server starts");
-        Summons(sender)
+        ThreadStarter(sender)
     }
 
     pub(super) fn send(&self, crew: &Arc<Crew>) {
         self.0.send(Arc::downgrade(crew)).expect("the thread ends only after this sender; this is a bug");
     }
 
-    /// Has a worker of `crew` come each time that it is called.
+    /// Has a worker's thread of `crew` started each time that it is called.
     pub(super) fn of(&self, crew: &Arc<Crew>) -> impl Fn() + Send + Sync + 'static {
         let (sender, crew) = (self.0.clone(), Arc::downgrade(crew));
         move || {
@@ -52,9 +52,9 @@ impl Summons {
     }
 }
 
-// === impl Summoner ===
+// === impl Starter ===
 
-impl Summoner {
+impl Starter {
     fn serve(mut self) {
         loop {
             match self.next() {
@@ -73,7 +73,7 @@ impl Summoner {
             // Callers wait for these: what the system does not grant now is asked for again.
             self.failed.retain(|crew| {
                 let Some(crew) = crew.upgrade() else { return false };
-                let started = crew.admit_one();
+                let started = crew.start_one();
                 if let Err(error) = &started {
                     crew.tell(error);
                 }
