@@ -73,8 +73,6 @@ pub(crate) struct ModelReport {
 pub(crate) struct Published {
     /// The only shared mutable cell on the request path.
     pub(crate) catalog: ArcSwap<Catalog>,
-    /// Whether the repository has been read, so that an empty catalog means an empty repository.
-    pub(crate) listed: AtomicBool,
     shutting_down: AtomicBool,
     changes: watch::Sender<u64>,
 }
@@ -103,6 +101,11 @@ impl VersionState {
 // === impl Catalog ===
 
 impl Catalog {
+    /// While it is not known yet what there is: that is not an empty repository.
+    pub(crate) fn unread() -> Catalog {
+        Catalog { unready: vec!["the model repository has not been read yet".into()], ..Catalog::default() }
+    }
+
     pub(crate) fn new(
         reports: impl Iterator<Item = ModelReport>,
         routes: RoutesReport,
@@ -304,8 +307,7 @@ impl Catalog {
 impl Default for Published {
     fn default() -> Published {
         Published {
-            catalog: ArcSwap::from_pointee(Catalog::default()),
-            listed: AtomicBool::new(false),
+            catalog: ArcSwap::from_pointee(Catalog::unread()),
             shutting_down: AtomicBool::new(false),
             changes: watch::Sender::new(0),
         }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ::metrics::Gauge;
@@ -214,9 +213,6 @@ impl Engine {
     pub fn ready(&self) -> Readiness {
         let catalog = self.published.catalog.load();
         let mut reasons = catalog.unready().to_vec();
-        if !self.published.listed.load(Ordering::Acquire) {
-            reasons = vec!["the model repository has not been read yet".into()];
-        }
         if self.published.is_shutting_down() {
             reasons.push("the server is shutting down".into());
         }

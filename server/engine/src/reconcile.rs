@@ -4,7 +4,6 @@ mod options;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -36,6 +35,8 @@ pub struct Reconciler {
     pub(crate) models: BTreeMap<String, Managed>,
     pub(crate) routes: RouteTable,
     gate: Gate,
+    /// What ought to be served is known.
+    is_read: bool,
     /// Whether the server was ready when it was last judged.
     was_ready: bool,
     /// Models that served before this server, while it starts.
@@ -99,6 +100,7 @@ impl Reconciler {
             models: BTreeMap::new(),
             routes: RouteTable::default(),
             gate: Gate::new(Rule { strict: options.strict_readiness, allow_empty }),
+            is_read: false,
             was_ready: false,
             remembered: BTreeSet::new(),
             passed_over: Arc::default(),
@@ -222,7 +224,7 @@ impl Reconciler {
             self.routes.observe(routes, &self.models);
         }
         self.keep_versions_of_routes();
-        self.published.listed.store(true, Ordering::Release);
+        self.is_read = true;
     }
 
     /// Has routes in force in place of those before. The next step publishes them.
@@ -414,9 +416,13 @@ impl Reconciler {
     /// Publishes first and retires then: no request finds only a version that admits nothing more.
     fn publish(&mut self) {
         let reports = self.models.values().map(Managed::report);
-        let catalog =
-            Catalog::new(reports, self.routes.report(), Arc::clone(&self.passed_over), &mut self.gate)
-                .failing_also(self.fault.as_deref());
+        let catalog = match self.is_read {
+            true => {
+                Catalog::new(reports, self.routes.report(), Arc::clone(&self.passed_over), &mut self.gate)
+            }
+            false => Catalog::unread(),
+        };
+        let catalog = catalog.failing_also(self.fault.as_deref());
         self.tell_readiness(catalog.unready());
         catalog.aim_mirrors();
         let before = self.published.publish(catalog);
@@ -477,3 +483,6 @@ fn resident_bytes() -> u64 {
         .and_then(|statm| statm.split_whitespace().nth(1)?.parse::<u64>().ok());
     pages.unwrap_or(0) * 4096
 }
+
+#[cfg(test)]
+mod tests;
