@@ -206,6 +206,8 @@ pub(crate) struct ModelFile {
     pub(crate) functions: Vec<Function>,
     /// With outputs that are no tensors replaced.
     pub(crate) bytes: FileBytes,
+    /// Whether weights are in other files.
+    pub(crate) has_external_data: bool,
 }
 
 impl ModelFile {
@@ -223,7 +225,7 @@ impl ModelFile {
         if graph.outputs.is_empty() {
             return Err(not_a_model(path, "its graph has no outputs"));
         }
-        external::locate(path, &graph, &model.functions)?;
+        let has_external_data = !external::locate(path, &graph, &model.functions)?.is_empty();
         let mut graph = graph;
         let mut edit = Edit::default();
         zipmap::replace(&mut graph, &mut edit);
@@ -233,7 +235,7 @@ impl ModelFile {
             None => bytes,
         };
         let Model { ir_version, opsets, functions, .. } = model;
-        Ok(ModelFile { graph, ir_version, opsets, functions, bytes })
+        Ok(ModelFile { graph, ir_version, opsets, functions, bytes, has_external_data })
     }
 }
 

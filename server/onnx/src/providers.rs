@@ -43,6 +43,7 @@ pub(crate) fn devices(providers: &[Provider]) -> Result<Vec<Device>, String> {
 }
 
 const DEVICE_ID: &str = "device_id";
+pub(crate) const USE_ARENA: &str = "use_arena";
 
 // === impl Provider ===
 
@@ -92,8 +93,8 @@ impl Provider {
         let mut arena = true;
         for (key, value) in &self.options {
             match key.as_str() {
-                "use_arena" => arena = flag(key, value)?,
-                _ => return Err(unknown_option(key, &["use_arena"])),
+                USE_ARENA => arena = flag(key, value)?,
+                _ => return Err(unknown_option(key, &[USE_ARENA])),
             }
         }
         Ok(ep::CPU::default().with_arena_allocator(arena))

@@ -3,6 +3,7 @@
 mod arena;
 mod binding;
 mod session;
+mod small_model;
 mod stop;
 mod values;
 
@@ -93,9 +94,10 @@ impl OrtModel {
             environment: library.environment.clone(),
             artifact: artifact.clone(),
             spinning: options.spinning,
+            has_small_rows: small_model::has_small_rows(&derived.signature),
             dynamic: unranked || dims.into_iter().any(|dim| matches!(dim, Dim::Dynamic(_))),
         };
-        let choice = recipe.choose(&options.providers, &file.bytes)?;
+        let choice = recipe.choose(&options.providers, &file)?;
 
         add_inferred_shapes(&mut file, &choice.session);
         let derived = signature::derive(&artifact.path, &file, true, options.is_unbatched)?;
@@ -131,7 +133,7 @@ impl OrtModel {
             Some(session) => session,
             None => {
                 let file = ModelFile::read(&self.recipe.artifact.path)?;
-                self.recipe.session(&self.providers, placement, &file.bytes)?
+                self.recipe.session(&self.providers, placement, &file)?
             }
         };
         let session = Arc::new(session);
@@ -397,9 +399,18 @@ mod tests {
     #[test]
     fn memory_of_an_outsized_run_is_given_back_by_the_next_and_when_idle() {
         let Some(library) = library() else { return };
-        let model = OrtModel::load(&library, &OnnxOptions::default(), &artifact("mlp")).unwrap();
-        let session = model.session(Placement::default()).unwrap();
-        let mut instance = OrtInstance::new(session, Arc::clone(&model.signature), &[]).unwrap();
+        let default = OnnxOptions::default();
+        // So small a model has no arena unless it is asked for.
+        let mut cpu = Provider::new(ProviderKind::Cpu);
+        cpu.options.insert("use_arena".into(), "1".into());
+        let with_arena = OnnxOptions { providers: vec![cpu], ..OnnxOptions::default() };
+        let instance = |options| {
+            let model = OrtModel::load(&library, options, &artifact("mlp")).unwrap();
+            let session = model.session(Placement::default()).unwrap();
+            OrtInstance::new(session, Arc::clone(&model.signature), &[]).unwrap()
+        };
+        assert_eq!(instance(&default).arena.total_bytes(), None);
+        let mut instance = instance(&with_arena);
         let data = vec![0u8; 500_000 * 16 * 4];
         let rows = |count: usize| -> (Vec<usize>, &[u8]) { (vec![count, 16], &data[..count * 16 * 4]) };
         let run = |instance: &mut OrtInstance, count| {

@@ -15,10 +15,11 @@ use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
+use super::small_model;
 use super::values::check;
-use crate::graph::model_directory;
+use crate::graph::{ModelFile, model_directory};
 use crate::library::one_line;
-use crate::providers::{self, Provider, ProviderKind};
+use crate::providers::{self, Provider, ProviderKind, USE_ARENA};
 
 /// What decides how the sessions of one model are built.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Recipe {
     pub(crate) spinning: bool,
     /// Whether an input has dimensions of any size: memory is not planned ahead then.
     pub(crate) dynamic: bool,
+    /// Whether a row's inputs and outputs are known to need little.
+    pub(crate) has_small_rows: bool,
 }
 
 /// The providers that a model got, in order, and what became of the others.
@@ -73,12 +76,12 @@ impl Refusal {
 // === impl Recipe ===
 
 impl Recipe {
-    /// Tries `wanted` in order, on a model of these bytes, and keeps each provider with which a session can be built and that takes
-    /// at least one operator of the model.
+    /// Tries `wanted` in order, and keeps each provider with which a session can be built and that takes at least one operator of
+    /// the model.
     ///
     /// # Errors
     /// The model does not load; or `wanted` names providers, none can be used, and `cpu` is not among them.
-    pub(crate) fn choose(&self, wanted: &[Provider], bytes: &[u8]) -> Result<Choice, LoadError> {
+    pub(crate) fn choose(&self, wanted: &[Provider], file: &ModelFile) -> Result<Choice, LoadError> {
         let mut accepted: Vec<Provider> = Vec::new();
         let mut notes = Vec::new();
         let mut best: Option<Session> = None;
@@ -102,7 +105,7 @@ impl Recipe {
                 continue;
             }
             match self
-                .first(&trial, bytes)
+                .first(&trial, file)
                 .and_then(|session| self.assigned(session, provider).map_err(Refusal::of_provider))
             {
                 Ok((session, operators)) => {
@@ -123,9 +126,9 @@ impl Recipe {
         }
         let session = match best {
             Some(session) => session,
-            None => self.first(&accepted, bytes).map_err(|refusal| self.unloadable(&refusal))?,
+            None => self.first(&accepted, file).map_err(|refusal| self.unloadable(&refusal))?,
         };
-        if accepted.iter().all(|provider| provider.kind == ProviderKind::Cpu) {
+        if is_on_cpu(&accepted) {
             notes.push("CPU execution provider".into());
         }
         for refusal in &refusals {
@@ -143,15 +146,15 @@ impl Recipe {
         &self,
         accepted: &[Provider],
         placement: Placement,
-        bytes: &[u8],
+        file: &ModelFile,
     ) -> Result<Session, LoadError> {
-        self.build(accepted, placement, bytes).map_err(|refusal| self.unloadable(&refusal))
+        self.build(accepted, placement, file).map_err(|refusal| self.unloadable(&refusal))
     }
 
     /// A session as the first instance is expected to need it.
-    fn first(&self, providers: &[Provider], bytes: &[u8]) -> Result<Session, Refusal> {
+    fn first(&self, providers: &[Provider], file: &ModelFile) -> Result<Session, Refusal> {
         let device = providers::devices(providers).map_err(Refusal::of_provider)?[0];
-        self.build(providers, Placement { device, threads: self.artifact.threads }, bytes)
+        self.build(providers, Placement { device, threads: self.artifact.threads }, file)
     }
 
     fn unloadable(&self, refusal: &Refusal) -> LoadError {
@@ -162,18 +165,52 @@ impl Recipe {
         }
     }
 
-    fn build(&self, providers: &[Provider], placement: Placement, bytes: &[u8]) -> Result<Session, Refusal> {
-        let dispatches = providers.iter().map(|provider| provider.on(placement.device).dispatch());
-        let dispatches = dispatches.collect::<Result<Vec<_>, _>>().map_err(Refusal::of_provider)?;
-        let accelerated = providers.iter().any(|provider| provider.kind != ProviderKind::Cpu);
-        let mut builder = self
-            .options(accelerated, placement.threads)
-            .and_then(|builder| Ok(builder.with_execution_providers(dispatches)?))
-            .map_err(|error| Refusal::of_runtime(&error))?;
-        builder.commit_from_memory(bytes).map_err(|error| Refusal::of_runtime(&error))
+    fn build(
+        &self,
+        providers: &[Provider],
+        placement: Placement,
+        file: &ModelFile,
+    ) -> Result<Session, Refusal> {
+        let builder = |level| self.builder(providers, placement, level, file);
+        if is_on_cpu(providers)
+            && small_model::is_small(file)
+            && let Some(bytes) = small_model::optimized(builder(GraphOptimizationLevel::All)?, file)
+        {
+            return commit(builder(GraphOptimizationLevel::Disable)?, &bytes);
+        }
+        commit(builder(GraphOptimizationLevel::All)?, &file.bytes)
     }
 
-    fn options(&self, accelerated: bool, threads: usize) -> Result<SessionBuilder, ort::Error> {
+    fn builder(
+        &self,
+        providers: &[Provider],
+        placement: Placement,
+        level: GraphOptimizationLevel,
+        file: &ModelFile,
+    ) -> Result<SessionBuilder, Refusal> {
+        let needs_no_arena = is_on_cpu(providers) && small_model::is_small(file) && self.has_small_rows;
+        // What the runtime falls back to where nothing is asked for.
+        let cpu = [Provider::new(ProviderKind::Cpu)];
+        let asked_for = if providers.is_empty() { &cpu } else { providers };
+        let mut dispatches = Vec::new();
+        for provider in asked_for {
+            let mut provider = provider.on(placement.device);
+            if needs_no_arena {
+                provider.options.entry(USE_ARENA.into()).or_insert_with(|| "0".into());
+            }
+            dispatches.push(provider.dispatch().map_err(Refusal::of_provider)?);
+        }
+        self.options(!is_on_cpu(providers), placement.threads, level)
+            .and_then(|builder| Ok(builder.with_execution_providers(dispatches)?))
+            .map_err(|error| Refusal::of_runtime(&error))
+    }
+
+    fn options(
+        &self,
+        is_accelerated: bool,
+        threads: usize,
+        level: GraphOptimizationLevel,
+    ) -> Result<SessionBuilder, ort::Error> {
         let directory = model_directory(&self.artifact.path);
         let mut builder = Session::builder(&self.environment)?
             .with_log_level(LogLevel::Warning)?
@@ -183,7 +220,7 @@ impl Recipe {
             .with_parallel_execution(false)?
             .with_intra_op_spinning(self.spinning)?
             .with_inter_op_spinning(false)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_optimization_level(level)?
             .with_deterministic_compute(true)?
             // A plan is kept for every combination of input sizes, without bound.
             .with_memory_pattern(!self.dynamic)?
@@ -191,7 +228,7 @@ impl Recipe {
                 "session.model_external_initializers_file_folder_path",
                 path_text(&directory),
             )?;
-        if accelerated {
+        if is_accelerated {
             builder = builder.with_config_entry("session.record_ep_graph_assignment_info", "1")?;
         }
         Ok(builder)
@@ -207,6 +244,14 @@ impl Recipe {
             None => Err("no operator of the model is left that it supports".into()),
         }
     }
+}
+
+fn is_on_cpu(providers: &[Provider]) -> bool {
+    providers.iter().all(|provider| provider.kind == ProviderKind::Cpu)
+}
+
+fn commit(mut builder: SessionBuilder, bytes: &[u8]) -> Result<Session, Refusal> {
+    builder.commit_from_memory(bytes).map_err(|error| Refusal::of_runtime(&error))
 }
 
 fn path_text(path: &Path) -> String {
@@ -252,8 +297,13 @@ mod tests {
             artifact: artifact("mlp"),
             spinning: false,
             dynamic: true,
+            has_small_rows: false,
         };
-        let session = recipe.options(true, 1).unwrap().commit_from_file(&recipe.artifact.path).unwrap();
+        let session = recipe
+            .options(true, 1, GraphOptimizationLevel::All)
+            .unwrap()
+            .commit_from_file(&recipe.artifact.path)
+            .unwrap();
         let operators = operators_by_provider(&session).unwrap();
         assert_eq!(operators.keys().collect::<Vec<_>>(), ["CPUExecutionProvider"]);
         assert!(operators["CPUExecutionProvider"] >= 2, "{operators:?}");

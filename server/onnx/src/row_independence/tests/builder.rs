@@ -159,6 +159,7 @@ impl Build {
             opsets: vec![opset("", build.version), opset("ai.onnx.ml", 3), opset("own", 1)],
             functions: build.functions,
             bytes: FileBytes::from(Vec::new()),
+            has_external_data: false,
         };
         match analyse(&file, &build.inputs) {
             Ok(RowIndependence::Proved) => "proved".into(),
