@@ -19,7 +19,7 @@ RELATIVE, ABSOLUTE = 1e-3, 1e-7
 # Relative to the largest element of an output: what is left where large numbers cancel out. The runner knows no such
 # thing, and fails ONNX Runtime for 2e-4 in place of 0 beside 450.
 ROUNDING = {np.dtype(np.float16): 4e-3, np.dtype(np.float32): 4e-6}
-# The types of the Open Inference Protocol.
+# The types of the Open Inference Protocol, and those that the server carries as raw bytes under ONNX's names.
 DATATYPES = {
     TensorProto.BOOL: "BOOL",
     TensorProto.INT8: "INT8",
@@ -35,6 +35,24 @@ DATATYPES = {
     TensorProto.FLOAT: "FP32",
     TensorProto.DOUBLE: "FP64",
     TensorProto.STRING: "BYTES",
+    TensorProto.FLOAT8E4M3FN: "FLOAT8E4M3FN",
+    TensorProto.FLOAT8E4M3FNUZ: "FLOAT8E4M3FNUZ",
+    TensorProto.FLOAT8E5M2: "FLOAT8E5M2",
+    TensorProto.FLOAT8E5M2FNUZ: "FLOAT8E5M2FNUZ",
+    TensorProto.INT4: "INT4",
+    TensorProto.UINT4: "UINT4",
+    TensorProto.FLOAT4E2M1: "FLOAT4E2M1",
+}
+# Types that numpy lacks, and what ONNX calls them.
+ADDED_TYPES = {
+    np.dtype(ml_dtypes.bfloat16): TensorProto.BFLOAT16,
+    np.dtype(ml_dtypes.float8_e4m3fn): TensorProto.FLOAT8E4M3FN,
+    np.dtype(ml_dtypes.float8_e4m3fnuz): TensorProto.FLOAT8E4M3FNUZ,
+    np.dtype(ml_dtypes.float8_e5m2): TensorProto.FLOAT8E5M2,
+    np.dtype(ml_dtypes.float8_e5m2fnuz): TensorProto.FLOAT8E5M2FNUZ,
+    np.dtype(ml_dtypes.int4): TensorProto.INT4,
+    np.dtype(ml_dtypes.uint4): TensorProto.UINT4,
+    np.dtype(ml_dtypes.float4_e2m1fn): TensorProto.FLOAT4E2M1,
 }
 
 
@@ -74,14 +92,19 @@ class Case:
 
     @functools.cached_property
     def inputs(self) -> dict[str, np.ndarray]:
-        return {value.name: self.read("input", index) for index, value in enumerate(self.given)}
+        values = {value.name: self.read("input", index, value.type) for index, value in enumerate(self.given)}
+        return {name: value for name, value in values.items() if value is not None}
 
     @functools.cached_property
     def outputs(self) -> dict[str, np.ndarray]:
-        return {value.name: self.read("output", index) for index, value in enumerate(self.model.graph.output)}
+        outputs = enumerate(self.model.graph.output)
+        return {value.name: self.read("output", index, value.type) for index, value in outputs}
 
-    def read(self, kind: str, index: int) -> np.ndarray:
+    def read(self, kind: str, index: int, type: onnx.TypeProto) -> np.ndarray | None:
+        """`None` where an optional input is left out."""
         data = (self.directory / "test_data_set_0" / f"{kind}_{index}.pb").read_bytes()
+        if type.HasField("optional_type"):
+            return numpy_helper.to_optional(onnx.OptionalProto.FromString(data))
         message = TensorProto.FromString(data)
         value = numpy_helper.to_array(message)
         return value.astype(object) if message.data_type == TensorProto.STRING else value
@@ -110,9 +133,10 @@ class Case:
 
 
 def run(session: onnxruntime.InferenceSession, inputs: dict, outputs: dict) -> dict[str, np.ndarray]:
-    """The session's outputs. numpy's own types lack bfloat16: there the session writes into an array of ml_dtypes'."""
-    if all(value.dtype != ml_dtypes.bfloat16 for value in [*inputs.values(), *outputs.values()]):
-        return dict(zip(outputs, session.run(list(outputs), inputs), strict=True))
+    """The session's outputs. Of a type that numpy lacks it writes them into arrays of ml_dtypes'."""
+    if all(value.dtype not in ADDED_TYPES for value in [*inputs.values(), *outputs.values()]):
+        left_out = {value.name: None for value in session.get_inputs() if value.name not in inputs}
+        return dict(zip(outputs, session.run(list(outputs), inputs | left_out), strict=True))
     binding = session.io_binding()
     results = {name: np.zeros_like(value) for name, value in outputs.items()}
     for name, value in inputs.items():
@@ -125,9 +149,9 @@ def run(session: onnxruntime.InferenceSession, inputs: dict, outputs: dict) -> d
 
 def ort_value(value: np.ndarray) -> onnxruntime.OrtValue:
     """The array itself, not a copy."""
-    if value.dtype != ml_dtypes.bfloat16:
+    if value.dtype not in ADDED_TYPES:
         return onnxruntime.OrtValue.ortvalue_from_numpy(value)
-    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(value, TensorProto.BFLOAT16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(value, ADDED_TYPES[value.dtype])
 
 
 def difference(actual: np.ndarray, expected: np.ndarray) -> str | None:
@@ -150,6 +174,8 @@ def text(element) -> str:
 
 
 def type_name(value: onnx.TypeProto) -> str:
+    if value.HasField("optional_type"):
+        return type_name(value.optional_type.elem_type)
     if not value.HasField("tensor_type"):
         return value.WhichOneof("value").removesuffix("_type")
     element = value.tensor_type.elem_type

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import math
 import pathlib
 import random
 import re
@@ -16,7 +17,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 import onnx_suite
 import served
-from onnx_suite import DATATYPES, Case
+from onnx_suite import ADDED_TYPES, DATATYPES, Case
 
 SECONDS_MAX = 60
 READY_SECONDS_MAX = 300
@@ -30,9 +31,12 @@ FAILS_IN_PYTHON = "Python's ONNX Runtime fails or gives something else"
 NO_DATATYPE = "the Open Inference Protocol has no datatype for an input or output"
 # What tract serves right of the suite: it refuses the others by the names of operators or types.
 SERVED_BY_TRACT = 1083
-NUMPY_TYPES = {"BF16": ml_dtypes.bfloat16, "FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BOOL": np.bool_}
+NUMPY_TYPES = {DATATYPES[onnx_type]: numpy for numpy, onnx_type in ADDED_TYPES.items()}
+NUMPY_TYPES |= {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BOOL": np.bool_}
 NUMPY_TYPES |= {f"{sign}INT{bits}": f"{sign}int{bits}".lower() for sign in ("", "U") for bits in (8, 16, 32, 64)}
 TYPE_NAMES = {np.dtype(numpy): name for name, numpy in NUMPY_TYPES.items()} | {np.dtype(object): "BYTES"}
+# Two elements share a byte.
+HALF_BYTES = {np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.uint4), np.dtype(ml_dtypes.float4_e2m1fn)}
 # Fail what looks up or counts, and poison what is kept.
 HOSTILE = {"f": np.nan, "V": np.nan, "i": -77, "b": True, "u": 255, "O": b"\xff"}
 
@@ -190,7 +194,7 @@ def is_plain(text: str | None, case: Case) -> bool:
         return True
     operators = re.search(r"tract cannot run operators? ((?:\w+, )*\w+)", text)
     of_the_model = operators and set(operators[1].split(", ")) <= case.operators
-    return bool(of_the_model or re.search(r"tensor '.+' is BF16, which tract lacks", text))
+    return bool(of_the_model or re.search(r"tensor '.+' is \w+, which tract lacks", text))
 
 
 def other_shape(case: Case) -> dict[str, np.ndarray]:
@@ -204,7 +208,11 @@ def other_values(case: Case) -> dict[str, np.ndarray]:
 
 
 def hostile(case: Case) -> dict[str, np.ndarray]:
-    return {name: np.full_like(value, HOSTILE[value.dtype.kind]) for name, value in case.inputs.items()}
+    # These have neither NaN nor a sign.
+    def worst(value: np.ndarray):
+        return 7 if value.dtype in HALF_BYTES else HOSTILE[value.dtype.kind]
+
+    return {name: np.full_like(value, worst(value)) for name, value in case.inputs.items()}
 
 
 def message(case: Case, inputs: dict[str, np.ndarray]) -> service_pb2.ModelInferRequest:
@@ -216,6 +224,10 @@ def message(case: Case, inputs: dict[str, np.ndarray]) -> service_pb2.ModelInfer
 
 
 def raw(value: np.ndarray) -> bytes:
+    if value.dtype in HALF_BYTES:
+        halves = value.ravel().view(np.uint8) & 0x0F
+        halves = np.append(halves, np.zeros(halves.size % 2, np.uint8))
+        return (halves[::2] | halves[1::2] << 4).tobytes()
     if value.dtype != object:
         return np.ascontiguousarray(value).tobytes()
     elements = [element if isinstance(element, bytes) else str(element).encode() for element in value.ravel()]
@@ -231,7 +243,12 @@ def outputs(response: service_pb2.ModelInferResponse) -> dict[str, np.ndarray]:
 
 def array(output, contents: bytes) -> np.ndarray:
     if output.datatype != "BYTES":
-        return np.frombuffer(contents, NUMPY_TYPES[output.datatype]).reshape(output.shape)
+        numpy = np.dtype(NUMPY_TYPES[output.datatype])
+        if numpy in HALF_BYTES:
+            pairs = np.frombuffer(contents, np.uint8)
+            halves = np.stack([pairs & 0x0F, pairs >> 4], axis=-1).ravel()[: math.prod(output.shape)]
+            return halves.astype(numpy).reshape(output.shape)
+        return np.frombuffer(contents, numpy).reshape(output.shape)
     elements, at = [], 0
     while at < len(contents):
         end = at + 4 + int.from_bytes(contents[at : at + 4], "little")
