@@ -1,3 +1,5 @@
+//! What the catalog says before it is known what there is.
+
 use super::*;
 
 #[test]
