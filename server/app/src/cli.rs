@@ -209,6 +209,11 @@ pub struct ServeArgs {
     /// Write the bound addresses to this file, as JSON, once every model is loaded.
     #[arg(long, env = "GRISTMILL_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Nice value, added to the server's own, of threads whose runs take a millisecond or more: I/O and short runs then
+    /// have their cores at once, and these what is left. 0 leaves them as all others.
+    #[arg(long, env = "GRISTMILL_LONG_RUN_NICENESS", default_value_t = gristmill_engine::reconcile::LONG_RUN_NICENESS_BY_DEFAULT,
+        value_parser = clap::value_parser!(u8).range(0..=19), value_name = "NICENESS")]
+    pub long_run_niceness: u8,
     /// Let all models run as many threads as they want at the same time, for measurements of what sharing the
     /// cores is worth.
     #[arg(long, env = "GRISTMILL_NO_CORE_BUDGET", hide = true)]

@@ -108,6 +108,7 @@ async fn serve(args: &ServeArgs, log: Log, start: Instant) -> anyhow::Result<u8>
         strict_readiness: args.strict_readiness,
         proves_at_load: false,
         worker_idle_max: WORKER_IDLE_MAX_BY_DEFAULT,
+        long_run_niceness: args.long_run_niceness,
         run_slots: (!args.no_core_budget).then(gristmill_engine::cores::granted),
         release_memory: match args.keep_free_memory {
             true => || {},

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use crate::backend::{Instance, Model, Placement};
 use crate::background::Background;
-use crate::cores::{self, Cores, Share};
+use crate::cores::{Cores, Share};
+use crate::cost::ShapeId;
 use crate::deployment::Deployment;
 use crate::examiner::Examiner;
 use crate::runs::{GivenUp, RunRules, Watcher};
 use crate::samples::Sample;
+use crate::thread_priority::{LongRuns, ThreadPriority};
 use crate::worker::{Left, Worker};
 
 pub(crate) use self::thread_starter::ThreadStarter;
@@ -29,6 +31,7 @@ pub(crate) struct Machine {
     /// Samples run before a version serves: for whoever only looks.
     pub(crate) proves_at_load: bool,
     pub(crate) thread_starter: ThreadStarter,
+    pub(crate) long_runs: LongRuns,
 }
 
 /// When workers free their sessions, which for a large model takes some hundredths of a second of a core.
@@ -163,8 +166,11 @@ impl Crew {
 
     /// A worker's life.
     fn work(self: &Arc<Crew>, number: usize, place: Place) {
-        cores::compute_in_batches();
         let Place { index, placement, instance } = place;
+        let expected = self.deployment.queue.with_cost(|cost, _| cost.predict(1, ShapeId::All).typical_ns);
+        let expected = (expected > 0).then(|| Duration::from_nanos(expected));
+        // Before a session is made, whose own threads are to have the same.
+        let priority = ThreadPriority::begin(&self.machine.long_runs, expected);
         let instance = instance.or_else(|| self.make_instance(placement));
         let crew: Weak<Crew> = Arc::downgrade(self);
         let replace = Box::new(move || {
@@ -175,7 +181,8 @@ impl Crew {
         let cell = self.machine.watcher.watch(&self.deployment, &self.rules, replace);
         let place = (index, placement, &self.share);
         let (model, examiner) = (&*self.model, &self.machine.examiner);
-        let mut worker = Worker::new(&self.deployment, place, examiner, model, &self.rules, &cell, instance);
+        let mut worker =
+            Worker::new(&self.deployment, place, (examiner, priority), model, &self.rules, &cell, instance);
         let left = worker.serve();
         self.machine.watcher.forget(&cell);
         match left {

@@ -1,13 +1,17 @@
 //! Interrupts one thread at regular intervals, whatever it computes, so that others have its core in between.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// Grows with every run that callers wait for.
+static RUNS: AtomicU64 = AtomicU64::new(0);
 
 /// What a thread does when it is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// Leaves its core alone for 200 us, unless it got less than a fifth of one lately: then others want all of them,
-    /// and it takes what it is given. To yield is not enough for work that nobody waits for: who wakes meanwhile
+    /// Leaves its core alone for 200 us, unless there was no run lately, so that nobody minds, or unless it got less than a
+    /// fifth of one lately: then others want all of them, and it takes what it is given. To yield is not enough for work that nobody waits for: who wakes meanwhile
     /// finds the core taken, if only for a moment, and its caches full of other things.
     Rest,
     /// Has the core again at once where nobody else wants it.
@@ -16,6 +20,12 @@ pub(crate) enum Manner {
 
 /// A timer whose signal interrupts the thread that made it, until this is dropped; that thread must outlive it.
 pub(crate) struct Interruptions(imp::Timer);
+
+/// A run begins that callers wait for: threads that rest are to do so for a while.
+pub(crate) fn note_run() {
+    // Runs that begin at the same time may count as one: it is only asked whether there were any.
+    RUNS.store(RUNS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+}
 
 // === impl Interruptions ===
 
@@ -62,9 +72,10 @@ mod imp {
     use std::cell::Cell;
     use std::io;
     use std::sync::OnceLock;
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
-    use super::Manner;
+    use super::{Manner, RUNS};
 
     const REST: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 200_000 };
 
@@ -76,18 +87,24 @@ mod imp {
     const WINDOW_NS: i64 = 100_000_000;
     /// ... and does not rest in the next one if that was less than one part in so many.
     const STARVED_BELOW: i64 = 5;
+    /// For so long after a run others are expected.
+    const RUNS_FOR_NS: i64 = 200_000_000;
 
     pub(super) struct Timer(libc::timer_t);
 
-    /// What a thread got, in nanoseconds.
+    /// What a thread got, and what it knows of runs, in nanoseconds.
     #[derive(Clone, Copy)]
     struct Window {
         began: i64,
         ran_before: i64,
         is_starved: bool,
+        /// When it last saw that there was a run; before the window began where it has seen none.
+        saw_run: i64,
+        runs: u64,
     }
 
-    const FRESH: Window = Window { began: 0, ran_before: 0, is_starved: false };
+    const FRESH: Window =
+        Window { began: 0, ran_before: 0, is_starved: false, saw_run: i64::MIN / 2, runs: 0 };
 
     thread_local! {
         static WINDOW: Cell<Window> = const { Cell::new(FRESH) };
@@ -117,7 +134,7 @@ mod imp {
             check(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) })?;
             if manner == Manner::Rest {
                 // Time between two stays in the background is not time that others took.
-                WINDOW.set(FRESH);
+                WINDOW.set(Window { runs: RUNS.load(Ordering::Relaxed), ..FRESH });
             }
             Ok(Timer(timer))
         }
@@ -153,9 +170,11 @@ mod imp {
                 unsafe { libc::sched_yield() };
                 return;
             }
-            let window = WINDOW.get().at(now(libc::CLOCK_MONOTONIC), now(libc::CLOCK_THREAD_CPUTIME_ID));
+            let now_ns = now(libc::CLOCK_MONOTONIC);
+            let window = WINDOW.get().saw(RUNS.load(Ordering::Relaxed), now_ns);
+            let window = window.at(now_ns, now(libc::CLOCK_THREAD_CPUTIME_ID));
             WINDOW.set(window);
-            if !window.is_starved {
+            if window.rests(now_ns) {
                 // SAFETY: may be called by a handler, reads a constant, and reports errors by its value, so that
                 // errno stays as it is. Where it ends early, the thread rests for less.
                 unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, 0, &REST, std::ptr::null_mut()) };
@@ -196,8 +215,21 @@ mod imp {
                     began: now,
                     ran_before: ran,
                     is_starved: self.began > 0 && (ran - self.ran_before) * STARVED_BELOW < passed,
+                    ..self
                 },
             }
+        }
+
+        /// At `now` so many runs have begun.
+        fn saw(self, runs: u64, now: i64) -> Window {
+            match runs == self.runs {
+                true => self,
+                false => Window { runs, saw_run: now, ..self },
+            }
+        }
+
+        fn rests(self, now: i64) -> bool {
+            !self.is_starved && now - self.saw_run < RUNS_FOR_NS
         }
     }
 
@@ -224,11 +256,23 @@ mod imp {
                 // Ten seconds of computing, where it is never interrupted.
                 let end = now(libc::CLOCK_THREAD_CPUTIME_ID) + 10_000_000_000;
                 while times_left() < before + 3 {
+                    crate::interruptions::note_run();
                     assert!(now(libc::CLOCK_THREAD_CPUTIME_ID) < end, "it had its core all the time");
                 }
             })
             .join()
             .unwrap();
+        }
+
+        #[test]
+        fn a_thread_rests_while_there_are_runs() {
+            let window = FRESH.at(WINDOW_NS, 0).saw(0, WINDOW_NS);
+            assert!(!window.rests(WINDOW_NS), "there was none");
+            let window = window.saw(1, 2 * WINDOW_NS);
+            assert!(window.rests(2 * WINDOW_NS) && window.rests(3 * WINDOW_NS));
+            let later = 2 * WINDOW_NS + RUNS_FOR_NS;
+            assert!(!window.rests(later));
+            assert!(window.saw(2, later).rests(later), "as soon as there is one");
         }
 
         #[test]

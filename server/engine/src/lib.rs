@@ -37,6 +37,7 @@ mod service_level;
 mod slots;
 mod queue;
 pub mod cores;
+mod thread_priority;
 mod interruptions;
 mod background;
 mod samples;

@@ -24,9 +24,12 @@ use crate::retire::Retirer;
 use crate::route_table::RouteTable;
 use crate::routing::Route;
 use crate::runs::Watcher;
+use crate::thread_priority::LongRuns;
 use crate::workers::{Freeing, Order, Workers};
 
-pub use self::options::{LOAD_MEASURE_TIME_MAX_BY_DEFAULT, Options, WORKER_IDLE_MAX_BY_DEFAULT};
+pub use self::options::{
+    LOAD_MEASURE_TIME_MAX_BY_DEFAULT, LONG_RUN_NICENESS_BY_DEFAULT, Options, WORKER_IDLE_MAX_BY_DEFAULT,
+};
 
 /// The only writer of the catalog, and the owner of every worker.
 pub struct Reconciler {
@@ -112,6 +115,7 @@ impl Reconciler {
                 examiner: Examiner::new(),
                 proves_at_load: options.proves_at_load,
                 thread_starter: ThreadStarter::start(options.worker_idle_max),
+                long_runs: LongRuns::new(options.long_run_niceness),
             }),
             retirer: Retirer::start(options.release_memory),
             snapshots: Vec::new(),

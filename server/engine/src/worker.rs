@@ -18,7 +18,7 @@ use crate::error::{InferError, RunError, Stage, panic_text};
 use crate::examiner::Examiner;
 use crate::former::CloseReason;
 use crate::gather::Gather;
-use crate::interruptions::{Interruptions, Manner};
+use crate::interruptions::{self, Interruptions, Manner};
 use crate::job::Job;
 use crate::outbox::{Finished, FinishedAnswer, Outbox};
 use crate::queue::Waited;
@@ -26,6 +26,7 @@ use crate::request::{Outputs, Timing};
 use crate::runs::{Caller, GivenUp, RunCell, RunRules};
 use crate::stopping::StopReason;
 use crate::tensor::Tensor;
+use crate::thread_priority::ThreadPriority;
 use crate::trace::{SpanRef, Trace, TracedBatch};
 use crate::waiting::Item;
 
@@ -52,6 +53,7 @@ pub(crate) struct Worker<'a> {
     callers: Vec<Option<Caller>>,
     outbox: Outbox<'a>,
     yields: Yields,
+    priority: ThreadPriority<'a>,
     /// Has live batches run again. `None` where that would show nothing.
     audits: Option<(Sampling, &'a Examiner)>,
 }
@@ -100,7 +102,7 @@ impl<'a> Worker<'a> {
     pub(crate) fn new(
         deployment: &'a Arc<Deployment>,
         (index, placement, share): (usize, Placement, &'a Share),
-        examiner: &'a Examiner,
+        (examiner, priority): (&'a Examiner, ThreadPriority<'a>),
         model: &'a dyn Model,
         rules: &'a RunRules,
         cell: &'a RunCell,
@@ -126,6 +128,7 @@ impl<'a> Worker<'a> {
             callers: Vec::new(),
             outbox: Outbox::new(deployment),
             yields: Yields::Unprepared,
+            priority,
             audits: (audit_share > 0.0).then(|| (sampling(), examiner)),
         }
     }
@@ -154,6 +157,8 @@ impl<'a> Worker<'a> {
             }
             self.deployment.metrics.count_closed(reason);
             let taken = Instant::now();
+            self.priority.run_begins(taken);
+            interruptions::note_run();
             self.callers.extend(batch.iter_mut().map(|job| Some(caller(job))));
             // The panic may come from the model's runtime or from this crate; in both cases the batch
             // fails, the instance is replaced and the worker lives on.
@@ -168,6 +173,7 @@ impl<'a> Worker<'a> {
             batch.clear();
             self.callers.clear();
             let now = Instant::now();
+            self.priority.run_ended(now - taken, now);
             // A batch that failed or was stopped says nothing about how long others take.
             self.deployment.queue.finish(self.index, is_typical.then_some(now - taken));
             // The next batch should take about as long as this one.
@@ -189,6 +195,7 @@ impl<'a> Worker<'a> {
                     }
                     // A thread that computes nothing has nothing to yield, and would be woken for it without an end.
                     self.yields.set(false);
+                    self.priority.waits(Instant::now());
                     match queue.wait() {
                         Waited::Work => {}
                         Waited::Idle => return Next::Leave(Left::Idle),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::cores;
+pub use crate::thread_priority::LONG_RUN_NICENESS_BY_DEFAULT;
 
 /// How a reconciler goes about it.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,9 @@ pub struct Options {
     pub strict_readiness: bool,
     /// Threads that compute at the same time in runs on the CPU; as many as all models want if `None`.
     pub run_slots: Option<usize>,
+    /// Added to the nice value of threads whose runs take a millisecond or more, so that I/O and short runs have their cores
+    /// at once; 0 to 19.
+    pub long_run_niceness: u8,
     /// What samples have to decide is decided before a version serves: for whoever only looks.
     pub proves_at_load: bool,
     /// Gives memory that was freed back to the system; called in the background after loads and retirements.
@@ -48,6 +52,7 @@ impl Default for Options {
             explicit: false,
             strict_readiness: false,
             run_slots: Some(cores::granted()),
+            long_run_niceness: LONG_RUN_NICENESS_BY_DEFAULT,
             proves_at_load: false,
             release_memory: || {},
         }
