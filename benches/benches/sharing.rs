@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -158,11 +158,11 @@ impl Subject {
 
     fn turns(&mut self, args: &Args, turn: Duration) -> anyhow::Result<Turns> {
         let Subject { server, light, heavy } = self;
-        let alone = paced(light, turn)?;
+        let alone = light.run_for(turn)?;
         let before = Runs::of_heavy(server)?;
         let (beside, calls_per_s) = std::thread::scope(|scope| {
             let load = scope.spawn(|| heavy.run(args.heavy_in_flight, turn));
-            let beside = paced(light, turn);
+            let beside = light.run_for(turn);
             let load = load.join().expect("a load does not panic; this is a bug")?;
             Ok::<_, anyhow::Error>((beside?, load.calls as f64 / load.took.as_secs_f64()))
         })?;
@@ -178,13 +178,6 @@ impl Subject {
             heavy_rows_per_s: calls_per_s,
         })
     }
-}
-
-fn paced(light: &mut Paced, turn: Duration) -> anyhow::Result<Vec<Duration>> {
-    let end = Instant::now() + turn;
-    let mut latencies = light.run(|| Instant::now() >= end)?;
-    latencies.sort_unstable();
-    Ok(latencies)
 }
 
 /// Runs of a model since its server began.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
 use gristmill_benches::affinity;
@@ -111,11 +111,11 @@ const CENTRE: Cell = Cell {
 };
 const CONNECTIONS: usize = 4;
 const HEAVY_IN_FLIGHT: usize = 32;
-/// Calls of the light model in one turn, in seconds at one a second.
-const CALLS_MIN: Duration = Duration::from_secs(150);
+/// Calls of the light model in one turn, at least.
+const CALLS_MIN: f64 = 150.0;
 /// How much worse the budget may be, relative to none ...
 const WORSE_MAX: f64 = 1.05;
-/// ... or by how much of a p99, which no scheduler of less than the kernel's own ticks can help.
+/// ... or by how much its p99 may be later.
 const LATER_MAX_MS: f64 = 0.3;
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -188,7 +188,10 @@ fn measure(args: &Args, cell: Cell, library: &Path) -> anyhow::Result<Row> {
         let (turns, length) = match args.quick {
             true => (1, Duration::from_millis(400)),
             // A p99 of few calls is that of none.
-            false => (args.turns, Duration::from_millis(args.turn_ms).max(CALLS_MIN.div_f64(cell.rate))),
+            false => {
+                let enough = Duration::from_secs_f64(CALLS_MIN / cell.rate);
+                (args.turns, Duration::from_millis(args.turn_ms).max(enough))
+            }
         };
         let (mut with, mut none) = (Vec::new(), Vec::new());
         for turn in 0..turns {
@@ -306,10 +309,10 @@ impl Subject {
 
     fn turn(&mut self, length: Duration) -> anyhow::Result<Turn> {
         let Subject { light, heavy, .. } = self;
-        let alone = paced(light, length / 2)?;
+        let alone = light.run_for(length / 2)?;
         let (beside, rows) = std::thread::scope(|scope| {
             let load = scope.spawn(|| heavy.run(HEAVY_IN_FLIGHT, length));
-            let beside = paced(light, length);
+            let beside = light.run_for(length);
             let load = load.join().expect("a load does not panic; this is a bug")?;
             anyhow::Ok((beside?, load.calls as f64 / load.took.as_secs_f64()))
         })?;
@@ -321,11 +324,4 @@ impl Subject {
             heavy_rows_per_s: rows,
         })
     }
-}
-
-fn paced(light: &mut Paced, length: Duration) -> anyhow::Result<Vec<Duration>> {
-    let end = Instant::now() + length;
-    let mut latencies = light.run(|| Instant::now() >= end)?;
-    latencies.sort_unstable();
-    Ok(latencies)
 }

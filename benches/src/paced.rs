@@ -54,6 +54,17 @@ impl Paced {
         })?;
         Ok(latencies)
     }
+
+    /// Calls for `length`; gives the latencies, ascending.
+    ///
+    /// # Errors
+    /// A call fails.
+    pub fn run_for(&mut self, length: Duration) -> anyhow::Result<Vec<Duration>> {
+        let end = Instant::now() + length;
+        let mut latencies = self.run(|| Instant::now() >= end)?;
+        latencies.sort_unstable();
+        Ok(latencies)
+    }
 }
 
 fn one(

@@ -170,7 +170,7 @@ impl Crew {
         let expected = self.deployment.queue.with_cost(|cost, _| cost.predict(1, ShapeId::All).typical_ns);
         let expected = (expected > 0).then(|| Duration::from_nanos(expected));
         // Before a session is made, whose own threads are to have the same.
-        let priority = ThreadPriority::begin(&self.machine.long_runs, expected);
+        let priority = ThreadPriority::begin(&self.machine.long_runs, placement.device, expected);
         let instance = instance.or_else(|| self.make_instance(placement));
         let crew: Weak<Crew> = Arc::downgrade(self);
         let replace = Box::new(move || {

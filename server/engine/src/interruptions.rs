@@ -4,15 +4,18 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Grows with every run that callers wait for.
+/// Grows with runs that callers wait for, while there are threads that rest.
 static RUNS: AtomicU64 = AtomicU64::new(0);
+/// Timers of threads that rest.
+static RESTING: AtomicU64 = AtomicU64::new(0);
 
 /// What a thread does when it is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// Leaves its core alone for 200 us, unless there was no run lately, so that nobody minds, or unless it got less than a
-    /// fifth of one lately: then others want all of them, and it takes what it is given. To yield is not enough for work that nobody waits for: who wakes meanwhile
-    /// finds the core taken, if only for a moment, and its caches full of other things.
+    /// Leaves its core alone for 200 us. It does not where there was no run lately, so that nobody minds, and where it got
+    /// less than a fifth of a core lately: then others want all of them, and it takes what it is given. To yield is
+    /// not enough for work that nobody waits for: who wakes meanwhile finds the core taken, if only for a moment, and
+    /// its caches full of other things.
     Rest,
     /// Has the core again at once where nobody else wants it.
     Yield,
@@ -23,6 +26,10 @@ pub(crate) struct Interruptions(imp::Timer);
 
 /// A run begins that callers wait for: threads that rest are to do so for a while.
 pub(crate) fn note_run() {
+    // Mostly nobody asks, and workers on many cores do not write to one place for nothing.
+    if RESTING.load(Ordering::Relaxed) == 0 {
+        return;
+    }
     // Runs that begin at the same time may count as one: it is only asked whether there were any.
     RUNS.store(RUNS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
@@ -75,7 +82,7 @@ mod imp {
     use std::sync::atomic::Ordering;
     use std::time::Duration;
 
-    use super::{Manner, RUNS};
+    use super::{Manner, RESTING, RUNS};
 
     const REST: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 200_000 };
 
@@ -90,7 +97,10 @@ mod imp {
     /// For so long after a run others are expected.
     const RUNS_FOR_NS: i64 = 200_000_000;
 
-    pub(super) struct Timer(libc::timer_t);
+    pub(super) struct Timer {
+        timer: libc::timer_t,
+        manner: Manner,
+    }
 
     /// What a thread got, and what it knows of runs, in nanoseconds.
     #[derive(Clone, Copy)]
@@ -98,8 +108,9 @@ mod imp {
         began: i64,
         ran_before: i64,
         is_starved: bool,
-        /// When it last saw that there was a run; before the window began where it has seen none.
+        /// When it last saw that there had been a run.
         saw_run: i64,
+        /// How many there had been then.
         runs: u64,
     }
 
@@ -134,9 +145,10 @@ mod imp {
             check(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) })?;
             if manner == Manner::Rest {
                 // Time between two stays in the background is not time that others took.
+                RESTING.fetch_add(1, Ordering::Relaxed);
                 WINDOW.set(Window { runs: RUNS.load(Ordering::Relaxed), ..FRESH });
             }
-            Ok(Timer(timer))
+            Ok(Timer { timer, manner })
         }
 
         pub(super) fn set(&self, interval: Duration) -> io::Result<()> {
@@ -146,15 +158,18 @@ mod imp {
             };
             let times = libc::itimerspec { it_interval: interval, it_value: interval };
             // SAFETY: the timer exists, the times live through the call, and the old ones are not asked for.
-            check(unsafe { libc::timer_settime(self.0, 0, &times, std::ptr::null_mut()) })
+            check(unsafe { libc::timer_settime(self.timer, 0, &times, std::ptr::null_mut()) })
         }
     }
 
     #[expect(unsafe_code, reason = "the C library has no safe face")]
     impl Drop for Timer {
         fn drop(&mut self) {
+            if self.manner == Manner::Rest {
+                RESTING.fetch_sub(1, Ordering::Relaxed);
+            }
             // SAFETY: the timer exists, and nothing has it after this.
-            let deleted = check(unsafe { libc::timer_delete(self.0) });
+            let deleted = check(unsafe { libc::timer_delete(self.timer) });
             deleted.expect("the timer exists; this is a bug");
         }
     }

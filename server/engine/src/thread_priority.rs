@@ -13,6 +13,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::backend::Device;
 use crate::cores::thread_cpu_time;
 
 /// Nice value of threads with long runs where nothing else is set.
@@ -38,11 +39,19 @@ pub(crate) struct LongRuns {
 #[derive(Debug)]
 pub(crate) struct ThreadPriority<'a> {
     long_runs: &'a LongRuns,
+    /// Its runs compute on this thread, and not on a GPU that it waits for.
+    is_on_cpu: bool,
     is_batch: bool,
     /// It has the nice value.
     has_long_runs: bool,
-    /// Since `used` was read.
+    observed: Option<Observed>,
+}
+
+/// Runs since one seemed long, which may have waited for a core.
+#[derive(Clone, Copy, Debug)]
+struct Observed {
     runs: u32,
+    /// CPU time of the thread before them.
     used: Duration,
 }
 
@@ -69,17 +78,17 @@ impl LongRuns {
 // === impl ThreadPriority ===
 
 impl<'a> ThreadPriority<'a> {
-    /// `expected` is how long its runs are known to take, if anything is known.
-    pub(crate) fn begin(long_runs: &'a LongRuns, expected: Option<Duration>) -> ThreadPriority<'a> {
-        let mut priority = ThreadPriority {
-            long_runs,
-            is_batch: false,
-            has_long_runs: false,
-            runs: 0,
-            used: thread_cpu_time(),
-        };
+    /// Its runs are on `device`; `expected` is how long they are known to take, if anything is known.
+    pub(crate) fn begin(
+        long_runs: &'a LongRuns,
+        device: Device,
+        expected: Option<Duration>,
+    ) -> ThreadPriority<'a> {
+        let is_on_cpu = matches!(device, Device::Socket(_));
+        let mut priority =
+            ThreadPriority { long_runs, is_on_cpu, is_batch: false, has_long_runs: false, observed: None };
         priority.be_batch(true);
-        if expected.is_some_and(|run| run >= LONG_RUN) {
+        if is_on_cpu && expected.is_some_and(|run| run >= LONG_RUN) {
             priority.lower();
         }
         priority
@@ -97,15 +106,24 @@ impl<'a> ThreadPriority<'a> {
         if self.has_long_runs {
             return self.long_runs.note(now);
         }
-        self.runs += 1;
-        if took < LONG_RUN || self.runs < RUNS_MIN {
+        if !self.is_on_cpu {
             return;
         }
-        let used = thread_cpu_time();
-        if (used - self.used) / self.runs >= LONG_RUN {
-            self.lower();
+        match &mut self.observed {
+            None if took >= LONG_RUN => self.observed = Some(Observed { runs: 0, used: thread_cpu_time() }),
+            None => {}
+            Some(observed) => {
+                observed.runs += 1;
+                if observed.runs < RUNS_MIN {
+                    return;
+                }
+                let Observed { runs, used } = *observed;
+                self.observed = None;
+                if (thread_cpu_time() - used) / runs >= LONG_RUN {
+                    self.lower();
+                }
+            }
         }
-        (self.runs, self.used) = (0, used);
     }
 
     /// The thread is about to wait for work.
@@ -150,6 +168,8 @@ impl<'a> ThreadPriority<'a> {
 mod tests {
     use super::*;
 
+    const CPU: Device = Device::Socket(0);
+
     /// The policy and the nice value of the calling thread.
     fn own() -> (i32, i32) {
         #[expect(unsafe_code, reason = "the C library has no safe face")]
@@ -166,14 +186,14 @@ mod tests {
     fn threads_that_are_known_to_have_long_runs_are_nice_from_the_start() {
         let long_runs = LongRuns::new(10);
         on_its_own(|nice| {
-            let mut priority = ThreadPriority::begin(&long_runs, Some(Duration::from_millis(4)));
+            let mut priority = ThreadPriority::begin(&long_runs, CPU, Some(Duration::from_millis(4)));
             assert_eq!(own(), (libc::SCHED_BATCH, (nice + 10).min(19)));
             priority.run_begins(Instant::now());
             priority.waits(Instant::now());
             assert_eq!(own(), (libc::SCHED_BATCH, (nice + 10).min(19)));
         });
         on_its_own(|nice| {
-            let mut priority = ThreadPriority::begin(&long_runs, Some(Duration::from_micros(10)));
+            let mut priority = ThreadPriority::begin(&long_runs, CPU, Some(Duration::from_micros(10)));
             assert_eq!(own(), (libc::SCHED_BATCH, nice));
             priority.waits(Instant::now());
             assert_eq!(own(), (libc::SCHED_OTHER, nice), "it may have to preempt one of the others");
@@ -186,7 +206,7 @@ mod tests {
     fn runs_that_wait_for_a_core_are_not_taken_for_long() {
         let long_runs = LongRuns::new(10);
         on_its_own(|nice| {
-            let mut priority = ThreadPriority::begin(&long_runs, None);
+            let mut priority = ThreadPriority::begin(&long_runs, CPU, None);
             for _ in 0..10 * RUNS_MIN {
                 priority.run_ended(Duration::from_millis(8), Instant::now());
             }
@@ -195,10 +215,37 @@ mod tests {
     }
 
     #[test]
+    fn runs_that_compute_for_long_are_known_after_some_of_them() {
+        let long_runs = LongRuns::new(10);
+        on_its_own(|nice| {
+            let mut priority = ThreadPriority::begin(&long_runs, CPU, None);
+            for _ in 0..=RUNS_MIN {
+                assert_eq!(own(), (libc::SCHED_BATCH, nice));
+                let end = thread_cpu_time() + 2 * LONG_RUN;
+                while thread_cpu_time() < end {}
+                priority.run_ended(2 * LONG_RUN, Instant::now());
+            }
+            assert_eq!(own(), (libc::SCHED_BATCH, (nice + 10).min(19)));
+        });
+    }
+
+    #[test]
+    fn threads_that_wait_for_a_gpu_keep_their_weight() {
+        let long_runs = LongRuns::new(10);
+        on_its_own(|nice| {
+            let long = Some(Duration::from_millis(4));
+            let priority = ThreadPriority::begin(&long_runs, Device::Gpu(0), long);
+            priority.run_begins(Instant::now());
+            assert_eq!(own(), (libc::SCHED_BATCH, nice));
+            assert!(!long_runs.are_expected(Instant::now()));
+        });
+    }
+
+    #[test]
     fn a_nice_value_of_0_changes_nothing() {
         let long_runs = LongRuns::new(0);
         on_its_own(|nice| {
-            let mut priority = ThreadPriority::begin(&long_runs, Some(Duration::from_secs(1)));
+            let mut priority = ThreadPriority::begin(&long_runs, CPU, Some(Duration::from_secs(1)));
             priority.run_begins(Instant::now());
             priority.waits(Instant::now());
             assert_eq!(own(), (libc::SCHED_BATCH, nice));
