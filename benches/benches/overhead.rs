@@ -1,9 +1,10 @@
 //! What serving costs beside what it cannot avoid: CPU time per request, and latency, of a bare tonic echo, of
-//! Gristmill with an identity model and with a small MLP, and of ONNX Runtime alone, in turns on one pinned core.
+//! Gristmill with an identity model and with a small MLP, and of ONNX Runtime alone, in turns on one pinned core. With
+//! `--against PROGRAM` another build of Gristmill has its turns too.
 #![expect(clippy::print_stdout, reason = "a measuring program prints its results")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use clap::Parser;
 use gristmill_benches::alone::{self, Setting};
 use gristmill_benches::load::Load;
 use gristmill_benches::model::{self, IDENTITY, MLP, Model};
-use gristmill_benches::server::{self, Server};
+use gristmill_benches::server::{self, START_MAX, Server};
 use gristmill_benches::stolen::{self, StolenPercent};
 use gristmill_benches::summary::{Bound, Target, median};
 use gristmill_benches::{affinity, cpu_time};
@@ -45,6 +46,9 @@ struct Args {
     /// The client's core.
     #[arg(long, default_value_t = 1)]
     client_core: usize,
+    /// A `gristmill` of another build, to be compared with the one in `target/release`.
+    #[arg(long, value_name = "PROGRAM")]
+    against: Option<PathBuf>,
     /// Given by `cargo bench` and not by `cargo test`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -73,8 +77,16 @@ struct Round {
     echo: Turn,
     identity: Turn,
     mlp: Turn,
+    /// Of the other build.
+    against: Option<Against>,
     /// Run time a row of ONNX Runtime alone, by rows in a run.
     alone_us_by_rows: BTreeMap<usize, f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Against {
+    identity: Turn,
+    mlp: Turn,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,23 +126,44 @@ fn main() -> anyhow::Result<ExitCode> {
 
     let on = [args.server_core];
     let mut echo = subject("echo", Server::echo(&on)?, MLP, args.connections)?;
-    let flags = ["--io-threads", "1"];
-    let gristmill = |model: Model| Server::gristmill(&on, &library, model, &flags);
-    let mut identity = subject("identity", gristmill(IDENTITY)?, IDENTITY, args.connections)?;
-    let mut mlp = subject("mlp", gristmill(MLP)?, MLP, args.connections)?;
+    // Two builds are compared as programs of the same kind.
+    let own = args.against.as_ref().map(|_| server::release_build()).transpose()?;
+    let gristmill = |program: Option<&Path>, model| -> anyhow::Result<Subject> {
+        let server = serve(&on, program, &library, model)?;
+        subject(model.name, server, model, args.connections)
+    };
+    let mut identity = gristmill(own.as_deref(), IDENTITY)?;
+    let mut mlp = gristmill(own.as_deref(), MLP)?;
+    let mut against = match args.against.as_deref() {
+        Some(program) => Some((gristmill(Some(program), IDENTITY)?, gristmill(Some(program), MLP)?)),
+        None => None,
+    };
 
     let rounds = if args.quick { 1 } else { args.rounds };
     let turn = Duration::from_millis(if args.quick { 100 } else { args.turn_ms });
-    for subject in [&mut echo, &mut identity, &mut mlp] {
+    let others = against.iter_mut().flat_map(|(identity, mlp)| [identity, mlp]);
+    for subject in [&mut echo, &mut identity, &mut mlp].into_iter().chain(others) {
         subject.load.run(args.in_flight, turn)?;
     }
     let mut measured = Vec::new();
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
+        let mut of_other = || -> anyhow::Result<Option<Against>> {
+            let Some((identity, mlp)) = &mut against else { return Ok(None) };
+            let identity = identity.turn(args.in_flight, turn)?;
+            Ok(Some(Against { identity, mlp: mlp.turn(args.in_flight, turn)? }))
+        };
+        // Whoever is first in one round is last in the next.
+        let first = if round % 2 == 0 { of_other()? } else { None };
+        let echo = echo.turn(args.in_flight, turn)?;
+        let identity = identity.turn(args.in_flight, turn)?;
+        let mlp = mlp.turn(args.in_flight, turn)?;
+        let against = if first.is_none() { of_other()? } else { first };
         measured.push(Round {
-            echo: echo.turn(args.in_flight, turn)?,
-            identity: identity.turn(args.in_flight, turn)?,
-            mlp: mlp.turn(args.in_flight, turn)?,
+            echo,
+            identity,
+            mlp,
+            against,
             alone_us_by_rows: affinity::on(&on, || alone_us_by_rows(&library, turn / 10))??,
         });
     }
@@ -146,6 +179,16 @@ fn main() -> anyhow::Result<ExitCode> {
     print_table(&results);
     println!("{}\n\n{}", results.stolen_percent, serde_json::to_string(&results)?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// `model` alone with one I/O thread, served by this program or by `program`.
+fn serve(on: &[usize], program: Option<&Path>, library: &Path, model: Model) -> anyhow::Result<Server> {
+    let flags = ["--io-threads", "1"];
+    let Some(program) = program else { return Server::gristmill(on, library, model, &flags) };
+    let directory = tempfile::tempdir()?;
+    let repository = directory.path().join("models");
+    model.copy_to(&repository)?;
+    Server::of_program_on(on, program, library, &repository, &flags, directory, START_MAX)
 }
 
 fn subject(name: &'static str, server: Server, model: Model, connections: usize) -> anyhow::Result<Subject> {
@@ -208,7 +251,23 @@ impl Round {
 /// Each ratio and difference is taken inside a round, between turns that follow each other; then the median.
 fn targets(rounds: &[Round]) -> Vec<Target> {
     let over = |value: fn(&Round) -> f64| median(rounds.iter().map(value));
-    vec![
+    let beside = |name, value: fn(&Round, &Against) -> f64| {
+        let ratios: Option<Vec<f64>> =
+            rounds.iter().map(|round| round.against.as_ref().map(|against| value(round, against))).collect();
+        ratios.map(|ratios| Target::new(name, median(ratios), Bound::AtMost(1.02)))
+    };
+    let besides = [
+        beside("CPU time, identity / identity of the other build", |round, against| {
+            round.identity.cpu_us / against.identity.cpu_us
+        }),
+        beside("CPU time, MLP / MLP of the other build", |round, against| {
+            round.mlp.cpu_us / against.mlp.cpu_us
+        }),
+        beside("one in flight, median latency, MLP / MLP of the other build", |round, against| {
+            round.mlp.latency_one_in_flight_us / against.mlp.latency_one_in_flight_us
+        }),
+    ];
+    let targets = vec![
         Target::new(
             "CPU time, identity / echo",
             over(|round| round.identity.cpu_us / round.echo.cpu_us),
@@ -224,7 +283,8 @@ fn targets(rounds: &[Round]) -> Vec<Target> {
             over(|round| round.identity.latency_one_in_flight_us - round.echo.latency_one_in_flight_us),
             Bound::AtMost(40.0),
         ),
-    ]
+    ];
+    targets.into_iter().chain(besides.into_iter().flatten()).collect()
 }
 
 fn print_table(results: &Results) {

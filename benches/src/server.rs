@@ -39,7 +39,7 @@ const ECHO: &str = "echo";
 const GRISTMILL: &str = "gristmill";
 
 /// How long a server may take until it is ready.
-const START_MAX: Duration = Duration::from_secs(60);
+pub const START_MAX: Duration = Duration::from_secs(60);
 
 /// To be called first in `main`: runs the server that this process was started as, if it was.
 ///
@@ -181,12 +181,28 @@ impl Server {
         directory: TempDir,
         start_max: Duration,
     ) -> anyhow::Result<Server> {
+        Server::of_program_on(&affinity::cores()?, program, library, repository, &[], directory, start_max)
+    }
+
+    /// The same on `cores`, with `flags` added to the command.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn of_program_on(
+        cores: &[usize],
+        program: &Path,
+        library: &Path,
+        repository: &Path,
+        flags: &[&str],
+        directory: TempDir,
+        start_max: Duration,
+    ) -> anyhow::Result<Server> {
         let ready_file = directory.path().join("ready.json");
         let mut command = command(program);
         command.env("ORT_DYLIB_PATH", library).args(["serve", "--backend", "onnxruntime", "--repository"]);
-        command.arg(repository).arg("--ready-file").arg(&ready_file);
+        command.arg(repository).arg("--ready-file").arg(&ready_file).args(flags);
         command.args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
-        Server::start(&affinity::cores()?, command, &ready_file, directory, start_max)
+        Server::start(cores, command, &ready_file, directory, start_max)
     }
 
     fn start(

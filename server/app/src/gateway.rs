@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gristmill_engine::answer_limit::AnswerLimit;
-use gristmill_engine::engine::Engine;
+use gristmill_engine::engine::{Engine, Submitted};
 use gristmill_engine::error::InferError;
 use gristmill_engine::prediction::Routed;
 use gristmill_engine::request::{ModelInfo, NamedTensor, Query, Response, Timing, VersionSelector};
@@ -71,6 +71,8 @@ pub(crate) struct Call<'a> {
     parent: Option<TraceParent>,
     /// Where it is traced.
     span: Option<Box<RequestSpan>>,
+    /// When the engine was asked, where it is traced.
+    submitted: Option<Instant>,
 }
 
 /// With the value 1, asks for the timing of the answer.
@@ -198,6 +200,7 @@ impl Gateway {
             routed: None,
             parent,
             span,
+            submitted: None,
         }
     }
 }
@@ -212,11 +215,13 @@ impl Call<'_> {
     }
 
     /// The same for a message that says more of its request than its tensors.
-    pub(crate) async fn infer_said(
-        &mut self,
-        mut query: Query,
-        said: &dyn Said,
-    ) -> Result<Response, InferError> {
+    pub(crate) async fn infer_said(&mut self, query: Query, said: &dyn Said) -> Result<Response, InferError> {
+        let mut submitted = self.submit(query, said)?;
+        self.answered(&mut submitted).await
+    }
+
+    /// The first half of [`Call::infer_said`], which waits for nothing; [`Call::answered`] is the second.
+    pub(crate) fn submit(&mut self, mut query: Query, said: &dyn Said) -> Result<Submitted, InferError> {
         if let Some(span) = &mut self.span {
             span.asks_for(&query.model);
             query.trace = Some(span.for_engine());
@@ -226,12 +231,16 @@ impl Call<'_> {
         {
             self.permit = Some(limits.admit(self.headers, &query.model, Instant::now())?);
         }
-        let submitted = self.span.is_some().then(Instant::now);
+        self.submitted = self.span.is_some().then(Instant::now);
         query.answer_limit = self.answer_limit.filter(|_| said.gets_whole_outputs());
         let keys = Keys { headers: self.headers, said, forwarded: self.forwarded };
-        let response = self.gateway.engine.infer_keyed(query, &keys).await?;
+        self.gateway.engine.submit(query, &keys)
+    }
+
+    pub(crate) async fn answered(&mut self, submitted: &mut Submitted) -> Result<Response, InferError> {
+        let response = submitted.answer().await?;
         self.routed = response.routed.clone().map(|routed| (routed, Arc::clone(&response.model)));
-        if let (Some(span), Some(submitted)) = (&mut self.span, submitted) {
+        if let (Some(span), Some(submitted)) = (&mut self.span, self.submitted) {
             span.answered(submitted, &response);
         }
         self.timing = self.wants_timing.then_some(response.timing);

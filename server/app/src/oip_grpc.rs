@@ -16,21 +16,22 @@ use std::time::Instant;
 
 use futures_util::stream::BoxStream;
 use gristmill_engine::control::Control;
-use gristmill_engine::engine::Engine;
+use gristmill_engine::engine::{Engine, Submitted};
 use gristmill_engine::error::InferError;
 use gristmill_engine::request::VersionSelector;
 use gristmill_proto::inference as pb;
 use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceService;
+use http::{Extensions, HeaderMap};
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::codec::classification::classify;
-use crate::codec::proto;
+use crate::codec::classification::{WantedClasses, classify};
+use crate::codec::proto::{self, Form, InferCall};
 use crate::gateway::{Call, Gateway};
 use crate::model_sources::ModelSources;
 use crate::repository_orders;
-use crate::shared_memory::{Reach, write_outputs};
+use crate::shared_memory::{PlacedOutput, Reach, write_outputs};
 use crate::status::{bounded_status, grpc_status};
 use crate::traces::{Failure, Protocol};
 
@@ -65,28 +66,73 @@ struct Inference {
     stopping: CancellationToken,
 }
 
+/// A message that was submitted, and what is to become of its answer.
+struct Pending {
+    submitted: Submitted,
+    id: String,
+    form: Form,
+    classes: Vec<WantedClasses>,
+    placed: Vec<PlacedOutput>,
+}
+
 // === impl Inference ===
 
 impl Inference {
-    /// Answers one message by `deadline`, or as the message's own `timeout` says.
-    async fn answer(
+    /// Submits what a message asks for, to be answered by `deadline` or as the message's own `timeout` says.
+    fn submit(
         &self,
         message: pb::ModelInferRequest,
         deadline: Option<Instant>,
         call: &mut Call<'_>,
-    ) -> Result<pb::ModelInferResponse, InferError> {
+    ) -> Result<Pending, InferError> {
         let bytes_max = self.options.message_bytes_max;
         let mut reach = Reach::new(self.gateway.shared_memory(), bytes_max, "--grpc-message-bytes-max");
         let mut asked = proto::decode_within(message, &mut reach)?;
         let mut query = std::mem::take(&mut asked.query);
         query.deadline = deadline;
         query.timeout = asked.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut response = call.infer_said(query, &asked).await?;
-        classify(&mut response, &asked.classes)?;
-        write_outputs(&response, &asked.placed)?;
-        let answer = proto::encode_without(response, asked.id, asked.form, &asked.placed);
+        let submitted = call.submit(query, &asked)?;
+        let InferCall { id, form, classes, placed, .. } = asked;
+        Ok(Pending { submitted, id, form, classes, placed })
+    }
+
+    async fn answer(
+        &self,
+        pending: &mut Result<Pending, InferError>,
+        call: &mut Call<'_>,
+    ) -> Result<pb::ModelInferResponse, InferError> {
+        let pending = pending.as_mut().map_err(|error| error.clone())?;
+        let mut response = call.answered(&mut pending.submitted).await?;
+        classify(&mut response, &pending.classes)?;
+        write_outputs(&response, &pending.placed)?;
+        let id = std::mem::take(&mut pending.id);
+        let answer = proto::encode_without(response, id, pending.form, &pending.placed);
         self.check_length(&answer)?;
         Ok(answer)
+    }
+
+    /// Answers a call of one message.
+    ///
+    /// Submits it before it gives the future, which has no room for the message then: there is one in memory for each
+    /// request in the server, and each is moved.
+    fn infer<'a>(
+        &'a self,
+        headers: &'a HeaderMap,
+        extensions: &Extensions,
+        message: pb::ModelInferRequest,
+    ) -> impl Future<Output = Result<Response<pb::ModelInferResponse>, Status>> {
+        let mut call = self.gateway.begin(headers, Protocol::Grpc);
+        let mut pending = self.submit(message, edge::deadline(extensions), &mut call);
+        async move {
+            let answer = self.answer(&mut pending, &mut call).await;
+            let mut result = answer.map(Response::new).map_err(grpc_status);
+            end(&mut call, result.as_ref().err());
+            call.annotate(match &mut result {
+                Ok(response) => response.metadata_mut().as_mut(),
+                Err(status) => status.metadata_mut().as_mut(),
+            });
+            result
+        }
     }
 
     fn control(&self) -> Result<&Control, InferError> {
@@ -173,17 +219,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
-        let deadline = edge::deadline(request.extensions());
-        let (metadata, _extensions, message) = request.into_parts();
-        let mut call = self.gateway.begin(metadata.as_ref(), Protocol::Grpc);
-        let mut result =
-            self.answer(message, deadline, &mut call).await.map(Response::new).map_err(grpc_status);
-        end(&mut call, result.as_ref().err());
-        call.annotate(match &mut result {
-            Ok(response) => response.metadata_mut().as_mut(),
-            Err(status) => status.metadata_mut().as_mut(),
-        });
-        result
+        let (metadata, extensions, message) = request.into_parts();
+        self.infer(metadata.as_ref(), &extensions, message).await
     }
 
     async fn model_stream_infer(
@@ -299,5 +336,27 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::LogSettingsRequest>,
     ) -> Result<Response<pb::LogSettingsResponse>, Status> {
         settings::log(&self.gateway, request.into_inner()).map(Response::new).map_err(grpc_status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gristmill_engine::reconcile::Options;
+
+    use super::*;
+
+    /// There is one such future for each request in the server.
+    #[test]
+    fn a_request_that_waits_has_no_room_for_its_message() {
+        let (engine, _reconciler) = Engine::new(true, Options::default());
+        let engine = Arc::new(engine);
+        let gateway = Arc::new(Gateway::new(Arc::clone(&engine)));
+        let options = GrpcOptions::default();
+        let inference =
+            Inference { gateway, engine, control: None, options, stopping: CancellationToken::new() };
+        let (headers, extensions) = (HeaderMap::new(), Extensions::new());
+        let waiting = inference.infer(&headers, &extensions, pb::ModelInferRequest::default());
+        let bytes = size_of_val(&waiting);
+        assert!(bytes <= 1024, "{bytes} bytes");
     }
 }

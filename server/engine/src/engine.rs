@@ -48,6 +48,12 @@ pub struct Readiness {
     pub failing: Vec<String>,
 }
 
+/// A query that was admitted and waits for its answer. Dropping it abandons the request.
+pub struct Submitted {
+    admitted: Admitted,
+    on_route: Option<OnRoute>,
+}
+
 /// A request's way through a route, and the shadows that it is mirrored to.
 type OnRoute = (Passage, Option<Sampled>);
 
@@ -86,23 +92,22 @@ impl Engine {
     /// # Errors
     /// See [`InferError`].
     pub async fn infer_keyed(&self, query: Query, request: &dyn Keyed) -> Result<Response, InferError> {
-        let (mut admitted, passage) = self.submit(query, request)?;
-        let answered = answered(&mut admitted).await;
-        let Some((passage, sampled)) = passage else { return answered };
-        if let Some(sampled) = sampled {
-            sampled.offer(&answered);
-        }
-        match answered {
-            Ok(response) => Ok(Response { routed: Some(passage.answered()), ..response }),
-            Err(error) => {
-                passage.failed(&error);
-                Err(error)
-            }
-        }
+        let mut submitted = self.submit(query, request)?;
+        submitted.answer().await
+    }
+
+    /// The first half of [`Engine::infer_keyed`], which waits for nothing. Who keeps many requests in memory waits with
+    /// [`Submitted::answer`], which is smaller than a future that still has room for the query.
+    ///
+    /// # Errors
+    /// Where the query is refused; see [`InferError`].
+    pub fn submit(&self, query: Query, request: &dyn Keyed) -> Result<Submitted, InferError> {
+        let (admitted, on_route) = self.admit(query, request)?;
+        Ok(Submitted { admitted, on_route })
     }
 
     /// The catalog guard lives in here only: nothing of it is held while the caller waits.
-    fn submit(
+    fn admit(
         &self,
         mut query: Query,
         request: &dyn Keyed,
@@ -274,6 +279,29 @@ impl Engine {
         }
         self.cores.refresh_gauges();
         self.is_ready.set(if self.ready().ready { 1.0 } else { 0.0 });
+    }
+}
+
+// === impl Submitted ===
+
+impl Submitted {
+    /// The answer, exactly once: nobody asks again.
+    ///
+    /// # Errors
+    /// See [`InferError`].
+    pub async fn answer(&mut self) -> Result<Response, InferError> {
+        let answered = answered(&mut self.admitted).await;
+        let Some((passage, sampled)) = self.on_route.take() else { return answered };
+        if let Some(sampled) = sampled {
+            sampled.offer(&answered);
+        }
+        match answered {
+            Ok(response) => Ok(Response { routed: Some(passage.answered()), ..response }),
+            Err(error) => {
+                passage.failed(&error);
+                Err(error)
+            }
+        }
     }
 }
 

@@ -1,23 +1,23 @@
 //! What happens to a call before and after its handler: deadline, compression, and tonic's own errors in our words.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use gristmill_proto::inference::grpc_inference_service_server::{
-    GrpcInferenceService, GrpcInferenceServiceServer, SERVICE_NAME,
-};
+use gristmill_proto::inference::grpc_inference_service_server::{GrpcInferenceServiceServer, SERVICE_NAME};
 use http::header::HeaderMap;
+use http::request::Parts;
 use http::{Extensions, HeaderName, Request, Response, Uri};
 use http_body::Body as HttpBody;
 use tonic::body::Body;
 use tonic::codegen::{Service, StdError};
-use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 
-use super::{Inference, unary};
+use super::Inference;
+use super::unary::{self, Reread};
 use crate::status::bounded_status;
 
 /// The services behind one listener, called for each request of each connection.
@@ -41,6 +41,9 @@ pub(crate) fn deadline(extensions: &Extensions) -> Option<Instant> {
     extensions.get().map(|Deadline(instant)| *instant)
 }
 
+/// A call on its way.
+pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
 const MODEL_INFER: &str = "ModelInfer";
 /// TorchServe's name for the same service; its messages have the same numbers.
 const TORCHSERVE_NAME: &str = "org.pytorch.serve.grpc.openinference.GRPCInferenceService";
@@ -53,51 +56,64 @@ pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 impl Edge {
     /// Answers one HTTP/2 request.
-    pub(super) async fn call<B>(
-        self: Arc<Edge>,
-        mut request: Request<B>,
-    ) -> Result<Response<Body>, Infallible>
+    ///
+    /// The future is in a box: hyper and the runtime move what they are given half a dozen times.
+    pub(super) fn call<B>(self: Arc<Edge>, request: Request<B>) -> Answering
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<StdError> + Send + Unpin + 'static,
     {
-        match timeout(request.headers()) {
+        let (mut parts, body) = request.into_parts();
+        match timeout(&parts.headers) {
             Ok(None) => {}
             Ok(Some(timeout)) => {
                 if let Some(instant) = Instant::now().checked_add(timeout) {
-                    request.extensions_mut().insert(Deadline(instant));
+                    parts.extensions.insert(Deadline(instant));
                 }
             }
-            Err(status) => return Ok(status.into_http()),
+            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         }
-        mirror_encoding(request.headers_mut());
-        if let Some(method) = method_of(TORCHSERVE_NAME, request.uri().path()) {
+        mirror_encoding(&mut parts.headers);
+        if let Some(method) = method_of(TORCHSERVE_NAME, parts.uri.path()) {
             let path = format!("/{SERVICE_NAME}/{method}");
-            *request.uri_mut() = Uri::try_from(path).expect("it was a path of a URI before; this is a bug");
+            parts.uri = Uri::try_from(path).expect("it was a path of a URI before; this is a bug");
         }
-        let response = match method_of(SERVICE_NAME, request.uri().path()) {
-            Some(MODEL_INFER) => self.infer(request).await?,
-            Some(_) => self.inference.clone().call(request).await?,
-            None => self.others.clone().call(request.map(Body::new)).await?,
-        };
-        Ok(reword_response(response, self.message_bytes_max))
+        match method_of(SERVICE_NAME, parts.uri.path()) {
+            Some(MODEL_INFER) => Box::pin(self.infer(parts, body)),
+            _ => Box::pin(self.delegate(Request::from_parts(parts, body))),
+        }
     }
 
-    async fn infer<B>(&self, request: Request<B>) -> Result<Response<Body>, Infallible>
+    /// The short way, where a call can take it.
+    async fn infer<B>(self: Arc<Edge>, parts: Parts, mut body: B) -> Result<Response<Body>, Infallible>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<StdError> + Send + Unpin + 'static,
     {
-        let (parts, body) = request.into_parts();
-        match unary::read(&parts.headers, body, self.message_bytes_max).await {
+        match unary::read(&parts.headers, &mut body, self.message_bytes_max).await {
             Ok(message) => {
-                let metadata = MetadataMap::from_headers(parts.headers);
-                let request = tonic::Request::from_parts(metadata, parts.extensions, message);
-                let response = self.handler.model_infer(request).await;
-                Ok(response.map_or_else(Status::into_http, unary::respond))
+                let result = self.handler.infer(&parts.headers, &parts.extensions, message).await;
+                let response = result.map_or_else(Status::into_http, unary::respond);
+                Ok(reword_response(response, self.message_bytes_max))
             }
-            Err(body) => self.inference.clone().call(Request::from_parts(parts, body)).await,
+            Err(read) => {
+                let request = Request::from_parts(parts, Reread::new(read, body));
+                self.delegate(request).await
+            }
         }
+    }
+
+    /// Has tonic answer.
+    async fn delegate<B>(self: Arc<Edge>, request: Request<B>) -> Result<Response<Body>, Infallible>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<StdError> + Send + Unpin + 'static,
+    {
+        let answer: Answering = match method_of(SERVICE_NAME, request.uri().path()) {
+            Some(_) => self.inference.clone().call(request),
+            None => Box::pin(self.others.clone().call(request.map(Body::new))),
+        };
+        Ok(reword_response(answer.await?, self.message_bytes_max))
     }
 }
 

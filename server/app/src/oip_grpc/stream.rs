@@ -84,7 +84,8 @@ impl Inference {
         let model_name = request.model_name.clone();
         let model_version = request.model_version.clone();
         let mut call = self.gateway.begin(headers, Protocol::Grpc);
-        let (error_message, mut answer) = match self.answer(request, deadline, &mut call).await {
+        let mut pending = self.submit(request, deadline, &mut call);
+        let (error_message, mut answer) = match self.answer(&mut pending, &mut call).await {
             Ok(answer) => {
                 end(&mut call, None);
                 (String::new(), answer)

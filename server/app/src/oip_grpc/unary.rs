@@ -19,6 +19,8 @@ use super::edge::{ENCODING, STATUS};
 
 /// A message's header: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
+/// So many empty frames after a message are passed over.
+const EMPTY_FRAMES_MAX: usize = 2;
 
 /// A body of which frames have been read already.
 pub(super) struct Reread<B: HttpBody> {
@@ -26,9 +28,13 @@ pub(super) struct Reread<B: HttpBody> {
     rest: B,
 }
 
-/// The message of a call, or the body as if nothing had been read, for tonic: it knows compression, messages in
+/// The message of a call, or else the frames that were read of its body, for tonic: it knows compression, messages in
 /// several frames, and what to say of the ones that are wrong.
-pub(super) async fn read<M, B>(headers: &HeaderMap, mut body: B, bytes_max: usize) -> Result<M, Reread<B>>
+pub(super) async fn read<M, B>(
+    headers: &HeaderMap,
+    body: &mut B,
+    bytes_max: usize,
+) -> Result<M, Vec<Result<Frame<Bytes>, B::Error>>>
 where
     M: Message + Default,
     B: HttpBody<Data = Bytes> + Unpin,
@@ -40,16 +46,26 @@ where
         let message = first.as_ref().ok().and_then(|frame| whole(frame, bytes_max));
         read.push(first);
         if let Some(message) = message {
-            let after = if body.is_end_stream() { None } else { body.frame().await };
-            if after.is_none()
-                && let Ok(message) = M::decode(message)
-            {
+            // Clients that learn only afterwards that a message was the last one, such as tonic's, end with an empty
+            // frame.
+            while !body.is_end_stream() {
+                let Some(after) = body.frame().await else { break };
+                let is_empty = after.as_ref().is_ok_and(is_empty);
+                read.push(after);
+                if !is_empty || read.len() > EMPTY_FRAMES_MAX {
+                    return Err(read);
+                }
+            }
+            if let Ok(message) = M::decode(message) {
                 return Ok(message);
             }
-            read.extend(after);
         }
     }
-    Err(Reread { read: read.into_iter(), rest: body })
+    Err(read)
+}
+
+fn is_empty(frame: &Frame<Bytes>) -> bool {
+    frame.data_ref().is_some_and(Bytes::is_empty)
 }
 
 /// What a frame has besides the header, if that is one message, whole and not compressed.
@@ -80,6 +96,13 @@ pub(super) fn respond<M: Message>(response: tonic::Response<M>) -> http::Respons
 }
 
 // === impl Reread ===
+
+impl<B: HttpBody> Reread<B> {
+    /// `rest`, after the frames that were `read` of it.
+    pub(super) fn new(read: Vec<Result<Frame<Bytes>, B::Error>>, rest: B) -> Reread<B> {
+        Reread { read: read.into_iter(), rest }
+    }
+}
 
 impl<B> HttpBody for Reread<B>
 where
@@ -127,10 +150,13 @@ mod tests {
         let headers = HeaderMap::from_iter(headers);
         let frames: Vec<Result<_, Infallible>> =
             frames.iter().map(|frame| Ok(Frame::data(Bytes::copy_from_slice(frame)))).collect();
-        let body = StreamBody::new(tokio_stream::iter(frames));
-        match read::<Live, _>(&headers, body, 8).await {
+        let mut body = StreamBody::new(tokio_stream::iter(frames));
+        match read::<Live, _>(&headers, &mut body, 8).await {
             Ok(message) => format!("read, live: {}", message.live),
-            Err(body) => format!("for tonic: {:?}", body.collect().await.unwrap().to_bytes()),
+            Err(read) => {
+                let body = Reread::new(read, body).collect().await.unwrap();
+                format!("for tonic: {:?}", body.to_bytes())
+            }
         }
     }
 
@@ -144,7 +170,9 @@ mod tests {
         assert_eq!(check(&[("grpc-encoding", "gzip")], &[whole]).await, left);
         assert_eq!(check(&[], &[&whole[..3], &whole[3..]]).await, left);
         assert_eq!(check(&[], &[&whole[..6], &whole[6..]]).await, left);
-        assert_eq!(check(&[], &[whole, &[]]).await, left, "a frame follows, if an empty one");
+        assert_eq!(check(&[], &[whole, &[]]).await, "read, live: true", "as tonic's clients end");
+        let many: [&[u8]; 4] = [whole, &[], &[], &[]];
+        assert_eq!(check(&[], &many).await, left, "more empty frames than any client has a use for");
         assert_eq!(check(&[], &[&[1, 0, 0, 0, 1, 8]]).await, r#"for tonic: b"\x01\0\0\0\x01\x08""#);
         assert_eq!(
             check(&[], &[&[0, 0, 0, 0, 1, 8]]).await,

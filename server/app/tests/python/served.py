@@ -91,12 +91,12 @@ def is_loading(http: str) -> bool:
         return any(entry["state"] == "LOADING" for entry in json.load(reply))
 
 
-def eventually(condition, seconds_max: float = 30):
-    """Asks until the answer is true, and returns it."""
+def eventually(condition, seconds_max: float = 30, every: float = 0.01):
+    """Asks until the answer is true, and returns it; `every` so many seconds."""
     deadline = time.monotonic() + seconds_max
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"not within {seconds_max} s"
-        time.sleep(0.01)
+        time.sleep(every)
     return answer
 
 
