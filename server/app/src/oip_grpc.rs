@@ -18,7 +18,7 @@ use futures_util::stream::BoxStream;
 use gristmill_engine::control::Control;
 use gristmill_engine::engine::{Engine, Submitted};
 use gristmill_engine::error::InferError;
-use gristmill_engine::request::VersionSelector;
+use gristmill_engine::request::{Response as EngineResponse, VersionSelector};
 use gristmill_proto::inference as pb;
 use gristmill_proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use http::{Extensions, HeaderMap};
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::codec::classification::{WantedClasses, classify};
+use crate::codec::proto::wire::{self, Encoded};
 use crate::codec::proto::{self, Form, InferCall};
 use crate::gateway::{Call, Gateway};
 use crate::model_sources::ModelSources;
@@ -75,6 +76,9 @@ struct Pending {
     placed: Vec<PlacedOutput>,
 }
 
+/// Makes the message of an answer.
+type Write<T> = fn(&Inference, EngineResponse, &mut Pending) -> Result<T, InferError>;
+
 // === impl Inference ===
 
 impl Inference {
@@ -96,35 +100,35 @@ impl Inference {
         Ok(Pending { submitted, id, form, classes, placed })
     }
 
-    async fn answer(
+    /// What `write` makes of the answer.
+    async fn answer<T>(
         &self,
         pending: &mut Result<Pending, InferError>,
         call: &mut Call<'_>,
-    ) -> Result<pb::ModelInferResponse, InferError> {
+        write: Write<T>,
+    ) -> Result<T, InferError> {
         let pending = pending.as_mut().map_err(|error| error.clone())?;
         let mut response = call.answered(&mut pending.submitted).await?;
         classify(&mut response, &pending.classes)?;
         write_outputs(&response, &pending.placed)?;
-        let id = std::mem::take(&mut pending.id);
-        let answer = proto::encode_without(response, id, pending.form, &pending.placed);
-        self.check_length(&answer)?;
-        Ok(answer)
+        write(self, response, pending)
     }
 
     /// Answers a call of one message.
     ///
     /// Submits it before it gives the future, which has no room for the message then: there is one in memory for each
     /// request in the server, and each is moved.
-    fn infer<'a>(
+    fn infer<'a, T: 'a>(
         &'a self,
         headers: &'a HeaderMap,
         extensions: &Extensions,
         message: pb::ModelInferRequest,
-    ) -> impl Future<Output = Result<Response<pb::ModelInferResponse>, Status>> {
+        write: Write<T>,
+    ) -> impl Future<Output = Result<Response<T>, Status>> {
         let mut call = self.gateway.begin(headers, Protocol::Grpc);
         let mut pending = self.submit(message, edge::deadline(extensions), &mut call);
         async move {
-            let answer = self.answer(&mut pending, &mut call).await;
+            let answer = self.answer(&mut pending, &mut call, write).await;
             let mut result = answer.map(Response::new).map_err(grpc_status);
             end(&mut call, result.as_ref().err());
             call.annotate(match &mut result {
@@ -135,12 +139,31 @@ impl Inference {
         }
     }
 
+    fn message(
+        &self,
+        response: EngineResponse,
+        pending: &mut Pending,
+    ) -> Result<pb::ModelInferResponse, InferError> {
+        let id = std::mem::take(&mut pending.id);
+        let answer = proto::encode_without(response, id, pending.form, &pending.placed);
+        self.check_length(answer.encoded_len())?;
+        Ok(answer)
+    }
+
+    /// The same as bytes, after the header of gRPC.
+    fn encoded(&self, response: EngineResponse, pending: &mut Pending) -> Result<Encoded, InferError> {
+        let id = std::mem::take(&mut pending.id);
+        let answer = wire::encode(response, id, pending.form, &pending.placed, unary::prefix);
+        self.check_length(answer.length)?;
+        Ok(answer)
+    }
+
     fn control(&self) -> Result<&Control, InferError> {
         self.control.as_ref().ok_or_else(repository_orders::nobody)
     }
 
-    fn check_length(&self, answer: &pb::ModelInferResponse) -> Result<(), InferError> {
-        let (length, limit) = (answer.encoded_len(), self.options.message_bytes_max);
+    fn check_length(&self, length: usize) -> Result<(), InferError> {
+        let limit = self.options.message_bytes_max;
         if length <= limit {
             return Ok(());
         }
@@ -220,7 +243,7 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
         let (metadata, extensions, message) = request.into_parts();
-        self.infer(metadata.as_ref(), &extensions, message).await
+        self.infer(metadata.as_ref(), &extensions, message, Inference::message).await
     }
 
     async fn model_stream_infer(
@@ -355,7 +378,8 @@ mod tests {
         let inference =
             Inference { gateway, engine, control: None, options, stopping: CancellationToken::new() };
         let (headers, extensions) = (HeaderMap::new(), Extensions::new());
-        let waiting = inference.infer(&headers, &extensions, pb::ModelInferRequest::default());
+        let message = pb::ModelInferRequest::default();
+        let waiting = inference.infer(&headers, &extensions, message, Inference::encoded);
         let bytes = size_of_val(&waiting);
         assert!(bytes <= 1024, "{bytes} bytes");
     }

@@ -7,6 +7,7 @@ mod contents;
 pub mod examples;
 mod parameters;
 pub mod tensorflow;
+pub(crate) mod wire;
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -92,7 +92,9 @@ impl Edge {
     {
         match unary::read(&parts.headers, &mut body, self.message_bytes_max).await {
             Ok(message) => {
-                let result = self.handler.infer(&parts.headers, &parts.extensions, message).await;
+                let answer =
+                    self.handler.infer(&parts.headers, &parts.extensions, message, Inference::encoded);
+                let result = answer.await;
                 let response = result.map_or_else(Status::into_http, unary::respond);
                 Ok(reword_response(response, self.message_bytes_max))
             }

@@ -85,7 +85,8 @@ impl Inference {
         let model_version = request.model_version.clone();
         let mut call = self.gateway.begin(headers, Protocol::Grpc);
         let mut pending = self.submit(request, deadline, &mut call);
-        let (error_message, mut answer) = match self.answer(&mut pending, &mut call).await {
+        let (error_message, mut answer) = match self.answer(&mut pending, &mut call, Inference::message).await
+        {
             Ok(answer) => {
                 end(&mut call, None);
                 (String::new(), answer)

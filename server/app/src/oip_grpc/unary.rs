@@ -6,16 +6,18 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use prost::Message;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::StdError;
 
 use super::edge::{ENCODING, STATUS};
+use crate::codec::proto::wire::Encoded;
 
 /// A message's header: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -78,21 +80,55 @@ fn whole(frame: &Frame<Bytes>, bytes_max: usize) -> Option<Bytes> {
     (length == bytes.len() && length <= bytes_max).then_some(bytes)
 }
 
-/// The answer to such a call, not compressed.
-pub(super) fn respond<M: Message>(response: tonic::Response<M>) -> http::Response<Body> {
+/// What stands before a message of this length that is not compressed.
+pub(super) fn prefix(length: usize) -> [u8; PREFIX_BYTES] {
+    // One that is longer is refused before it is sent.
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    [0, a, b, c, d]
+}
+
+/// The answer to such a call, made with [`prefix`].
+pub(super) fn respond(response: tonic::Response<Encoded>) -> http::Response<Body> {
     let (metadata, message, extensions) = response.into_parts();
-    let length = message.encoded_len();
-    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
-    bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(length).expect("answers are checked against a smaller limit; this is a bug"));
-    message.encode(&mut bytes).expect("the buffer has room for the message; this is a bug");
-    let trailers = HeaderMap::from_iter([(STATUS, HeaderValue::from_static("0"))]);
-    let body = Full::new(bytes.freeze()).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let body = Reply { segments: message.segments.into_iter(), is_over: false };
     let mut response = http::Response::new(Body::new(body));
     *response.headers_mut() = metadata.into_headers();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     *response.extensions_mut() = extensions;
     response
+}
+
+/// A message, and the status that it went well. Its length is not told: HTTP/2 would give it a header of its own, for
+/// which no client of gRPC has a use.
+struct Reply {
+    segments: smallvec::IntoIter<[Bytes; 1]>,
+    is_over: bool,
+}
+
+// === impl Reply ===
+
+impl HttpBody for Reply {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(segment) = self.segments.next() {
+            return Poll::Ready(Some(Ok(Frame::data(segment))));
+        }
+        if std::mem::replace(&mut self.is_over, true) {
+            return Poll::Ready(None);
+        }
+        let mut trailers = HeaderMap::with_capacity(1);
+        trailers.insert(STATUS, HeaderValue::from_static("0"));
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over
+    }
 }
 
 // === impl Reread ===
@@ -189,8 +225,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_is_one_frame_and_a_status() {
-        let response = respond(tonic::Response::new(Live { live: true }));
+    async fn an_answer_is_its_segments_and_a_status() {
+        assert_eq!(prefix(0x0102_0304), [0, 1, 2, 3, 4]);
+        let segments = [&[0, 0, 0, 0, 2, 8], &[1][..]].map(Bytes::from_static).into_iter().collect();
+        let response = respond(tonic::Response::new(Encoded { length: 2, segments }));
         assert_eq!(response.headers()["content-type"], "application/grpc");
         let body = response.into_body().collect().await.unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "0");

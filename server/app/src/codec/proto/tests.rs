@@ -401,6 +401,16 @@ fn half_precision_makes_the_whole_answer_raw() {
     );
 }
 
+#[test]
+fn large_outputs_stay_where_they_are() {
+    let large = Tensor::new(DType::Uint8, [70_000usize].as_slice(), vec![7; 70_000].into()).unwrap();
+    let small = Tensor::new(DType::Uint8, [2usize].as_slice(), vec![7; 2].into()).unwrap();
+    let tensors = [small.clone(), large.clone(), small];
+    let encoded = wire::encode(answer(&tensors), String::new(), Form::Raw, &[], |_| []);
+    let [_, middle, _] = &encoded.segments[..] else { panic!("{} segments", encoded.segments.len()) };
+    assert_eq!(middle.as_ptr(), large.data().as_ptr());
+}
+
 /// Any tensor of up to 24 elements.
 fn any_tensor() -> impl Strategy<Value = Tensor> {
     let dtype = prop::sample::select(DType::ALL.to_vec());
@@ -449,6 +459,26 @@ proptest! {
         prop_assert_eq!(names, expected);
         let decoded: Vec<_> = call.query.inputs.into_iter().map(|input| input.tensor).collect();
         prop_assert_eq!(decoded, tensors);
+    }
+
+    #[test]
+    fn answers_have_the_bytes_of_their_messages(
+        tensors in prop::collection::vec(any_tensor(), 0..4),
+        typed in any::<bool>(),
+        large in any::<bool>(),
+        id in "[a-z]{0,3}",
+    ) {
+        let form = if typed { Form::Typed } else { Form::Raw };
+        let large = large.then(|| Tensor::new(DType::Uint8, [70_000usize].as_slice(), vec![7; 70_000].into()).unwrap());
+        let tensors: Vec<Tensor> = tensors.into_iter().chain(large).collect();
+        let message = encode(answer(&tensors), id.clone(), form).encode_to_vec();
+        let prefix = |length: usize| [0xa5, (length % 251) as u8];
+        let encoded = wire::encode(answer(&tensors), id, form, &[], prefix);
+        prop_assert_eq!(encoded.length, message.len());
+        prop_assert!(encoded.segments.iter().all(|segment| !segment.is_empty()));
+        let whole = encoded.segments.concat();
+        prop_assert_eq!(&whole[..2], prefix(message.len()));
+        prop_assert_eq!(&whole[2..], message);
     }
 
     #[test]
