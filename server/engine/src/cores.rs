@@ -109,13 +109,17 @@ pub(crate) fn thread_cpu_time() -> Duration {
 // === impl Cores ===
 
 impl Cores {
-    /// One slot for each of `granted` cores; as many as anybody wants if `None`.
-    pub(crate) fn new(granted: Option<usize>) -> Arc<Cores> {
+    /// One slot for each of `granted` cores; as many as anybody wants if `None`. Runs shorter than `at_once` need none.
+    pub(crate) fn new(granted: Option<usize>, at_once: Duration) -> Arc<Cores> {
         let mut ledger = Ledger::new();
         let loading = ledger.open(1);
         let (wishes, seats, gauges) = (vec![None], Vec::new(), Vec::new());
         let mut state = State { ledger, wishes, seats, gauges };
-        state.add_device(Device::Socket(0), granted.unwrap_or(Ledger::UNBOUNDED), Visits::OneAtATime);
+        let visits = match granted {
+            Some(_) => Visits::Allowed { at_once },
+            None => Visits::Never,
+        };
+        state.add_device(Device::Socket(0), granted.unwrap_or(Ledger::UNBOUNDED), visits);
         Arc::new(Cores {
             state: Mutex::new(state),
             loading,
@@ -201,9 +205,9 @@ impl Cores {
         let mut state = self.lock();
         match state.ledger.ask(claim, now) {
             Ok(ticket) => {
-                let is_visitor = state.ledger.is_visitor(ticket);
+                let shares_core = state.ledger.shares_core(ticket);
                 drop(state);
-                Asked::Granted(self.slot(ticket, is_visitor))
+                Asked::Granted(self.slot(ticket, shares_core))
             }
             Err(ticket) => self.queue(state, ticket, now),
         }
@@ -223,8 +227,8 @@ impl Cores {
     }
 
     /// For the calling thread.
-    fn slot(self: &Arc<Cores>, ticket: Ticket, is_visitor: bool) -> Slot {
-        Slot { cores: Arc::clone(self), ticket: Some(ticket), visit_began: is_visitor.then(thread_cpu_time) }
+    fn slot(self: &Arc<Cores>, ticket: Ticket, shares_core: bool) -> Slot {
+        Slot { cores: Arc::clone(self), ticket: Some(ticket), visit_began: shares_core.then(thread_cpu_time) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -252,7 +256,7 @@ impl State {
             let index = seats.iter().position(|(waiting, _)| *waiting == ticket)?;
             let (_, seat) = seats.swap_remove(index);
             let verdict = match outcome {
-                Outcome::Granted if ledger.is_visitor(ticket) => VISITING,
+                Outcome::Granted if ledger.shares_core(ticket) => VISITING,
                 Outcome::Granted => GRANTED,
                 Outcome::Dismissed => DISMISSED,
             };
@@ -315,10 +319,10 @@ impl Slot {
         let held = self.ticket.take().expect("slots are held until they are given back; this is a bug");
         match state.ledger.ask_again(held, now, visited) {
             Ok(ticket) => {
-                let is_visitor = state.ledger.is_visitor(ticket);
+                let shares_core = state.ledger.shares_core(ticket);
                 drop(state);
                 self.ticket = Some(ticket);
-                self.visit_began = is_visitor.then(thread_cpu_time);
+                self.visit_began = shares_core.then(thread_cpu_time);
                 Asked::Granted(self)
             }
             Err(ticket) => self.cores.queue(state, ticket, now),
@@ -347,7 +351,16 @@ impl Queued {
     /// The slots, once they are granted; `None` when there is nothing to run any more.
     pub(crate) fn wait(self) -> Option<Slot> {
         while self.seat.verdict() == WAITING {
-            std::thread::park();
+            let looks_again_after = self.cores.lock().ledger.looks_again_after(self.ticket);
+            let Some(after) = looks_again_after else {
+                std::thread::park();
+                continue;
+            };
+            std::thread::park_timeout(after);
+            if self.seat.verdict() == WAITING {
+                let called = self.cores.lock().settle(Instant::now());
+                call(called);
+            }
         }
         self.granted()
     }

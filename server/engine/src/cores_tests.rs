@@ -24,7 +24,7 @@ fn slots_of(asked: Asked) -> Option<Slot> {
 
 /// Several versions with several workers each; gives the most threads that ran at once.
 fn crowd(granted: Option<usize>, threads: usize) -> usize {
-    let cores = Cores::new(granted);
+    let cores = Cores::new(granted, Duration::ZERO);
     let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for weight in 1..=3 {
@@ -59,17 +59,17 @@ fn crowd(granted: Option<usize>, threads: usize) -> usize {
 }
 
 #[test]
-fn no_more_threads_run_than_are_granted_but_one_visitor_and_no_wake_up_is_lost() {
-    // One more is a visitor, where others run unusually long.
+fn no_more_threads_run_than_are_granted_but_visitors_and_no_wake_up_is_lost() {
+    // As many again may visit, where others run unusually long.
     assert!(crowd(Some(1), 1) <= 2);
-    assert!(crowd(Some(2), 2) <= 3);
-    assert!(crowd(Some(3), 2) <= 4);
+    assert!(crowd(Some(2), 2) <= 4);
+    assert!(crowd(Some(3), 2) <= 6);
     assert!(crowd(None, 2) >= 1);
 }
 
 #[test]
 fn whoever_has_nothing_to_run_any_more_is_sent_back() {
-    let cores = Cores::new(Some(1));
+    let cores = Cores::new(Some(1), Duration::ZERO);
     let busy = cores.open(1, &[ONE.device], work);
     let idle = cores.open(1, &[ONE.device], || Wish::Nothing);
     let slot = slots_of(busy.ask(ONE));
@@ -81,7 +81,7 @@ fn whoever_has_nothing_to_run_any_more_is_sent_back() {
 
 #[test]
 fn background_work_waits_for_a_free_core_and_goes_on_without_one() {
-    let cores = Cores::new(Some(1));
+    let cores = Cores::new(Some(1), Duration::ZERO);
     let share = cores.open(1, &[ONE.device], work);
     let load = cores.background(1);
     assert!(load.is_some());
@@ -94,7 +94,7 @@ fn background_work_waits_for_a_free_core_and_goes_on_without_one() {
 
 #[test]
 fn for_a_second_after_a_refusal_more_are_expected() {
-    let cores = Cores::new(Some(1));
+    let cores = Cores::new(Some(1), Duration::ZERO);
     let share = cores.open(1, &[ONE.device], work);
     let refused = cores.made + Duration::from_millis(5);
     assert!(!share.is_refusing(refused), "nothing was refused yet");
@@ -110,7 +110,7 @@ fn for_a_second_after_a_refusal_more_are_expected() {
 
 #[test]
 fn a_run_on_a_gpu_holds_no_core() {
-    let cores = Cores::new(Some(1));
+    let cores = Cores::new(Some(1), Duration::ZERO);
     let gpus = [Device::Gpu(0), Device::Gpu(1)];
     let (on_gpus, on_cpu) = (cores.open(1, &gpus, work), cores.open(1, &[ONE.device], work));
     let mut held = Vec::new();
@@ -131,7 +131,7 @@ fn a_run_on_a_gpu_holds_no_core() {
 
 #[test]
 fn who_asks_again_keeps_the_slots_where_nobody_waits() {
-    let cores = Cores::new(Some(1));
+    let cores = Cores::new(Some(1), Duration::ZERO);
     let now = Instant::now();
     // Where nobody visits.
     let gpu = Placement { device: Device::Gpu(0), threads: 1 };

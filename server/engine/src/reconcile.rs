@@ -97,6 +97,7 @@ const LOADS_END_MAX: Duration = Duration::from_secs(5);
 impl Reconciler {
     pub(crate) fn new(published: Arc<Published>, options: Options, allow_empty: bool) -> Reconciler {
         let (done, results) = unbounded();
+        let long_runs = LongRuns::new(options.long_run_niceness);
         Reconciler {
             published,
             options,
@@ -109,13 +110,13 @@ impl Reconciler {
             passed_over: Arc::default(),
             fault: None,
             machine: Arc::new(Machine {
-                cores: Cores::new(options.run_slots),
+                cores: Cores::new(options.run_slots, long_runs.let_in_below()),
                 watcher: Watcher::start(),
                 measure_time_max: options.load_measure_time_max,
                 examiner: Examiner::new(),
                 proves_at_load: options.proves_at_load,
                 thread_starter: ThreadStarter::start(options.worker_idle_max),
-                long_runs: LongRuns::new(options.long_run_niceness),
+                long_runs,
             }),
             retirer: Retirer::start(options.release_memory),
             snapshots: Vec::new(),

@@ -10,23 +10,19 @@
 //! and nobody waits for ever. Where the first one needs more slots than are free, others may use those only if they
 //! are expected to be done by the time it could begin (EASY backfilling, Lifka 1995).
 //!
-//! Runs are not interrupted here, so a short one could wait for a whole long one. On a CPU one short run at a time may
-//! therefore be a visitor: it runs beside those that hold all slots, and the kernel interrupts them for it. While it
-//! waits for the core that it shares, time passes that it does not use: only the CPU time of its thread is charged and
-//! learned, and that much is taken off the time of those it ran beside.
+//! Runs are not interrupted here, so a short one could wait for a whole long one. On a CPU it may therefore visit: see
+//! [`visits`].
 
 mod account;
 mod device;
+mod visits;
 
 use std::time::{Duration, Instant};
 
 use self::account::Account;
 use self::device::DeviceSlots;
-pub(crate) use self::device::Visits;
+pub(crate) use self::visits::Visits;
 use crate::backend::Device;
-
-/// A run visits if it would else wait at least so many times as long as it takes.
-const VISIT_WAIT: u32 = 4;
 
 /// By how much of a device's time, divided by its weight, an account may be ahead of another that waits before
 /// it has to let that one pass, whatever the deadlines say.
@@ -83,6 +79,14 @@ pub(crate) enum Wish {
     Work { deadline: Option<Instant> },
 }
 
+/// Where a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Slots,
+    /// Beside those that hold slots.
+    Visitor,
+}
+
 /// What became of a waiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -96,7 +100,9 @@ struct Holder {
     ticket: Ticket,
     claim: Claim,
     device: usize,
-    is_visitor: bool,
+    place: Place,
+    /// Others were there when it began.
+    has_company: bool,
     began: Instant,
     expected: Duration,
     /// CPU time that visitors took from its slots meanwhile.
@@ -169,13 +175,17 @@ impl Ledger {
         let device = self.device(claim.device);
         let ticket = self.ticket();
         self.arrive(&claim, device);
-        if self.may_begin(&claim, device) || self.may_visit(&claim, device, now) {
-            self.grant(ticket, claim, device, now);
-            Ok(ticket)
-        } else {
+        let place = match self.may_pass(&claim, device) {
+            true => Some(Place::Visitor),
+            false if self.may_begin(&claim, device) => Some(Place::Slots),
+            false => self.may_visit(&claim, device, now).then_some(Place::Visitor),
+        };
+        let Some(place) = place else {
             self.waiters.push(Waiter { ticket, claim, device, since: now });
-            Err(ticket)
-        }
+            return Err(ticket);
+        };
+        self.grant(ticket, claim, device, place, now);
+        Ok(ticket)
     }
 
     /// Grants at once, in the class of what is spare, if nobody waits for anything and the slots are free; or never.
@@ -193,7 +203,7 @@ impl Ledger {
         }
         let ticket = self.ticket();
         self.arrive(&claim, device);
-        self.grant(ticket, claim, device, now);
+        self.grant(ticket, claim, device, Place::Slots, now);
         Some(ticket)
     }
 
@@ -238,31 +248,25 @@ impl Ledger {
         }
     }
 
-    /// Whether what was granted is beside those that hold all slots of the device.
-    pub(crate) fn is_visitor(&self, ticket: Ticket) -> bool {
-        self.holders.iter().any(|holder| holder.ticket == ticket && holder.is_visitor)
-    }
-
     /// Gives back what was granted. `cpu_time` is what the run used of a core, where that was measured: it is
-    /// needed of visitors, and makes no difference for others.
+    /// needed where [`Ledger::shares_core`], and makes no difference for others.
     pub(crate) fn release(&mut self, ticket: Ticket, now: Instant, cpu_time: Option<Duration>) {
         let index = self.holders.iter().position(|holder| holder.ticket == ticket);
         let index = index.expect("what was granted is given back once; this is a bug");
-        let Holder { claim, device, is_visitor, began, expected, shared, .. } =
-            self.holders.swap_remove(index);
+        let Holder { claim, device, place, began, expected, shared, .. } = self.holders.swap_remove(index);
         let slots = self.devices[device].needed(&claim);
-        match claim.class {
-            Class::Serving if is_visitor => self.devices[device].has_visitor = false,
-            Class::Serving => self.devices[device].serving -= slots,
-            Class::Background => self.devices[device].background -= slots,
-            Class::Spare => self.devices[device].spare -= slots,
+        match (claim.class, place) {
+            (_, Place::Visitor) => self.devices[device].visitors -= 1,
+            (Class::Serving, Place::Slots) => self.devices[device].serving -= slots,
+            (Class::Background, Place::Slots) => self.devices[device].background -= slots,
+            (Class::Spare, Place::Slots) => self.devices[device].spare -= slots,
         }
         let elapsed = now.saturating_duration_since(began);
-        let took = match is_visitor {
-            true => cpu_time.unwrap_or(elapsed).min(elapsed),
-            false => elapsed.saturating_sub(shared),
+        let took = match place {
+            Place::Visitor => cpu_time.unwrap_or(elapsed).min(elapsed),
+            Place::Slots => elapsed.saturating_sub(shared),
         };
-        if is_visitor {
+        if place == Place::Visitor {
             self.take_off_hosts(device, took, now);
         }
         let account = self.account(claim.account);
@@ -273,25 +277,13 @@ impl Ledger {
         }
     }
 
-    /// A visitor took so much of the cores: that was not the time of those who hold them, each for its part.
-    fn take_off_hosts(&mut self, device: usize, took: Duration, now: Instant) {
-        let slots = &self.devices[device];
-        let hosts = self.holders.iter_mut();
-        for host in hosts.filter(|host| host.device == device && host.claim.class == Class::Serving) {
-            let meanwhile = took.min(now.saturating_duration_since(host.began));
-            // How many threads it has makes no difference: all wait for the one that was interrupted.
-            let part = slots.needed(&host.claim) as f64 / slots.capacity as f64;
-            host.shared += meanwhile.mul_f64(part);
-        }
-    }
-
     pub(crate) fn has_waiters(&self) -> bool {
         !self.waiters.is_empty()
     }
 
-    /// Slots of a device, and how many serving runs use, a visitor's among them.
+    /// Slots of a device, and how many serving runs use, with one for each visitor.
     pub(crate) fn devices(&self) -> impl Iterator<Item = (Device, usize, usize)> {
-        let in_use = |device: &DeviceSlots| device.serving + usize::from(device.has_visitor);
+        let in_use = |device: &DeviceSlots| device.serving + device.visitors;
         self.devices.iter().map(move |device| (device.device, device.capacity, in_use(device)))
     }
 
@@ -306,14 +298,14 @@ impl Ledger {
             while self.devices[device].serving < self.devices[device].capacity {
                 match self.next(device, now, &mut wish) {
                     Some((ticket, outcome)) => {
-                        self.conclude(ticket, outcome, now);
+                        self.conclude(ticket, outcome, Place::Slots, now);
                         settled.push((ticket, outcome));
                     }
                     None => break,
                 }
             }
             while let Some((ticket, outcome)) = self.next_visitor(device, now, &mut wish) {
-                self.conclude(ticket, outcome, now);
+                self.conclude(ticket, outcome, Place::Visitor, now);
                 settled.push((ticket, outcome));
             }
         }
@@ -361,47 +353,17 @@ impl Ledger {
         oldest.map(|waiter| (waiter.ticket, Outcome::Granted))
     }
 
-    /// The next of the waiters of a device who may visit, and what becomes of it.
-    fn next_visitor(
-        &self,
-        device: usize,
-        now: Instant,
-        wish: &mut impl FnMut(AccountId) -> Wish,
-    ) -> Option<(Ticket, Outcome)> {
-        let here = self.waiters.iter().filter(|waiter| waiter.device == device);
-        let mut visitors = here.filter(|waiter| self.may_visit(&waiter.claim, device, now));
-        visitors.next().map(|waiter| match wish(waiter.claim.account) {
-            Wish::Nothing => (waiter.ticket, Outcome::Dismissed),
-            Wish::Work { .. } => (waiter.ticket, Outcome::Granted),
-        })
-    }
-
-    /// Whether a run that has to wait may begin beside those in progress.
-    fn may_visit(&self, claim: &Claim, device: usize, now: Instant) -> bool {
-        let of_device = &self.devices[device];
-        let is_asked = claim.class == Class::Serving && of_device.needed(claim) == 1;
-        let is_full = of_device.free(Class::Serving) == 0;
-        if of_device.visits == Visits::Never || of_device.has_visitor || !is_asked || !is_full {
-            return false;
-        }
-        let Account { run: Some(run), used, .. } = self.get(claim.account) else { return false };
-        let lead = used.saturating_sub(self.least_used(device));
-        lead <= LEAD_MAX.as_nanos() as u64 && now + *run * VISIT_WAIT <= self.begins(device, 1, now)
-    }
-
     /// When so many slots of the device are expected to be free. A run that is overdue is expected to take as long
     /// again as it has taken.
     fn begins(&self, device: usize, needed: usize, now: Instant) -> Instant {
         let slots = &self.devices[device];
-        let serving = |holder: &&Holder| {
-            holder.device == device && holder.claim.class == Class::Serving && !holder.is_visitor
-        };
+        let serving = |holder: &&Holder| holder.device == device && visits::is_host(holder);
         let mut ends: Vec<(Instant, usize)> = self
             .holders
             .iter()
             .filter(serving)
             .map(|holder| {
-                let elapsed = now.saturating_duration_since(holder.began);
+                let elapsed = now.saturating_duration_since(holder.began).saturating_sub(holder.shared);
                 let rest = if elapsed > holder.expected { elapsed } else { holder.expected - elapsed };
                 (now + rest, slots.needed(&holder.claim))
             })
@@ -417,12 +379,12 @@ impl Ledger {
         now
     }
 
-    fn conclude(&mut self, ticket: Ticket, outcome: Outcome, now: Instant) {
+    fn conclude(&mut self, ticket: Ticket, outcome: Outcome, place: Place, now: Instant) {
         let index = self.waiters.iter().position(|waiter| waiter.ticket == ticket);
         let Waiter { claim, device, .. } =
             self.waiters.remove(index.expect("it was found among them; this is a bug"));
         match outcome {
-            Outcome::Granted => self.grant(ticket, claim, device, now),
+            Outcome::Granted => self.grant(ticket, claim, device, place, now),
             Outcome::Dismissed => self.account(claim.account).active -= 1,
         }
     }
@@ -437,27 +399,27 @@ impl Ledger {
         account.active += 1;
     }
 
-    fn grant(&mut self, ticket: Ticket, claim: Claim, device: usize, now: Instant) {
+    fn grant(&mut self, ticket: Ticket, claim: Claim, device: usize, place: Place, now: Instant) {
         let slots = self.devices[device].needed(&claim);
         let expected = self.get(claim.account).expected();
-        let is_visitor = claim.class == Class::Serving && slots > self.devices[device].free(Class::Serving);
-        match claim.class {
-            Class::Serving => {
-                let least = self.least_used(device).min(self.get(claim.account).used);
-                let of_device = &mut self.devices[device];
-                of_device.clock = of_device.clock.max(least);
-                match is_visitor {
-                    true => of_device.has_visitor = true,
-                    false => of_device.serving += slots,
-                }
-                let account = self.account(claim.account);
-                account.used += account.cost(expected, slots);
-            }
-            Class::Background => self.devices[device].background += slots,
-            Class::Spare => self.devices[device].spare += slots,
+        let has_company = self.holders.iter().any(|holder| holder.device == device);
+        if claim.class == Class::Serving {
+            let least = self.least_used(device).min(self.get(claim.account).used);
+            let of_device = &mut self.devices[device];
+            of_device.clock = of_device.clock.max(least);
+            let account = self.account(claim.account);
+            account.used += account.cost(expected, slots);
+        }
+        let of_device = &mut self.devices[device];
+        match (claim.class, place) {
+            (_, Place::Visitor) => of_device.visitors += 1,
+            (Class::Serving, Place::Slots) => of_device.serving += slots,
+            (Class::Background, Place::Slots) => of_device.background += slots,
+            (Class::Spare, Place::Slots) => of_device.spare += slots,
         }
         let shared = Duration::ZERO;
-        self.holders.push(Holder { ticket, claim, device, is_visitor, began: now, expected, shared });
+        let holder = Holder { ticket, claim, device, place, has_company, began: now, expected, shared };
+        self.holders.push(holder);
     }
 
     /// By those who run or wait on a device.

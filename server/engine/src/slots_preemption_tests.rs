@@ -11,9 +11,10 @@ fn us(us: u64) -> Duration {
 }
 
 /// One core, a heavy version that always has more to run, and a light one, microsecond by microsecond. A visitor waits
-/// for the core until the next tick, and has it then until its run ends.
+/// for the core until the next tick, unless it is let in at once, and has it then until its run ends.
 struct Core {
     ledger: Ledger,
+    at_once: Duration,
     start: Instant,
     now_us: u64,
     heavy: AccountId,
@@ -45,12 +46,14 @@ struct Runs {
 // === impl Core ===
 
 impl Core {
-    fn new() -> Core {
+    /// Where runs shorter than `at_once` preempt others.
+    fn new(at_once: Duration) -> Core {
         let mut ledger = Ledger::new();
-        ledger.add_device(CPU, 1, Visits::OneAtATime);
+        ledger.add_device(CPU, 1, Visits::Allowed { at_once });
         let (heavy, light) = (ledger.open(1), ledger.open(1));
         Core {
             ledger,
+            at_once,
             start: Instant::now(),
             now_us: 0,
             heavy,
@@ -93,7 +96,8 @@ impl Core {
     }
 
     fn admit(&mut self, ticket: Ticket, runs: Runs) {
-        let has_core_at_us = match self.ledger.is_visitor(ticket) {
+        let waits = self.ledger.shares_core(ticket) && us(runs.light_us) >= self.at_once;
+        let has_core_at_us = match waits {
             true => self.now_us.next_multiple_of(TICK_US),
             false => self.now_us,
         };
@@ -170,10 +174,9 @@ impl Core {
 fn waiting_for_a_shared_core_is_neither_charged_nor_learned() {
     for heavy_us in [3_700, 40_000, 250_000] {
         let runs = Runs { heavy_us, light_us: 10 };
-        let mut core = Core::new();
+        let mut core = Core::new(Duration::ZERO);
         core.learn(runs);
         let longest = core.longest_wait_us(runs, 5_003, 400);
-        // Where the heavy run ends within four of its own, the light one waits for that.
         assert!(longest <= 50, "{longest} us beside runs of {heavy_us} us");
         let learned = core.ledger.get(core.light).run;
         assert!(learned <= Some(us(10)), "{learned:?} beside runs of {heavy_us} us");
@@ -187,9 +190,23 @@ fn waiting_for_a_shared_core_is_neither_charged_nor_learned() {
 }
 
 #[test]
+fn short_runs_wait_for_nothing_and_keep_nothing_from_long_ones() {
+    for heavy_us in [400, 3_700, 40_000] {
+        let runs = Runs { heavy_us, light_us: 10 };
+        let mut core = Core::new(us(1_000));
+        core.learn(runs);
+        assert_eq!(core.longest_wait_us(runs, 503, 400), 0, "beside runs of {heavy_us} us");
+        let learned = core.ledger.get(core.heavy).run.unwrap();
+        let visitors_us = 10 * (heavy_us / 503 + 1);
+        assert!(learned <= us(heavy_us + visitors_us), "{learned:?} of {heavy_us} us");
+        assert_eq!(core.heavy_us + core.light_us, core.now_us, "the core is never idle");
+    }
+}
+
+#[test]
 fn a_run_that_is_overdue_is_visited_as_any_other() {
     let usual = Runs { heavy_us: 4_000, light_us: 10 };
-    let mut core = Core::new();
+    let mut core = Core::new(Duration::ZERO);
     core.learn(usual);
     // A hundred times as long as any before it.
     let long = Runs { heavy_us: 400_000, ..usual };
@@ -200,9 +217,10 @@ fn a_run_that_is_overdue_is_visited_as_any_other() {
 
 #[test]
 fn visitors_that_always_have_more_to_run_starve_nobody() {
-    for light_us in [10, 1_000] {
+    let cases = [(0, 10), (0, 1_000), (1_000, 10), (1_000, 900)];
+    for (at_once_us, light_us) in cases {
         let runs = Runs { heavy_us: 20_000, light_us };
-        let mut core = Core::new();
+        let mut core = Core::new(us(at_once_us));
         core.learn(runs);
         core.ask_heavy(runs);
         core.ask_light(runs);

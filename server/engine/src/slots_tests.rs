@@ -253,8 +253,8 @@ fn a_run_takes_no_more_slots_than_there_are() {
 }
 
 #[test]
-fn a_short_run_visits_long_ones_and_only_one_at_a_time() {
-    let mut desk = Desk::with(2, Visits::OneAtATime);
+fn a_short_run_visits_long_ones_and_no_more_of_them_than_there_are_slots() {
+    let mut desk = Desk::with(2, Visits::Allowed { at_once: Duration::ZERO });
     let (long, short) = (desk.account(1, ms(100)), desk.account(1, ms(5)));
     let unknown = desk.ledger.open(1);
     let running = [desk.take(claim(long, 1)), desk.take(claim(long, 1))];
@@ -262,20 +262,52 @@ fn a_short_run_visits_long_ones_and_only_one_at_a_time() {
     let untimed = desk.wait(claim(unknown, 1));
     let wide = desk.wait(claim(short, 2));
     assert!(desk.ledger.leave(wide), "it would take all cores from the others");
-    let visitor = desk.take(claim(short, 1));
-    assert_eq!(desk.ledger.devices().next(), Some((CPU, 2, 3)));
+    let visitors = [desk.take(claim(short, 1)), desk.take(claim(short, 1))];
+    assert_eq!(desk.ledger.devices().next(), Some((CPU, 2, 4)));
     let waiting = desk.wait(claim(short, 1));
-    assert_eq!(desk.release(visitor, 6), [waiting]);
+    assert_eq!(desk.release(visitors[0], 6), [waiting]);
+    assert_eq!(desk.release(visitors[1], 6), []);
     assert_eq!(desk.release(waiting, 90), []);
+    assert_eq!(desk.release(running[0], 99), [untimed]);
     let soon = desk.wait(claim(short, 1));
-    assert_eq!(desk.release(running[0], 99), [untimed], "10 ms were no long wait");
-    assert_eq!(desk.release(running[1], 100), [soon]);
+    assert_eq!(desk.release(running[1], 100), [soon], "beside one of 1 ms it waits for its turn");
     assert!(desk.ledger.leave(next));
 }
 
 #[test]
+fn who_waits_for_a_run_that_is_overdue_visits_it() {
+    let mut desk = Desk::with(1, Visits::Allowed { at_once: Duration::ZERO });
+    let (long, short) = (desk.account(1, ms(10)), desk.account(1, ms(6)));
+    desk.take(claim(long, 1));
+    let waiting = desk.wait(claim(short, 1));
+    let after = desk.ledger.looks_again_after(waiting).unwrap();
+    assert_eq!(after, ms(12));
+    desk.now += ms(11);
+    assert_eq!(desk.settle(), []);
+    desk.now += ms(1);
+    assert_eq!(desk.settle(), [(waiting, Outcome::Granted)]);
+}
+
+#[test]
+fn runs_that_the_kernel_lets_in_hold_no_slot() {
+    let mut desk = Desk::with(1, Visits::Allowed { at_once: ms(2) });
+    let (long, short) = (desk.account(1, ms(100)), desk.account(1, ms(1)));
+    let first = desk.take(claim(short, 1));
+    assert!(!desk.ledger.shares_core(first), "it is alone");
+    let running = desk.take(claim(long, 1));
+    let second = desk.take(claim(short, 1));
+    assert!(desk.ledger.shares_core(second));
+    assert_eq!(desk.ledger.devices().next(), Some((CPU, 1, 3)));
+    let next = desk.wait(claim(long, 1));
+    assert!(desk.ledger.ask_spare(long, CPU, 1, desk.now).is_none());
+    assert_eq!(desk.release(first, 1), []);
+    assert_eq!(desk.release(second, 1), []);
+    assert_eq!(desk.release(running, 100), [next]);
+}
+
+#[test]
 fn who_has_had_more_than_its_share_does_not_visit() {
-    let mut desk = Desk::with(1, Visits::OneAtATime);
+    let mut desk = Desk::with(1, Visits::Allowed { at_once: Duration::ZERO });
     let (long, short) = (desk.account(1, ms(1000)), desk.account(1, ms(10)));
     desk.take(claim(long, 1));
     desk.ledger.account(long).used = 0;
@@ -392,12 +424,14 @@ proptest! {
     #[test]
     fn slots_are_never_overdrawn_nobody_waits_for_ever_and_no_slot_is_idle_for_nothing(
         capacity in 1..5usize,
-        visits: bool,
+        // In milliseconds; `None` where nobody visits.
+        at_once in prop::option::of(prop::sample::select(vec![0u64, 20])),
         plans in prop::collection::vec(plan(), 1..6),
     ) {
         let start = Instant::now();
         let mut ledger = Ledger::new();
-        ledger.add_device(CPU, capacity, if visits { Visits::OneAtATime } else { Visits::Never });
+        let visits = at_once.map_or(Visits::Never, |at_once| Visits::Allowed { at_once: ms(at_once) });
+        ledger.add_device(CPU, capacity, visits);
         let accounts: Vec<_> = plans.iter().map(|plan| ledger.open(plan.weight)).collect();
         // What happens next: (when, worker, what it holds); a worker that holds nothing asks.
         let mut events: Vec<(u64, usize, Option<Ticket>)> = Vec::new();
@@ -444,11 +478,17 @@ proptest! {
                 in_use += needed(worker, &workers);
                 events.push((at + workers[worker].1[workers[worker].1.len() - 1], worker, Some(ticket)));
             }
-            prop_assert!(in_use <= capacity + usize::from(visits), "{} of {} slots", in_use, capacity);
+            let held = ledger.devices[0].serving;
+            prop_assert!(held <= capacity, "{} of {} slots", held, capacity);
+            match at_once {
+                None => prop_assert_eq!(in_use, held),
+                Some(0) => prop_assert!(in_use <= 2 * capacity, "{} beside {} slots", in_use, capacity),
+                Some(_) => {}
+            }
             // Where all runs need one slot, none is free while somebody waits; else the one that is due may need
             // more than are free.
             if plans.iter().all(|plan| plan.slots == 1) {
-                prop_assert!(waiting.is_empty() || in_use >= capacity);
+                prop_assert!(waiting.is_empty() || held == capacity);
             } else {
                 prop_assert!(waiting.is_empty() || in_use > 0);
             }

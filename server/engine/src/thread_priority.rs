@@ -63,6 +63,11 @@ impl LongRuns {
         LongRuns { niceness, made: Instant::now(), last_ns: AtomicU64::new(0) }
     }
 
+    /// Runs shorter than this have a core at once, whatever long ones there are.
+    pub(crate) fn let_in_below(&self) -> Duration {
+        if self.niceness > 0 { LONG_RUN } else { Duration::ZERO }
+    }
+
     fn note(&self, now: Instant) {
         let since = now.saturating_duration_since(self.made).as_nanos() as u64;
         self.last_ns.store(since.max(1), Ordering::Relaxed);

@@ -1,14 +1,7 @@
 //! The slots of one device, and how many of them each class holds.
 
-use super::{Claim, Class};
+use super::{Claim, Class, Visits};
 use crate::backend::Device;
-
-/// Whether a device's runs can be interrupted for a short one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Visits {
-    OneAtATime,
-    Never,
-}
 
 #[derive(Debug)]
 pub(super) struct DeviceSlots {
@@ -18,8 +11,8 @@ pub(super) struct DeviceSlots {
     pub(super) serving: usize,
     pub(super) background: usize,
     pub(super) spare: usize,
-    /// Somebody runs beside those that hold slots.
-    pub(super) has_visitor: bool,
+    /// Runs beside those that hold slots.
+    pub(super) visitors: usize,
     /// The least that anybody had used who ran or waited when slots were granted: what an account that comes back
     /// after a pause begins with.
     pub(super) clock: u64,
@@ -29,16 +22,7 @@ pub(super) struct DeviceSlots {
 
 impl DeviceSlots {
     pub(super) fn new(device: Device, capacity: usize, visits: Visits) -> DeviceSlots {
-        DeviceSlots {
-            device,
-            visits,
-            capacity,
-            serving: 0,
-            background: 0,
-            spare: 0,
-            has_visitor: false,
-            clock: 0,
-        }
+        DeviceSlots { device, visits, capacity, serving: 0, background: 0, spare: 0, visitors: 0, clock: 0 }
     }
 
     pub(super) fn needed(&self, claim: &Claim) -> usize {
@@ -48,8 +32,13 @@ impl DeviceSlots {
     pub(super) fn free(&self, class: Class) -> usize {
         match class {
             Class::Serving => self.capacity - self.serving,
-            Class::Background => self.capacity.saturating_sub(self.serving + self.background),
-            Class::Spare => self.capacity.saturating_sub(self.serving + self.background + self.spare),
+            Class::Background => self.left().saturating_sub(self.background),
+            Class::Spare => self.left().saturating_sub(self.background + self.spare),
         }
+    }
+
+    /// What runs that callers wait for leave of it.
+    fn left(&self) -> usize {
+        self.capacity.saturating_sub(self.serving + self.visitors)
     }
 }

@@ -162,7 +162,7 @@ impl GatherProbe {
 impl SlotsProbe {
     /// The only worker of a machine with so many cores.
     pub fn new(cores: usize) -> SlotsProbe {
-        let cores = Cores::new(Some(cores));
+        let cores = Cores::new(Some(cores), Duration::ZERO);
         let share = cores.open(1, &[Device::Socket(0)], || Wish::Work { deadline: None });
         SlotsProbe { held: None, share }
     }
