@@ -8,10 +8,12 @@ use anyhow::{Context, bail, ensure};
 use gristmill_proto::inference::{ModelInferRequest, ModelInferResponse};
 use prost::Message;
 
-use crate::frames::{self, ACK, END_STREAM, FRAME_BYTES_MAX, HEADER_BYTES, Header, Kind};
+use crate::frames::{self, ACK, END_STREAM, FRAME_BYTES_MAX, GRPC_HEADER_BYTES, HEADER_BYTES, Header, Kind};
 
 /// Calls whose streams may be open at the same time, at most. A power of two.
 const CALLS_MAX: usize = 1 << 12;
+/// The servers' windows for a call have this many bytes.
+const CALL_BYTES_MAX: usize = 4 << 20;
 /// How many answer bytes go by before the server is told that it may send more.
 const WINDOW_STEP_BYTES: u32 = 1 << 20;
 /// A server that says nothing for this long has failed.
@@ -78,9 +80,9 @@ impl Connection {
         frames::write_opening(&mut connection.to_send);
         let mut answer = Vec::new();
         connection.send_due()?;
-        while connection.open > 0 {
+        while connection.open + connection.due > 0 {
             connection.receive(|data| answer.extend_from_slice(data))?;
-            connection.flush()?;
+            connection.send_due()?;
         }
         ensure!(answer.len() >= 5, "the server refused the request: look at its log, or ask it with grpcurl");
         connection.answer_bytes = Some(answer.len());
@@ -132,7 +134,7 @@ impl Connection {
     /// Makes one call with another message and does not wait: nobody may look at its answer.
     ///
     /// # Errors
-    /// The connection breaks, or the message does not fit one frame.
+    /// The connection breaks, or the message is too long for one call.
     pub fn send_other(&mut self, request: &ModelInferRequest) -> anyhow::Result<()> {
         let own = std::mem::replace(&mut self.message, encode(request)?);
         let sent = self.send();
@@ -176,7 +178,7 @@ impl Connection {
 
     /// Writes the calls that are due, as far as the window allows, and whatever else waits to be sent.
     fn send_due(&mut self) -> anyhow::Result<()> {
-        let data_bytes = self.message.len() as i64 + 5;
+        let data_bytes = (self.message.len() + GRPC_HEADER_BYTES) as i64;
         while self.due > 0 && self.send_window >= data_bytes {
             frames::write_call(self.stream, self.authority, &self.message, &mut self.to_send);
             self.calls[place(self.stream)] = Call { sent: Instant::now(), answer_bytes: 0 };
@@ -277,8 +279,8 @@ impl Connection {
 fn encode(request: &ModelInferRequest) -> anyhow::Result<Vec<u8>> {
     let message = request.encode_to_vec();
     ensure!(
-        message.len() + 5 <= FRAME_BYTES_MAX,
-        "a request of {} bytes does not fit one frame",
+        message.len() + GRPC_HEADER_BYTES <= CALL_BYTES_MAX,
+        "a request of {} bytes does not fit the window of one call",
         message.len()
     );
     Ok(message)

@@ -9,6 +9,8 @@ pub(crate) const HEADER_BYTES: usize = 9;
 /// The protocol's initial windows and largest frame, in bytes.
 pub(crate) const INITIAL_WINDOW_BYTES: u32 = 65_535;
 pub(crate) const FRAME_BYTES_MAX: usize = 16_384;
+/// Before each message of gRPC.
+pub(crate) const GRPC_HEADER_BYTES: usize = 5;
 pub(crate) const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 
 pub(crate) const END_STREAM: u8 = 0x1;
@@ -114,11 +116,23 @@ pub(crate) fn write_call(stream: u32, authority: SocketAddr, message: &[u8], out
     }
     write_frame(0x1, END_HEADERS, stream, block.len(), out);
     out.extend_from_slice(&block);
+    let (first, rest) = message.split_at(message.len().min(FRAME_BYTES_MAX - GRPC_HEADER_BYTES));
+    write_frame(0x0, end_of_stream(rest), stream, GRPC_HEADER_BYTES + first.len(), out);
     // gRPC's own frame: not compressed, four bytes of length.
-    write_frame(0x0, END_STREAM, stream, 5 + message.len(), out);
     out.push(0);
     out.extend_from_slice(&(message.len() as u32).to_be_bytes());
-    out.extend_from_slice(message);
+    out.extend_from_slice(first);
+    let mut rest = rest;
+    while !rest.is_empty() {
+        let (next, after) = rest.split_at(rest.len().min(FRAME_BYTES_MAX));
+        write_frame(0x0, end_of_stream(after), stream, next.len(), out);
+        out.extend_from_slice(next);
+        rest = after;
+    }
+}
+
+fn end_of_stream(rest: &[u8]) -> u8 {
+    if rest.is_empty() { END_STREAM } else { 0 }
 }
 
 /// A literal that enters the dynamic table; its name is an entry of the static one, or written out.

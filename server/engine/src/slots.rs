@@ -455,5 +455,9 @@ impl Ledger {
 mod tests;
 
 #[cfg(test)]
+#[path = "slots_visit_tests.rs"]
+mod visit_tests;
+
+#[cfg(test)]
 #[path = "slots_preemption_tests.rs"]
 mod preemption_tests;

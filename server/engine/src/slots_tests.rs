@@ -6,21 +6,21 @@ use proptest::prelude::*;
 
 use super::*;
 
-const CPU: Device = Device::Socket(0);
+pub(super) const CPU: Device = Device::Socket(0);
 
-fn ms(ms: u64) -> Duration {
+pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn claim(account: AccountId, slots: usize) -> Claim {
+pub(super) fn claim(account: AccountId, slots: usize) -> Claim {
     Claim { account, device: CPU, slots, class: Class::Serving }
 }
 
 /// A ledger with one device, and its made-up clock.
-struct Desk {
-    ledger: Ledger,
+pub(super) struct Desk {
+    pub(super) ledger: Ledger,
     start: Instant,
-    now: Instant,
+    pub(super) now: Instant,
     deadlines: BTreeMap<usize, Instant>,
     idle: Vec<usize>,
 }
@@ -31,7 +31,7 @@ impl Desk {
         Desk::with(slots, Visits::Never)
     }
 
-    fn with(slots: usize, visits: Visits) -> Desk {
+    pub(super) fn with(slots: usize, visits: Visits) -> Desk {
         let now = Instant::now();
         let mut ledger = Ledger::new();
         ledger.add_device(CPU, slots, visits);
@@ -39,22 +39,22 @@ impl Desk {
     }
 
     /// An account whose runs are known to take so long.
-    fn account(&mut self, weight: usize, run: Duration) -> AccountId {
+    pub(super) fn account(&mut self, weight: usize, run: Duration) -> AccountId {
         let account = self.ledger.open(weight);
         let known = self.ledger.account(account);
         known.run = Some(run);
         account
     }
 
-    fn take(&mut self, claim: Claim) -> Ticket {
+    pub(super) fn take(&mut self, claim: Claim) -> Ticket {
         self.ledger.ask(claim, self.now).expect("there is room")
     }
 
-    fn wait(&mut self, claim: Claim) -> Ticket {
+    pub(super) fn wait(&mut self, claim: Claim) -> Ticket {
         self.ledger.ask(claim, self.now).expect_err("it has to wait")
     }
 
-    fn settle(&mut self) -> Vec<(Ticket, Outcome)> {
+    pub(super) fn settle(&mut self) -> Vec<(Ticket, Outcome)> {
         let (deadlines, idle) = (&self.deadlines, &self.idle);
         self.ledger.settle(self.now, |account| match idle.contains(&account.0) {
             true => Wish::Nothing,
@@ -63,7 +63,7 @@ impl Desk {
     }
 
     /// Gives back at `at` and says who was granted.
-    fn release(&mut self, ticket: Ticket, at_ms: u64) -> Vec<Ticket> {
+    pub(super) fn release(&mut self, ticket: Ticket, at_ms: u64) -> Vec<Ticket> {
         self.now = self.start + ms(at_ms);
         self.ledger.release(ticket, self.now, None);
         let settled = self.settle();
@@ -250,73 +250,6 @@ fn a_run_takes_no_more_slots_than_there_are() {
     let running = desk.take(claim(wide, 16));
     let waiting = desk.wait(claim(light, 1));
     assert_eq!(desk.release(running, 5), [waiting]);
-}
-
-#[test]
-fn a_short_run_visits_long_ones_and_no_more_of_them_than_there_are_slots() {
-    let mut desk = Desk::with(2, Visits::Allowed { at_once: Duration::ZERO });
-    let (long, short) = (desk.account(1, ms(100)), desk.account(1, ms(5)));
-    let unknown = desk.ledger.open(1);
-    let running = [desk.take(claim(long, 1)), desk.take(claim(long, 1))];
-    let next = desk.wait(claim(long, 1));
-    let untimed = desk.wait(claim(unknown, 1));
-    let wide = desk.wait(claim(short, 2));
-    assert!(desk.ledger.leave(wide), "it would take all cores from the others");
-    let visitors = [desk.take(claim(short, 1)), desk.take(claim(short, 1))];
-    assert_eq!(desk.ledger.devices().next(), Some((CPU, 2, 4)));
-    let waiting = desk.wait(claim(short, 1));
-    assert_eq!(desk.release(visitors[0], 6), [waiting]);
-    assert_eq!(desk.release(visitors[1], 6), []);
-    assert_eq!(desk.release(waiting, 90), []);
-    assert_eq!(desk.release(running[0], 99), [untimed]);
-    let soon = desk.wait(claim(short, 1));
-    assert_eq!(desk.release(running[1], 100), [soon], "beside one of 1 ms it waits for its turn");
-    assert!(desk.ledger.leave(next));
-}
-
-#[test]
-fn who_waits_for_a_run_that_is_overdue_visits_it() {
-    let mut desk = Desk::with(1, Visits::Allowed { at_once: Duration::ZERO });
-    let (long, short) = (desk.account(1, ms(10)), desk.account(1, ms(6)));
-    desk.take(claim(long, 1));
-    let waiting = desk.wait(claim(short, 1));
-    let after = desk.ledger.looks_again_after(waiting).unwrap();
-    assert_eq!(after, ms(12));
-    desk.now += ms(11);
-    assert_eq!(desk.settle(), []);
-    desk.now += ms(1);
-    assert_eq!(desk.settle(), [(waiting, Outcome::Granted)]);
-}
-
-#[test]
-fn runs_that_the_kernel_lets_in_hold_no_slot() {
-    let mut desk = Desk::with(1, Visits::Allowed { at_once: ms(2) });
-    let (long, short) = (desk.account(1, ms(100)), desk.account(1, ms(1)));
-    let first = desk.take(claim(short, 1));
-    assert!(!desk.ledger.shares_core(first), "it is alone");
-    let running = desk.take(claim(long, 1));
-    let second = desk.take(claim(short, 1));
-    assert!(desk.ledger.shares_core(second));
-    assert_eq!(desk.ledger.devices().next(), Some((CPU, 1, 3)));
-    let next = desk.wait(claim(long, 1));
-    assert!(desk.ledger.ask_spare(long, CPU, 1, desk.now).is_none());
-    assert_eq!(desk.release(first, 1), []);
-    assert_eq!(desk.release(second, 1), []);
-    assert_eq!(desk.release(running, 100), [next]);
-}
-
-#[test]
-fn who_has_had_more_than_its_share_does_not_visit() {
-    let mut desk = Desk::with(1, Visits::Allowed { at_once: Duration::ZERO });
-    let (long, short) = (desk.account(1, ms(1000)), desk.account(1, ms(10)));
-    desk.take(claim(long, 1));
-    desk.ledger.account(long).used = 0;
-    let mut visits = 0;
-    while let Ok(visitor) = desk.ledger.ask(claim(short, 1), desk.now) {
-        visits += 1;
-        desk.release(visitor, 10 * visits);
-    }
-    assert_eq!(visits, 11, "the lead of 100 ms");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The short way of a unary call: a message that came whole and not compressed is decoded where it lies.
+//! The short way of a unary call: a message that came in one frame and not compressed is decoded where it lies, one of
+//! several frames after one copy.
 //!
 //! tonic copies each message into a buffer of its own, which it first has to grow. For tensors of some kilobytes
 //! that was a quarter of what an I/O thread did for a request.
@@ -6,7 +7,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -30,54 +31,78 @@ pub(super) struct Reread<B: HttpBody> {
     rest: B,
 }
 
-/// The message of a call, or else the frames that were read of its body, for tonic: it knows compression, messages in
-/// several frames, and what to say of the ones that are wrong.
-pub(super) async fn read<M, B>(
-    headers: &HeaderMap,
-    body: &mut B,
-    bytes_max: usize,
-) -> Result<M, Vec<Result<Frame<Bytes>, B::Error>>>
+/// Frames of a body, and perhaps its error.
+type Frames<B> = Vec<Result<Frame<Bytes>, <B as HttpBody>::Error>>;
+
+/// The message of a call, or else the frames that were read of its body, for tonic: it knows compression, several
+/// messages, and what to say of the ones that are wrong.
+pub(super) async fn read<M, B>(headers: &HeaderMap, body: &mut B, bytes_max: usize) -> Result<M, Frames<B>>
 where
     M: Message + Default,
     B: HttpBody<Data = Bytes> + Unpin,
 {
-    let mut read = Vec::new();
-    if headers.get(ENCODING).is_none_or(|encoding| encoding == "identity")
-        && let Some(first) = body.frame().await
-    {
-        let message = first.as_ref().ok().and_then(|frame| whole(frame, bytes_max));
-        read.push(first);
-        if let Some(message) = message {
-            // Clients that learn only afterwards that a message was the last one, such as tonic's, end with an empty
-            // frame.
-            while !body.is_end_stream() {
-                let Some(after) = body.frame().await else { break };
-                let is_empty = after.as_ref().is_ok_and(is_empty);
-                read.push(after);
-                if !is_empty || read.len() > EMPTY_FRAMES_MAX {
-                    return Err(read);
-                }
-            }
-            if let Ok(message) = M::decode(message) {
-                return Ok(message);
+    if headers.get(ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Vec::new());
+    }
+    let Some(first) = body.frame().await else { return Err(Vec::new()) };
+    let length = first.as_ref().ok().and_then(Frame::data_ref).and_then(|data| whole_length(data, bytes_max));
+    let whole = match (length, first) {
+        (Some(length), Ok(first)) => {
+            let first = first.into_data().expect("it has a length; this is a bug");
+            gather(first, length, body).await?
+        }
+        (_, first) => return Err(vec![first]),
+    };
+    let mut read = vec![Ok(Frame::data(whole.clone()))];
+    // Clients that learn only afterwards that a message was the last one, such as tonic's, end with an empty frame.
+    while !body.is_end_stream() {
+        let Some(after) = body.frame().await else { break };
+        let is_empty = after.as_ref().is_ok_and(is_empty);
+        read.push(after);
+        if !is_empty || read.len() > EMPTY_FRAMES_MAX {
+            return Err(read);
+        }
+    }
+    M::decode(whole.slice(PREFIX_BYTES..)).map_err(|_told_by_tonic| read)
+}
+
+/// The first `length` bytes of a body that begins with `first`: as they lie where those are all, else in one copy.
+async fn gather<B>(first: Bytes, length: usize, body: &mut B) -> Result<Bytes, Frames<B>>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    if first.len() == length {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(length);
+    whole.extend_from_slice(&first);
+    drop(first);
+    while whole.len() < length {
+        let next = body.frame().await;
+        let data = next.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
+        match data.filter(|data| whole.len() + data.len() <= length) {
+            Some(data) => whole.extend_from_slice(data),
+            None => {
+                let read = std::iter::once(Ok(Frame::data(whole.freeze())));
+                return Err(read.chain(next).collect());
             }
         }
     }
-    Err(read)
+    Ok(whole.freeze())
 }
 
 fn is_empty(frame: &Frame<Bytes>) -> bool {
     frame.data_ref().is_some_and(Bytes::is_empty)
 }
 
-/// What a frame has besides the header, if that is one message, whole and not compressed.
-fn whole(frame: &Frame<Bytes>, bytes_max: usize) -> Option<Bytes> {
-    let mut bytes = frame.data_ref()?.clone();
-    if bytes.len() < PREFIX_BYTES || bytes.get_u8() != 0 {
+/// How long a body is that begins so, with the header, if it is one message, not compressed and not too long.
+fn whole_length(first: &Bytes, bytes_max: usize) -> Option<usize> {
+    let mut header = first.get(..PREFIX_BYTES)?;
+    if header.get_u8() != 0 {
         return None;
     }
-    let length = bytes.get_u32() as usize;
-    (length == bytes.len() && length <= bytes_max).then_some(bytes)
+    let message = header.get_u32() as usize;
+    (message <= bytes_max && first.len() <= PREFIX_BYTES + message).then_some(PREFIX_BYTES + message)
 }
 
 /// What stands before a message of this length that is not compressed.
@@ -204,8 +229,13 @@ mod tests {
         assert_eq!(check(&[], &[&[0, 0, 0, 0, 0]]).await, "read, live: false");
         let left = r#"for tonic: b"\0\0\0\0\x02\x08\x01""#;
         assert_eq!(check(&[("grpc-encoding", "gzip")], &[whole]).await, left);
-        assert_eq!(check(&[], &[&whole[..3], &whole[3..]]).await, left);
-        assert_eq!(check(&[], &[&whole[..6], &whole[6..]]).await, left);
+        assert_eq!(check(&[], &[&whole[..3], &whole[3..]]).await, left, "its length is not told at once");
+        assert_eq!(check(&[], &[&whole[..6], &whole[6..]]).await, "read, live: true");
+        assert_eq!(check(&[], &[&whole[..5], &[], &whole[5..6], &whole[6..], &[]]).await, "read, live: true");
+        let cut = r#"for tonic: b"\0\0\0\0\x02\x08""#;
+        assert_eq!(check(&[], &[&whole[..5], &whole[5..6]]).await, cut, "it ends too early");
+        let two = r#"for tonic: b"\0\0\0\0\x02\x08\x01\0\0\0\0\0""#;
+        assert_eq!(check(&[], &[&whole[..6], &[1, 0, 0, 0, 0, 0]]).await, two, "another message follows");
         assert_eq!(check(&[], &[whole, &[]]).await, "read, live: true", "as tonic's clients end");
         let many: [&[u8]; 4] = [whole, &[], &[], &[]];
         assert_eq!(check(&[], &many).await, left, "more empty frames than any client has a use for");
