@@ -160,15 +160,13 @@ fn take_turn(load: &mut Load, pid: u32, in_flight: usize, length: Duration) -> a
     let before = cpu_time::by_thread(pid)?;
     let turn = load.run(in_flight, length)?;
     let after = cpu_time::by_thread(pid)?;
-    let used = |name: &str| {
-        let at = |times: &cpu_time::ByThread| times.get(name).copied().unwrap_or_default();
-        at(&after).saturating_sub(at(&before))
-    };
-    let all: Duration = after.keys().map(|name| used(name)).sum();
+    let used = cpu_time::used_between(&before, &after);
+    let all: Duration = used.values().sum();
+    let audits = used.get(AUDITS_THREAD).copied().unwrap_or_default();
     Ok(Turn {
         calls_per_s: turn.calls as f64 / turn.took.as_secs_f64(),
         cpu_us_per_call: all.as_secs_f64() * 1e6 / turn.calls as f64,
-        audits_percent: 100.0 * used(AUDITS_THREAD).as_secs_f64() / all.as_secs_f64(),
+        audits_percent: 100.0 * audits.as_secs_f64() / all.as_secs_f64(),
     })
 }
 

@@ -114,15 +114,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let watch = stolen::Watch::start()?;
     let library = model::onnx_runtime_library()?;
-    let cores = affinity::cores()?;
-    for core in [args.server_core, args.client_core] {
-        ensure!(cores.contains(&core), "this process may run on cores {cores:?}, not on {core}");
-    }
-    ensure!(
-        args.server_core != args.client_core,
-        "the client would take time from the servers on their core"
-    );
-    affinity::pin(&[args.client_core])?;
+    affinity::pin_client(args.client_core, args.server_core)?;
 
     let on = [args.server_core];
     let mut echo = subject("echo", Server::echo(&on)?, MLP, args.connections)?;
@@ -220,11 +212,9 @@ impl Subject {
         let many = self.load.run(in_flight, duration).context(self.name)?;
         let after = cpu_time::by_thread(self.server.pid())?;
         let micros = |time: Duration| time.as_secs_f64() * 1e6;
-        let used = |(name, time): (String, Duration)| {
-            let spent = time - before.get(&name).copied().unwrap_or_default();
-            (name, micros(spent) / many.calls as f64)
-        };
-        let cpu_us_by_thread: BTreeMap<String, f64> = after.into_iter().map(used).collect();
+        let used = cpu_time::used_between(&before, &after).into_iter();
+        let cpu_us_by_thread: BTreeMap<String, f64> =
+            used.map(|(name, time)| (name, micros(time) / many.calls as f64)).collect();
         Ok(Turn {
             cpu_us: cpu_us_by_thread.values().sum(),
             cpu_us_by_thread,

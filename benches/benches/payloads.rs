@@ -95,11 +95,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let watch = stolen::Watch::start()?;
     let library = model::onnx_runtime_library()?;
-    ensure!(
-        args.server_core != args.client_core,
-        "the client would take time from the servers on their core"
-    );
-    affinity::pin(&[args.client_core])?;
+    affinity::pin_client(args.client_core, args.server_core)?;
     let rows: Vec<Row> =
         SIZES.iter().map(|&size| measure(&args, &library, size)).collect::<anyhow::Result<_>>()?;
     println!(
@@ -180,9 +176,8 @@ fn turn_of(load: &mut Load, server: &Server, size: Size, turn: Duration) -> anyh
     let before = cpu_time::by_thread(server.pid())?;
     let calls = load.run(size.in_flight, turn)?.calls as f64;
     let after = cpu_time::by_thread(server.pid())?;
-    let used = |name: &str| {
-        let spent = |times: &cpu_time::ByThread| times.get(name).copied().unwrap_or_default();
-        (spent(&after) - spent(&before)).as_secs_f64() * 1e6 / calls
-    };
-    Ok(Cpu { all_us: after.keys().map(|name| used(name)).sum(), io_us: used("io") })
+    let used = cpu_time::used_between(&before, &after);
+    let micros = |time: Duration| time.as_secs_f64() * 1e6 / calls;
+    let io = used.get("io").copied().unwrap_or_default();
+    Ok(Cpu { all_us: micros(used.values().sum()), io_us: micros(io) })
 }

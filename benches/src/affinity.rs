@@ -3,6 +3,7 @@
 use std::io;
 use std::process::{Child, Command};
 
+use anyhow::ensure;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// The cores that this thread may run on, ascending.
@@ -37,6 +38,19 @@ pub fn pin_to(chosen: Option<&[usize]>, count: usize) -> io::Result<Vec<usize>> 
     };
     pin(&cores)?;
     Ok(cores)
+}
+
+/// Keeps this thread, a client, on `client` and apart from servers on `server`.
+///
+/// # Errors
+/// They are the same core, or this process may not run on one of them.
+pub fn pin_client(client: usize, server: usize) -> anyhow::Result<()> {
+    let cores = cores()?;
+    for core in [server, client] {
+        ensure!(cores.contains(&core), "this process may run on cores {cores:?}, not on {core}");
+    }
+    ensure!(server != client, "the client would take time from the servers on their core");
+    Ok(pin(&[client])?)
 }
 
 /// Calls `work` on a thread that keeps to `cores`, as do the threads that it starts.

@@ -25,6 +25,14 @@ pub fn by_thread(pid: u32) -> io::Result<ByThread> {
     Ok(times)
 }
 
+/// What each thread used between two readings of [`by_thread`].
+pub fn used_between(before: &ByThread, after: &ByThread) -> ByThread {
+    let used = |(name, time): (&String, &Duration)| {
+        (name.clone(), time.saturating_sub(before.get(name).copied().unwrap_or_default()))
+    };
+    after.iter().map(used).collect()
+}
+
 /// The sum over all threads.
 ///
 /// # Errors

@@ -100,7 +100,7 @@ impl Inference {
         Ok(Pending { submitted, id, form, classes, placed })
     }
 
-    /// What `write` makes of the answer.
+    /// What `write` makes of the answer. `pending` stays where it is, so that the future has no room for it again.
     async fn answer<T>(
         &self,
         pending: &mut Result<Pending, InferError>,
@@ -139,6 +139,7 @@ impl Inference {
         }
     }
 
+    /// An answer as its message.
     fn message(
         &self,
         response: EngineResponse,

@@ -65,6 +65,8 @@ pub(crate) struct Queued {
     cores: Arc<Cores>,
     ticket: Ticket,
     seat: Arc<Seat>,
+    /// See [`Ledger::looks_again_after`].
+    looks_again_after: Option<Duration>,
 }
 
 /// A thread that waits.
@@ -218,11 +220,12 @@ impl Cores {
         let seat = Arc::new(Seat { thread: std::thread::current(), verdict: AtomicU8::new(WAITING) });
         state.seats.push((ticket, Arc::clone(&seat)));
         let called = state.settle(now);
+        let looks_again_after = state.ledger.looks_again_after(ticket);
         drop(state);
         call(called);
         match seat.verdict() {
             verdict @ (GRANTED | VISITING) => Asked::Granted(self.slot(ticket, verdict == VISITING)),
-            _ => Asked::Queued(Queued { cores: Arc::clone(self), ticket, seat }),
+            _ => Asked::Queued(Queued { cores: Arc::clone(self), ticket, seat, looks_again_after }),
         }
     }
 
@@ -351,8 +354,7 @@ impl Queued {
     /// The slots, once they are granted; `None` when there is nothing to run any more.
     pub(crate) fn wait(self) -> Option<Slot> {
         while self.seat.verdict() == WAITING {
-            let looks_again_after = self.cores.lock().ledger.looks_again_after(self.ticket);
-            let Some(after) = looks_again_after else {
+            let Some(after) = self.looks_again_after else {
                 std::thread::park();
                 continue;
             };

@@ -83,7 +83,7 @@ pub(crate) enum Wish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Slots,
-    /// Beside those that hold slots.
+    /// Beside those that hold slots. It has one thread.
     Visitor,
 }
 
@@ -101,8 +101,8 @@ struct Holder {
     claim: Claim,
     device: usize,
     place: Place,
-    /// Others were there when it began.
-    has_company: bool,
+    /// There were other runs on the device when it began.
+    began_beside_others: bool,
     began: Instant,
     expected: Duration,
     /// CPU time that visitors took from its slots meanwhile.
@@ -175,10 +175,12 @@ impl Ledger {
         let device = self.device(claim.device);
         let ticket = self.ticket();
         self.arrive(&claim, device);
-        let place = match self.may_pass(&claim, device) {
-            true => Some(Place::Visitor),
-            false if self.may_begin(&claim, device) => Some(Place::Slots),
-            false => self.may_visit(&claim, device, now).then_some(Place::Visitor),
+        let place = if self.needs_no_slot(&claim, device) {
+            Some(Place::Visitor)
+        } else if self.may_begin(&claim, device) {
+            Some(Place::Slots)
+        } else {
+            self.may_visit(&claim, device, now).then_some(Place::Visitor)
         };
         let Some(place) = place else {
             self.waiters.push(Waiter { ticket, claim, device, since: now });
@@ -255,12 +257,7 @@ impl Ledger {
         let index = index.expect("what was granted is given back once; this is a bug");
         let Holder { claim, device, place, began, expected, shared, .. } = self.holders.swap_remove(index);
         let slots = self.devices[device].needed(&claim);
-        match (claim.class, place) {
-            (_, Place::Visitor) => self.devices[device].visitors -= 1,
-            (Class::Serving, Place::Slots) => self.devices[device].serving -= slots,
-            (Class::Background, Place::Slots) => self.devices[device].background -= slots,
-            (Class::Spare, Place::Slots) => self.devices[device].spare -= slots,
-        }
+        *self.devices[device].used(claim.class, place) -= slots;
         let elapsed = now.saturating_duration_since(began);
         let took = match place {
             Place::Visitor => cpu_time.unwrap_or(elapsed).min(elapsed),
@@ -402,7 +399,7 @@ impl Ledger {
     fn grant(&mut self, ticket: Ticket, claim: Claim, device: usize, place: Place, now: Instant) {
         let slots = self.devices[device].needed(&claim);
         let expected = self.get(claim.account).expected();
-        let has_company = self.holders.iter().any(|holder| holder.device == device);
+        let began_beside_others = self.holders.iter().any(|holder| holder.device == device);
         if claim.class == Class::Serving {
             let least = self.least_used(device).min(self.get(claim.account).used);
             let of_device = &mut self.devices[device];
@@ -410,15 +407,10 @@ impl Ledger {
             let account = self.account(claim.account);
             account.used += account.cost(expected, slots);
         }
-        let of_device = &mut self.devices[device];
-        match (claim.class, place) {
-            (_, Place::Visitor) => of_device.visitors += 1,
-            (Class::Serving, Place::Slots) => of_device.serving += slots,
-            (Class::Background, Place::Slots) => of_device.background += slots,
-            (Class::Spare, Place::Slots) => of_device.spare += slots,
-        }
+        *self.devices[device].used(claim.class, place) += slots;
         let shared = Duration::ZERO;
-        let holder = Holder { ticket, claim, device, place, has_company, began: now, expected, shared };
+        let holder =
+            Holder { ticket, claim, device, place, began_beside_others, began: now, expected, shared };
         self.holders.push(holder);
     }
 

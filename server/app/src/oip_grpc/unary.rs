@@ -53,17 +53,16 @@ where
         }
         (_, first) => return Err(vec![first]),
     };
-    let mut read = vec![Ok(Frame::data(whole.clone()))];
     // Clients that learn only afterwards that a message was the last one, such as tonic's, end with an empty frame.
+    let mut empty = 0;
     while !body.is_end_stream() {
-        let Some(after) = body.frame().await else { break };
-        let is_empty = after.as_ref().is_ok_and(is_empty);
-        read.push(after);
-        if !is_empty || read.len() > EMPTY_FRAMES_MAX {
-            return Err(read);
+        match body.frame().await {
+            None => break,
+            Some(Ok(after)) if empty < EMPTY_FRAMES_MAX && is_empty(&after) => empty += 1,
+            Some(after) => return Err(vec![Ok(Frame::data(whole)), after]),
         }
     }
-    M::decode(whole.slice(PREFIX_BYTES..)).map_err(|_told_by_tonic| read)
+    M::decode(whole.slice(PREFIX_BYTES..)).map_err(|_told_by_tonic| vec![Ok(Frame::data(whole))])
 }
 
 /// The first `length` bytes of a body that begins with `first`: as they lie where those are all, else in one copy.

@@ -167,7 +167,7 @@ pub const RUN_SLOTS_IN_USE: Metric = Metric {
     kind: Kind::Gauge,
     unit: Unit::Count,
     labels: &["device"],
-    help: "Run slots that runs hold at the time of the scrape",
+    help: "Run slots that runs hold at the time of the scrape, and one for each short run beside them",
 };
 pub const LOAD_SECONDS: Metric = Metric {
     name: "gristmill_model_load_seconds",

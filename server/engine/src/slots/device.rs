@@ -1,6 +1,6 @@
 //! The slots of one device, and how many of them each class holds.
 
-use super::{Claim, Class, Visits};
+use super::{Claim, Class, Place, Visits};
 use crate::backend::Device;
 
 #[derive(Debug)]
@@ -34,6 +34,16 @@ impl DeviceSlots {
             Class::Serving => self.capacity - self.serving,
             Class::Background => self.left().saturating_sub(self.background),
             Class::Spare => self.left().saturating_sub(self.background + self.spare),
+        }
+    }
+
+    /// How much of the device a class uses, in slots or beside them.
+    pub(super) fn used(&mut self, class: Class, place: Place) -> &mut usize {
+        match (class, place) {
+            (_, Place::Visitor) => &mut self.visitors,
+            (Class::Serving, Place::Slots) => &mut self.serving,
+            (Class::Background, Place::Slots) => &mut self.background,
+            (Class::Spare, Place::Slots) => &mut self.spare,
         }
     }
 

@@ -30,11 +30,11 @@ impl Ledger {
     /// Whether what was granted may wait for its core, so that it is to be measured how much it has of one.
     pub(crate) fn shares_core(&self, ticket: Ticket) -> bool {
         let holder = self.holders.iter().find(|holder| holder.ticket == ticket);
-        holder.is_some_and(|holder| holder.place == Place::Visitor && holder.has_company)
+        holder.is_some_and(|holder| holder.place == Place::Visitor && holder.began_beside_others)
     }
 
     /// Whether a run needs no slot at all.
-    pub(super) fn may_pass(&self, claim: &Claim, device: usize) -> bool {
+    pub(super) fn needs_no_slot(&self, claim: &Claim, device: usize) -> bool {
         let of_device = &self.devices[device];
         let Visits::Allowed { at_once } = of_device.visits else { return false };
         let is_short = |account: &Account| account.run.is_some_and(|run| run < at_once);
@@ -44,11 +44,8 @@ impl Ledger {
             && !self.is_ahead(claim.account, device)
     }
 
-    /// Whether a run that has to wait may begin beside those in progress.
+    /// Whether a run that needs a slot, and has to wait for one, may begin beside those in progress.
     pub(super) fn may_visit(&self, claim: &Claim, device: usize, now: Instant) -> bool {
-        if self.may_pass(claim, device) {
-            return true;
-        }
         let of_device = &self.devices[device];
         let is_asked = claim.class == Class::Serving && of_device.needed(claim) == 1;
         let is_full = of_device.free(Class::Serving) == 0;
@@ -92,7 +89,9 @@ impl Ledger {
         wish: &mut impl FnMut(AccountId) -> Wish,
     ) -> Option<(Ticket, Outcome)> {
         let here = self.waiters.iter().filter(|waiter| waiter.device == device);
-        let mut visitors = here.filter(|waiter| self.may_visit(&waiter.claim, device, now));
+        let mut visitors = here.filter(|waiter| {
+            self.needs_no_slot(&waiter.claim, device) || self.may_visit(&waiter.claim, device, now)
+        });
         visitors.next().map(|waiter| match wish(waiter.claim.account) {
             Wish::Nothing => (waiter.ticket, Outcome::Dismissed),
             Wish::Work { .. } => (waiter.ticket, Outcome::Granted),
